@@ -1,0 +1,263 @@
+//! Elementwise activation functions and their derivatives.
+
+use std::{fmt, str::FromStr};
+
+use crate::{
+    error::{Error, Result, require},
+    scalar::Scalar,
+};
+
+/// An elementwise activation function `h = f(a)`.
+///
+/// | function | `f(a)` | `f'(a)` |
+/// |---|---|---|
+/// | identity | `a` | `1` |
+/// | tanh | `tanh a` | `1 − h²` |
+/// | logistic | `σ(a) = 1/(1 + e⁻ᵃ)` | `h (1 − h)` |
+/// | ReLU | `max(a, 0)` | `1` if `a > 0`, else `0` |
+/// | leaky ReLU | `a` if `a > 0`, else `slope · a` | `1` if `a > 0`, else `slope` |
+/// | ELU | `a` if `a > 0`, else `α(eᵃ − 1)` | `1` if `a > 0`, else `α eᵃ` |
+/// | softplus | `ln(1 + eᵃ)` | `σ(a)` |
+///
+/// Softmax and the logistic function of the output belong to the [`Loss`](crate::Loss).
+///
+/// ```
+/// use feedback_alignment::Activation;
+///
+/// assert_eq!(Activation::Relu.value(-2.0), 0.0);
+/// assert_eq!(Activation::Tanh.derivative(0.0), 1.0);
+/// assert_eq!("leaky-relu".parse::<Activation>()?, Activation::LeakyRelu { slope: 0.01 });
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `f(a) = a`: a linear layer.
+    Identity,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// The logistic function.
+    Logistic,
+    /// Rectified linear unit; `f'(0) = 0`.
+    Relu,
+    /// Leaky rectified linear unit (Maas, Hannun and Ng 2013); `f'(0) = slope`.
+    LeakyRelu {
+        /// Slope for `a ≤ 0`, finite; 0.01 in the source.
+        slope: f64,
+    },
+    /// Exponential linear unit (Clevert, Unterthiner and Hochreiter 2016); `f'(0) = α`.
+    Elu {
+        /// Minus the limit for `a → −∞`, positive; 1 in the source.
+        alpha: f64,
+    },
+    /// A smooth rectifier (Dugas et al. 2001).
+    Softplus,
+}
+
+impl Activation {
+    /// `f(a)`.
+    pub fn value<T: Scalar>(self, a: T) -> T {
+        let mut h = [T::zero()];
+        self.apply(&[a], &mut h);
+        h[0]
+    }
+
+    /// `f'(a)`.
+    pub fn derivative<T: Scalar>(self, a: T) -> T {
+        let mut delta = [T::one()];
+        self.multiply_derivative(&[a], &[self.value(a)], &mut delta);
+        delta[0]
+    }
+
+    /// `h ← f(a)`
+    pub(crate) fn apply<T: Scalar>(self, a: &[T], h: &mut [T]) {
+        match self {
+            Self::Identity => h.copy_from_slice(a),
+            Self::Tanh => map(a, h, T::tanh),
+            Self::Logistic => map(a, h, logistic),
+            // Written so that a NaN passes through: `max(NaN, 0)` would hide it.
+            Self::Relu => map(a, h, |a| if a <= T::zero() { T::zero() } else { a }),
+            Self::LeakyRelu { slope } => {
+                let slope = T::of(slope);
+                map(a, h, |a| if a > T::zero() { a } else { slope * a });
+            }
+            Self::Elu { alpha } => {
+                let alpha = T::of(alpha);
+                map(a, h, |a| if a > T::zero() { a } else { alpha * a.exp_m1() });
+            }
+            Self::Softplus => map(a, h, softplus),
+        }
+    }
+
+    /// `delta ← delta ∘ f'(a)`, with `h = f(a)` at hand so that nothing is computed twice.
+    pub(crate) fn multiply_derivative<T: Scalar>(self, a: &[T], h: &[T], delta: &mut [T]) {
+        match self {
+            Self::Identity => {}
+            Self::Tanh => scale(h, delta, |h| T::one() - h * h),
+            Self::Logistic => scale(h, delta, |h| h * (T::one() - h)),
+            Self::Relu => scale(a, delta, |a| if a > T::zero() { T::one() } else { T::zero() }),
+            Self::LeakyRelu { slope } => {
+                let slope = T::of(slope);
+                scale(a, delta, |a| if a > T::zero() { T::one() } else { slope });
+            }
+            Self::Elu { alpha } => {
+                // From `a`, not as h + α, which loses digits where h is close to −α.
+                let alpha = T::of(alpha);
+                scale(a, delta, |a| if a > T::zero() { T::one() } else { alpha * a.exp() });
+            }
+            Self::Softplus => scale(a, delta, logistic),
+        }
+    }
+
+    /// Whether the function is bounded, so that a unit can saturate on both sides.
+    pub(crate) fn saturates(self) -> bool {
+        matches!(self, Self::Tanh | Self::Logistic)
+    }
+
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::LeakyRelu { slope } => {
+                require(slope.is_finite(), "slope", slope, "a finite number")
+            }
+            Self::Elu { alpha } => {
+                require(alpha.is_finite() && alpha > 0.0, "alpha", alpha, "a positive number")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn map<T: Scalar>(a: &[T], h: &mut [T], f: impl Fn(T) -> T) {
+    for (h, &a) in h.iter_mut().zip(a) {
+        *h = f(a);
+    }
+}
+
+fn scale<T: Scalar>(at: &[T], delta: &mut [T], derivative: impl Fn(T) -> T) {
+    for (delta, &at) in delta.iter_mut().zip(at) {
+        *delta *= derivative(at);
+    }
+}
+
+/// `σ(a)`; correct to the limits 0 and 1 since `e^∞ = ∞` and `1/∞ = 0`.
+pub(crate) fn logistic<T: Scalar>(a: T) -> T {
+    (T::one() + (-a).exp()).recip()
+}
+
+/// `ln(1 + eᵃ)` without overflow: `max(a, 0) + ln(1 + e^{−|a|})`.
+pub(crate) fn softplus<T: Scalar>(a: T) -> T {
+    a.max(T::zero()) + (-a.abs()).exp().ln_1p()
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Identity => "identity",
+            Self::Tanh => "tanh",
+            Self::Logistic => "logistic",
+            Self::Relu => "relu",
+            Self::LeakyRelu { .. } => "leaky-relu",
+            Self::Elu { .. } => "elu",
+            Self::Softplus => "softplus",
+        })
+    }
+}
+
+impl Activation {
+    /// All functions, with the parameters of their sources.
+    #[must_use]
+    pub fn all() -> impl ExactSizeIterator<Item = Self> {
+        [
+            Self::Identity,
+            Self::Tanh,
+            Self::Logistic,
+            Self::Relu,
+            Self::LeakyRelu { slope: 0.01 },
+            Self::Elu { alpha: 1.0 },
+            Self::Softplus,
+        ]
+        .into_iter()
+    }
+}
+
+impl FromStr for Activation {
+    type Err = Error;
+
+    /// Reads the name that `Display` writes; parameters are those of [`all`](Activation::all).
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::all().find(|activation| activation.to_string().eq_ignore_ascii_case(text)).ok_or_else(
+            || Error::UnknownName {
+                what: "activation",
+                found: text.to_owned(),
+                expected: Self::all().map(|a| a.to_string()).collect::<Vec<_>>().join(", "),
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+
+    use super::*;
+
+    const POINTS: [f64; 9] = [-40.0, -3.0, -0.7, -1e-3, 1e-3, 0.4, 1.0, 2.5, 40.0];
+
+    #[test]
+    fn derivatives_match_central_differences() {
+        for f in Activation::all()
+            .chain([Activation::LeakyRelu { slope: 0.3 }, Activation::Elu { alpha: 0.5 }])
+        {
+            for a in POINTS {
+                let step = 1e-6 * a.abs().max(1e-2);
+                let difference = (f.value(a + step) - f.value(a - step)) / (2.0 * step);
+                assert_relative_eq!(
+                    f.derivative(a),
+                    difference,
+                    epsilon = 1e-9,
+                    max_relative = 1e-6
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn kinks_take_the_left_derivative() {
+        assert_eq!(Activation::Relu.derivative(0.0), 0.0);
+        assert_eq!(Activation::LeakyRelu { slope: 0.25 }.derivative(0.0), 0.25);
+        assert_eq!(Activation::Elu { alpha: 2.0 }.derivative(0.0), 2.0);
+    }
+
+    #[test]
+    fn known_values() {
+        assert_relative_eq!(Activation::Tanh.value(0.5), 0.462_117_157_260_009_8);
+        assert_relative_eq!(Activation::Logistic.value(0.5), 0.622_459_331_201_854_6);
+        assert_relative_eq!(Activation::Softplus.value(0.5), 0.974_076_984_180_106_7);
+        assert_relative_eq!(Activation::Elu { alpha: 1.0 }.value(-0.5), -0.393_469_340_287_366_6);
+        assert_relative_eq!(Activation::LeakyRelu { slope: 0.01 }.value(-0.5), -0.005);
+    }
+
+    #[test]
+    fn far_out_nothing_overflows() {
+        for f in Activation::all() {
+            for a in [-1e4_f32, 1e4] {
+                assert!(f.value(a).is_finite() && f.derivative(a).is_finite(), "{f} at {a}");
+            }
+        }
+        assert_eq!(Activation::Logistic.value(-1e4_f32), 0.0);
+        assert_eq!(Activation::Softplus.value(1e4_f32), 1e4);
+        for f in Activation::all() {
+            assert!(f.value(f64::NAN).is_nan(), "{f} hides a NaN");
+        }
+    }
+
+    #[test]
+    fn names_round_trip_and_impossible_parameters_are_refused() {
+        for f in Activation::all() {
+            assert_eq!(f.to_string().parse::<Activation>().unwrap(), f);
+        }
+        assert!("swish".parse::<Activation>().is_err());
+        assert!(Activation::Elu { alpha: 0.0 }.check().is_err());
+        assert!(Activation::LeakyRelu { slope: f64::NAN }.check().is_err());
+    }
+}

@@ -1,0 +1,365 @@
+//! What can go wrong, with both sides of every mismatch.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::scalar::Scalar;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that the crate refuses, saying what it expected and what it found.
+///
+/// After an error nothing that lasts has changed: weights, optimiser state and counters are as
+/// they were before the call.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A hyper-parameter outside its range.
+    #[error("{name} is {found}, expected {expected}")]
+    InvalidParameter {
+        /// The parameter, as its field is called.
+        name: &'static str,
+        /// The value given.
+        found: f64,
+        /// The range it has to lie in.
+        expected: &'static str,
+    },
+    /// A name that `FromStr` does not know.
+    #[error("unknown {what} '{found}', expected one of: {expected}")]
+    UnknownName {
+        /// What was to be named, such as "feedback rule".
+        what: &'static str,
+        /// The text given.
+        found: String,
+        /// The names that exist.
+        expected: String,
+    },
+
+    /// A network, or its input, without a single unit.
+    #[error("layer {layer} has no units (layer 0 is the input)")]
+    ZeroWidth {
+        /// Number of the layer, counted from 1; 0 is the input.
+        layer: usize,
+    },
+    /// A network without any weighted layer.
+    #[error("the network has no weighted layer: add at least .dense(outputs)")]
+    NoWeightedLayer,
+    /// An operation before the first weighted layer.
+    #[error("{operation} stands before the first weighted layer: add .dense(units) before it")]
+    OperationBeforeFirstLayer {
+        /// The operation, as its builder method is called.
+        operation: String,
+    },
+    /// Something after the output layer, which is linear.
+    #[error(
+        "{operation} follows the output layer, which is linear: the loss applies softmax or the \
+         logistic function itself, so drop {operation} or add .dense(outputs) after it"
+    )]
+    OutputNotLinear {
+        /// The operation, as its builder method is called.
+        operation: String,
+    },
+    /// A matrix that cannot exist in this machine's memory.
+    #[error("no memory for a matrix of {rows} × {columns}")]
+    TooLarge {
+        /// Rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        columns: usize,
+    },
+    /// A layer that the network does not have.
+    #[error("there is no {what} {layer}: the network has {count}, counted from 0")]
+    NoSuchLayer {
+        /// What was asked for, such as "weighted layer".
+        what: &'static str,
+        /// The index given.
+        layer: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A bias was set on a layer built without one.
+    #[error("weighted layer {layer} was built without a bias")]
+    NoBias {
+        /// Index of the layer, counted from 0.
+        layer: usize,
+    },
+
+    /// A matrix of the wrong shape.
+    #[error(
+        "{what} must be {} × {}, found {} × {}",
+        expected.0, expected.1, found.0, found.1
+    )]
+    ShapeMismatch {
+        /// The matrix in question.
+        what: String,
+        /// Rows and columns expected.
+        expected: (usize, usize),
+        /// Rows and columns found.
+        found: (usize, usize),
+    },
+    /// A NaN or an infinity where a number has to be.
+    #[error("{what} holds {found} at row {row}, column {column}")]
+    NonFinite {
+        /// The matrix in question.
+        what: String,
+        /// Row of the first such entry, counted from 0: the feature, where a column is a sample.
+        row: usize,
+        /// Column of the first such entry, counted from 0: the sample.
+        column: usize,
+        /// The entry.
+        found: f64,
+    },
+    /// A stage was given scratch or parameters that an earlier stage did not prepare for it.
+    #[error(
+        "{stage}: {what} were made for another network or batch: expected {expected}, found {found}"
+    )]
+    StageMismatch {
+        /// The stage that refused.
+        stage: &'static str,
+        /// What does not fit.
+        what: &'static str,
+        /// The layout of the network, or the batch size, that the stage works on.
+        expected: String,
+        /// The layout or batch size it was given.
+        found: String,
+    },
+
+    /// Another number of feedback matrices than the rule has on this network.
+    #[error("{rule} has {expected} feedback matrices on this network, found {found}")]
+    FeedbackCount {
+        /// The learning rule.
+        rule: String,
+        /// Matrices expected.
+        expected: usize,
+        /// Matrices found.
+        found: usize,
+    },
+    /// A feedback matrix was set where the rule has none.
+    #[error("{rule} has no feedback matrix for hidden layer {layer}")]
+    NoFeedback {
+        /// The learning rule.
+        rule: String,
+        /// Hidden layer, counted from 0.
+        layer: usize,
+    },
+
+    /// A dataset, or a batch, without samples.
+    #[error("{what} holds no samples")]
+    Empty {
+        /// The dataset or batch in question.
+        what: String,
+    },
+    /// A sample that the dataset does not have.
+    #[error("there is no sample {sample}: the dataset has {count}, counted from 0")]
+    NoSuchSample {
+        /// The index given.
+        sample: usize,
+        /// How many samples there are.
+        count: usize,
+    },
+    /// Inputs and targets that differ in number.
+    #[error("{inputs} inputs but {targets} targets")]
+    SampleCount {
+        /// Number of inputs.
+        inputs: usize,
+        /// Number of targets.
+        targets: usize,
+    },
+    /// A class label that the network's output layer cannot represent.
+    #[error(
+        "label {label} of sample {sample} is out of range: {outputs} output(s) tell {classes} classes apart, labels start at 0"
+    )]
+    LabelOutOfRange {
+        /// The label found.
+        label: usize,
+        /// The sample it belongs to, counted from 0.
+        sample: usize,
+        /// Number of output units.
+        outputs: usize,
+        /// Number of classes that so many outputs can tell apart.
+        classes: usize,
+    },
+    /// A real-valued target that the loss gives no meaning to.
+    #[error("sample {sample}: the loss {loss} needs targets that are {expected}, found {found}")]
+    TargetOutOfRange {
+        /// The loss.
+        loss: &'static str,
+        /// The sample, counted from 0.
+        sample: usize,
+        /// What the loss expects.
+        expected: &'static str,
+        /// The value found.
+        found: f64,
+    },
+    /// Softmax over one output is constant.
+    #[error(
+        "softmax over a single output is always 1: use Loss::LogisticCrossEntropy, or at least two outputs"
+    )]
+    SoftmaxNeedsTwoOutputs,
+    /// Probabilities were asked of a loss that does not define any.
+    #[error("the loss {loss} does not make probabilities of logits")]
+    NoProbabilities {
+        /// The loss.
+        loss: &'static str,
+    },
+
+    /// A network that cannot learn from where it stands.
+    #[error(
+        "all weights are zero, and {rule} cannot learn from there: {reason}; choose another Init"
+    )]
+    CannotLearn {
+        /// The learning rule.
+        rule: String,
+        /// Why nothing would move.
+        reason: &'static str,
+    },
+    /// The loss became infinite or NaN; the weights are those before the step that found it.
+    #[error(
+        "the loss is {loss} in epoch {epoch}, step {step} (both counted from 1): the weights are as they were before it; a smaller learning rate may help"
+    )]
+    NonFiniteLoss {
+        /// The loss found.
+        loss: f64,
+        /// Epoch, counted from 1.
+        epoch: u64,
+        /// Step since the trainer was built, counted from 1.
+        step: u64,
+    },
+
+    /// A file could not be opened or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file is missing in a folder that should hold it.
+    #[error("{} holds none of: {}", path.display(), expected.join(", "))]
+    MissingFile {
+        /// The folder.
+        path: PathBuf,
+        /// The names that were looked for.
+        expected: Vec<String>,
+    },
+    /// A compressed file, read by a build that left decompression out.
+    #[error("{} is compressed with gzip: enable the feature `gzip`, or decompress it first", path.display())]
+    GzipDisabled {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The first four bytes are not those of an IDX file of unsigned bytes.
+    #[error("{}: IDX files of unsigned bytes start with 00 00 08, found {found:02x?}", path.display())]
+    IdxMagic {
+        /// The file.
+        path: PathBuf,
+        /// The bytes found.
+        found: [u8; 3],
+    },
+    /// An IDX file with another number of dimensions: images where labels were expected, say.
+    #[error("{}: expected {expected} dimension(s), the header says {found}", path.display())]
+    IdxDimensions {
+        /// The file.
+        path: PathBuf,
+        /// Dimensions expected: 3 for images, 1 for labels.
+        expected: usize,
+        /// Dimensions found.
+        found: usize,
+    },
+    /// A file shorter than its header says.
+    #[error("{}: expected {expected} more bytes, the file has {found} at most", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes promised.
+        expected: u128,
+        /// Bytes there are, or at most can be where the file is compressed.
+        found: u128,
+    },
+    /// A file longer than its header says.
+    #[error("{}: more bytes follow the {expected} that the header promises", path.display())]
+    TrailingBytes {
+        /// The file.
+        path: PathBuf,
+        /// Bytes promised.
+        expected: u128,
+    },
+    /// A comma-separated file that cannot be parsed as a table.
+    #[cfg(feature = "csv")]
+    #[error("{}: {source}", path.display())]
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with line and record.
+        source: csv::Error,
+    },
+    /// A cell that is not what its column needs.
+    #[error("{}: line {line}, column {column}: expected {expected}, found '{found}'", path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: u64,
+        /// Column, counted from 1.
+        column: usize,
+        /// What the column needs.
+        expected: &'static str,
+        /// The text of the cell.
+        found: String,
+    },
+    /// A label column that the file does not have.
+    #[error("{}: no column {expected}; the first row reads: {found}", path.display())]
+    NoSuchColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column asked for.
+        expected: String,
+        /// The beginning of the first row.
+        found: String,
+    },
+}
+
+/// Fails unless `condition` holds for the hyper-parameter `name`.
+pub(crate) fn require(
+    condition: bool,
+    name: &'static str,
+    found: f64,
+    expected: &'static str,
+) -> Result<()> {
+    if condition { Ok(()) } else { Err(Error::InvalidParameter { name, found, expected }) }
+}
+
+/// Fails unless `found` is the shape `expected`.
+pub(crate) fn require_shape(
+    what: impl FnOnce() -> String,
+    expected: (usize, usize),
+    found: (usize, usize),
+) -> Result<()> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(Error::ShapeMismatch { what: what(), expected, found })
+    }
+}
+
+/// Fails unless every entry of a column-major matrix of `rows` rows is finite.
+pub(crate) fn require_finite<T: Scalar>(
+    what: impl FnOnce() -> String,
+    rows: usize,
+    data: &[T],
+) -> Result<()> {
+    // Chunk by chunk without branches, so that the common case is one vectorised pass.
+    let finite = |chunk: &[T]| chunk.iter().fold(true, |all, value| all & value.is_finite());
+    if data.chunks(256).all(finite) {
+        return Ok(());
+    }
+    let at = data.iter().position(|value| !value.is_finite()).unwrap_or(0);
+    Err(Error::NonFinite {
+        what: what(),
+        row: at % rows,
+        column: at / rows,
+        found: data[at].as_f64(),
+    })
+}

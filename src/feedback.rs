@@ -1,0 +1,245 @@
+//! Delivering the error to the hidden layers: the one place where the learning rules differ.
+
+use nalgebra::DMatrix;
+use rand::Rng;
+use rand_distr::Distribution;
+
+use crate::{
+    error::{Error, Result, require_finite, require_shape},
+    init::FeedbackInit,
+    linalg::{self, Into, zero_matrix},
+    network::Network,
+    rule::{FeedbackRule, Hop, Source, Transport},
+    scalar::Scalar,
+    seed::{Purpose, stream},
+    workspace::{Activations, Deltas, Layout, require_match},
+};
+
+/// A learning rule at work on one network: its route and its fixed random matrices.
+///
+/// Hidden layers are counted from 0. Their feedback matrices have these shapes:
+///
+/// | rule | matrix of hidden layer `l` | shape |
+/// |---|---|---|
+/// | BP | none | |
+/// | FA | `B_lᵀ`, stored in the shape of `W_{l+1}` | `n_{l+1} × n_l` |
+/// | DFA | `B_l` | `n_l × n_L` |
+/// | IFA | `B_1` for the first, none above | `n_1 × n_L` |
+///
+/// ```
+/// use feedback_alignment::{Feedback, FeedbackInit, FeedbackRule, Network};
+///
+/// let network = Network::<f32>::builder(7).dense(6).tanh().dense(5).tanh().dense(4).build()?;
+/// let fa = Feedback::new(&network, FeedbackRule::Fa, FeedbackInit::Nokland, 1)?;
+/// assert_eq!(fa.matrix(0)?.unwrap().shape(), (5, 6));
+/// let dfa = Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::Nokland, 1)?;
+/// assert_eq!(dfa.matrix(0)?.unwrap().shape(), (6, 4));
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Feedback<T> {
+    rule: FeedbackRule,
+    layout: Layout,
+    hops: Vec<Hop>,
+    /// One slot for each hidden block.
+    matrices: Vec<Option<DMatrix<T>>>,
+}
+
+impl<T: Scalar> Feedback<T> {
+    /// Draws the matrices of `rule` from a named distribution; each hidden layer has a stream of
+    /// its own, independent of the weights of the same seed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a scale that is not positive, [`Error::TooLarge`].
+    pub fn new(
+        network: &Network<T>,
+        rule: FeedbackRule,
+        init: FeedbackInit,
+        seed: u64,
+    ) -> Result<Self> {
+        init.check()?;
+        Self::build(network, rule, |hop, matrix| {
+            // The units that receive are the rows of `B`, which is stored transposed under FA.
+            let (receivers, senders) = match hop.transport {
+                Transport::RandomTransposed => (matrix.ncols(), matrix.nrows()),
+                _ => matrix.shape(),
+            };
+            let mut rng = stream(seed, Purpose::Feedback, hop.to as u64, 0);
+            init.spread(receivers, senders).fill(matrix.as_mut_slice(), &mut rng);
+        })
+    }
+
+    /// Draws the entries of the matrices from any distribution, layer by layer from the first
+    /// hidden one, column by column.
+    ///
+    /// ```
+    /// use feedback_alignment::{Feedback, FeedbackRule, Network, rand, rand_distr};
+    /// use rand::SeedableRng;
+    ///
+    /// let network = Network::<f32>::builder(4).dense(6).tanh().dense(3).build()?;
+    /// let mut rng = rand::rngs::Xoshiro256PlusPlus::seed_from_u64(1);
+    /// let cauchy = rand_distr::Cauchy::new(0.0, 0.1).expect("a positive scale");
+    /// let feedback = Feedback::sample(&network, FeedbackRule::Dfa, &cauchy, &mut rng)?;
+    /// assert_eq!(feedback.matrix(0)?.unwrap().shape(), (6, 3));
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if the distribution yields a NaN or an infinity, [`Error::TooLarge`].
+    pub fn sample<D: Distribution<f64>, R: Rng + ?Sized>(
+        network: &Network<T>,
+        rule: FeedbackRule,
+        distribution: &D,
+        rng: &mut R,
+    ) -> Result<Self> {
+        let feedback = Self::build(network, rule, |_, _| ())?;
+        let matrices = feedback.matrices.iter().flatten().map(|empty| {
+            DMatrix::from_fn(empty.nrows(), empty.ncols(), |_, _| T::of(distribution.sample(rng)))
+        });
+        Self::from_matrices(network, rule, matrices.collect())
+    }
+
+    /// Takes the matrices of one's own: one for each hidden layer that has one under `rule`, in
+    /// order from the first.
+    ///
+    /// # Errors
+    /// [`Error::FeedbackCount`] for another number of them, [`Error::ShapeMismatch`] for another
+    /// shape, [`Error::NonFinite`].
+    pub fn from_matrices(
+        network: &Network<T>,
+        rule: FeedbackRule,
+        matrices: Vec<DMatrix<T>>,
+    ) -> Result<Self> {
+        let mut feedback = Self::build(network, rule, |_, _| ())?;
+        let receivers: Vec<usize> =
+            (0..feedback.matrices.len()).filter(|&l| feedback.matrices[l].is_some()).collect();
+        if receivers.len() != matrices.len() {
+            let (expected, found) = (receivers.len(), matrices.len());
+            return Err(Error::FeedbackCount { rule: rule.to_string(), expected, found });
+        }
+        for (layer, matrix) in receivers.into_iter().zip(matrices) {
+            feedback.set_matrix(layer, matrix)?;
+        }
+        Ok(feedback)
+    }
+
+    /// Zero matrices of the shapes that the route needs, filled by `fill`.
+    fn build(
+        network: &Network<T>,
+        rule: FeedbackRule,
+        mut fill: impl FnMut(&Hop, &mut DMatrix<T>),
+    ) -> Result<Self> {
+        let hops = rule.hops(network.layers());
+        let mut matrices = vec![None; network.layers() - 1];
+        for hop in &hops {
+            let (rows, columns) = match hop.transport {
+                Transport::RandomTransposed => network.layer(hop.to + 1)?.weights().shape(),
+                Transport::RandomDirect => (network.layout.output(hop.to), network.outputs()),
+                Transport::SenderTransposed | Transport::ReceiverForward => continue,
+            };
+            let mut matrix = zero_matrix(rows, columns)?;
+            fill(hop, &mut matrix);
+            matrices[hop.to] = Some(matrix);
+        }
+        Ok(Self { rule, layout: network.layout.clone(), hops, matrices })
+    }
+
+    /// The learning rule.
+    #[must_use]
+    pub fn rule(&self) -> FeedbackRule {
+        self.rule
+    }
+
+    /// The matrix through which hidden layer `layer` receives its feedback, if it has one of its
+    /// own: `B_l`, under FA stored as `B_lᵀ`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if the network has no such hidden layer.
+    pub fn matrix(&self, layer: usize) -> Result<Option<&DMatrix<T>>> {
+        let count = self.matrices.len();
+        let slot = self.matrices.get(layer);
+        slot.map(Option::as_ref).ok_or(Error::NoSuchLayer { what: "hidden layer", layer, count })
+    }
+
+    /// Replaces the feedback matrix of hidden layer `layer`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`], [`Error::NoFeedback`] if the rule has none there,
+    /// [`Error::ShapeMismatch`], [`Error::NonFinite`]; the old matrix then stays.
+    pub fn set_matrix(&mut self, layer: usize, matrix: DMatrix<T>) -> Result<()> {
+        let rule = self.rule;
+        let old = self
+            .matrix(layer)?
+            .ok_or_else(|| Error::NoFeedback { rule: rule.to_string(), layer })?;
+        let what = || format!("the {rule} feedback matrix of hidden layer {layer}");
+        require_shape(what, old.shape(), matrix.shape())?;
+        require_finite(what, matrix.nrows(), matrix.as_slice())?;
+        self.matrices[layer] = Some(matrix);
+        Ok(())
+    }
+
+    /// Fills `δ_l` of every hidden layer, from `δ_L` and along the route of the rule: each hop is
+    /// `δ_to = (M · source) ∘ f'(a_to)`.
+    ///
+    /// # Errors
+    /// [`Error::StageMismatch`] if the network, activations and deltas do not belong together.
+    pub fn deliver(
+        &self,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        self.require_network(network)?;
+        require_match("deliver", &network.layout, activations, deltas)?;
+        for hop in &self.hops {
+            self.carry(hop, network, deltas);
+            let block = &network.blocks[hop.to];
+            block.backward(&activations.blocks[hop.to], &mut deltas.blocks[hop.to]);
+        }
+        Ok(())
+    }
+
+    /// Fails unless the matrices were made for a network of this layout.
+    pub(crate) fn require_network(&self, network: &Network<T>) -> Result<()> {
+        if self.layout == network.layout {
+            return Ok(());
+        }
+        Err(Error::StageMismatch {
+            stage: "deliver",
+            what: "feedback matrices",
+            expected: network.layout.to_string(),
+            found: self.layout.to_string(),
+        })
+    }
+
+    /// `δ_to ← M · source`
+    fn carry(&self, hop: &Hop, network: &Network<T>, deltas: &mut Deltas<T>) {
+        let output = deltas.blocks.len() - 1;
+        let from = match hop.source {
+            Source::Error => output,
+            Source::Delta(from) => from,
+        };
+        let [source, to] = deltas
+            .blocks
+            .get_disjoint_mut([from, hop.to])
+            .expect("a hop leads from one block to another");
+        let (source, to) = (source.mat(), to.mat_mut());
+        let random = || self.matrices[hop.to].as_ref().expect("drawn for every hop that needs one");
+        match hop.transport {
+            Transport::SenderTransposed => {
+                let sender = &network.blocks[from].layer;
+                sender.apply_transpose(&sender.weights, source, to);
+            }
+            Transport::RandomTransposed => {
+                network.blocks[from].layer.apply_transpose(random(), source, to);
+            }
+            Transport::RandomDirect => {
+                linalg::product(random().into(), source, Into::Overwrite, to);
+            }
+            Transport::ReceiverForward => {
+                let receiver = &network.blocks[hop.to].layer;
+                receiver.apply(&receiver.weights, source, to);
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Where to find what
+//! [`FeedbackRule`] states the rules, [`Network`] is what they train, [`Trainer`] is the loop.
+//! The five stages of a training step are [`Network::forward`], [`Loss::error`],
+//! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`].
+
+// The order is that of dependence: a module uses only those above it.
+mod scalar;
+mod error;
+mod linalg;
+mod seed;
+pub mod rule;
+mod init;
+mod activation;
+mod layer;
+mod workspace;
+mod network;
+mod loss;
+mod feedback;
+mod optimizer;
+pub mod data;
+mod trainer;
+
+pub use nalgebra;
+pub use rand;
+pub use rand_distr;
+
+pub use activation::Activation;
+pub use data::{Dataset, Scaling};
+pub use error::{Error, Result};
+pub use feedback::Feedback;
+pub use init::{FeedbackInit, Init};
+pub use layer::Dense;
+pub use loss::{Loss, Targets};
+pub use network::{Network, NetworkBuilder};
+pub use optimizer::{
+    Adam, AdamW, Decay, Momentum, Optimizer, OptimizerState, RmsProp, Schedule, Sgd, WeightDecay,
+};
+pub use rule::FeedbackRule;
+pub use scalar::Scalar;
+pub use trainer::{
+    ConfusionMatrix, Epoch, Evaluation, Step, StoppingRule, Trainer, TrainerBuilder,
+};
+pub use workspace::{Activations, Deltas, Gradients};

@@ -1,0 +1,430 @@
+//! Losses on logits, and the error `e = ∂J/∂a_L` that every learning rule starts from.
+
+use std::{fmt, str::FromStr};
+
+use nalgebra::{DMatrix, DMatrixView};
+
+use crate::{
+    activation::{logistic, softplus},
+    error::{Error, Result, require_shape},
+    scalar::Scalar,
+    workspace::{Activations, Columns, Deltas},
+};
+
+/// A loss `J`, the mean over the batch of a loss per sample, on the logits `z = a_L`.
+///
+/// | loss | per sample | prediction `ŷ` | `e = ∂J/∂z` |
+/// |---|---|---|---|
+/// | softmax cross-entropy | `−Σ_k y_k ln ŷ_k` | `e^{z_k} / Σ_j e^{z_j}` | `(ŷ − y)/N` |
+/// | logistic cross-entropy | `−Σ_k (y_k ln ŷ_k + (1 − y_k) ln(1 − ŷ_k))` | `1/(1 + e^{−z})` | `(ŷ − y)/N` |
+/// | mean squared error | `½ Σ_k (ŷ_k − y_k)²` | `z` | `(ŷ − y)/N` |
+///
+/// `y` is a class label, one-hot, or a column of real values. `N` is the batch size: nothing later
+/// divides by it. (Nøkland's code sums over the batch instead; RMSprop does not care, for plain
+/// SGD his learning rate corresponds to one `N` times larger here.) The outputs are summed, also
+/// by the logistic loss (Nøkland 2016, eq. 4 and 5).
+///
+/// ```
+/// use feedback_alignment::{Loss, nalgebra::DMatrix};
+///
+/// let logits = DMatrix::from_column_slice(2, 1, &[0.0, 3_f64.ln()]);
+/// let probabilities = Loss::SoftmaxCrossEntropy.probabilities(&logits)?;
+/// assert!((probabilities[1] - 0.75).abs() < 1e-12);
+/// assert_eq!(Loss::SoftmaxCrossEntropy.classes(&logits), [1]);
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Loss {
+    /// Softmax and cross-entropy, for classes that exclude each other. Needs two outputs or more;
+    /// real-valued targets are probabilities that sum to 1.
+    #[default]
+    SoftmaxCrossEntropy,
+    /// A logistic unit and binary cross-entropy for each output: what Nøkland (2016) uses, also
+    /// for ten classes. With one output the labels are 0 and 1; real-valued targets lie in [0, 1].
+    LogisticCrossEntropy,
+    /// Squared error of the logits themselves; labels count as one-hot vectors, with one output
+    /// as the number 0 or 1.
+    MeanSquaredError,
+}
+
+/// What the outputs of a batch should have been.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a, T: Scalar> {
+    /// The class of each sample, counted from 0.
+    Labels(&'a [usize]),
+    /// The target values, `n_L × N`.
+    Values(DMatrixView<'a, T>),
+}
+
+impl<T: Scalar> Targets<'_, T> {
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Labels(labels) => labels.len(),
+            Self::Values(values) => values.ncols(),
+        }
+    }
+
+    /// Whether there are no samples.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<'a, T: Scalar> From<&'a [usize]> for Targets<'a, T> {
+    fn from(labels: &'a [usize]) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+impl<'a, T: Scalar, const N: usize> From<&'a [usize; N]> for Targets<'a, T> {
+    fn from(labels: &'a [usize; N]) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+impl<'a, T: Scalar> From<&'a Vec<usize>> for Targets<'a, T> {
+    fn from(labels: &'a Vec<usize>) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+impl<'a, T: Scalar> From<&'a DMatrix<T>> for Targets<'a, T> {
+    fn from(values: &'a DMatrix<T>) -> Self {
+        Self::Values(values.into())
+    }
+}
+
+impl Loss {
+    /// All losses.
+    #[must_use]
+    pub fn all() -> impl ExactSizeIterator<Item = Self> {
+        [Self::SoftmaxCrossEntropy, Self::LogisticCrossEntropy, Self::MeanSquaredError].into_iter()
+    }
+
+    /// Returns `J` and leaves `e = ∂J/∂a_L` in `deltas`, as the delta of the output layer.
+    ///
+    /// `J` may come out infinite or NaN if the logits are: it is the caller who stops there.
+    ///
+    /// # Errors
+    /// [`Error::SampleCount`], [`Error::ShapeMismatch`], [`Error::LabelOutOfRange`],
+    /// [`Error::TargetOutOfRange`] for targets that do not fit the logits or the loss,
+    /// [`Error::SoftmaxNeedsTwoOutputs`], and [`Error::Empty`] before the first forward pass.
+    pub fn error<'a, T: Scalar>(
+        self,
+        targets: impl Into<Targets<'a, T>>,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<f64> {
+        let targets = targets.into();
+        let logits = activations.logit_columns()?;
+        self.check(&targets, logits.rows(), activations.batch)?;
+        deltas.fit(&activations.layout, activations.batch);
+        let e = deltas.blocks.last_mut().expect("a network has an output layer");
+        Ok(self.evaluate(&targets, logits, e))
+    }
+
+    /// `J` of logits and targets that fit each other; `e ← ∂J/∂a_L`.
+    pub(crate) fn evaluate<T: Scalar>(
+        self,
+        targets: &Targets<T>,
+        logits: &Columns<T>,
+        e: &mut Columns<T>,
+    ) -> f64 {
+        let outputs = logits.rows();
+        let batch = targets.len() as f64;
+        let errors = e.as_mut_slice();
+        let mut sum = 0.0;
+        let columns = logits.as_slice().chunks_exact(outputs).zip(errors.chunks_exact_mut(outputs));
+        for (sample, (z, e)) in columns.enumerate() {
+            let loss = match targets {
+                Targets::Labels(labels) if outputs == 1 => {
+                    let y = if labels[sample] == 1 { T::one() } else { T::zero() };
+                    self.sample(z, |_| y, e)
+                }
+                Targets::Labels(labels) => {
+                    let label = labels[sample];
+                    self.sample(z, |k| if k == label { T::one() } else { T::zero() }, e)
+                }
+                Targets::Values(values) => self.sample(z, |k| values[(k, sample)], e),
+            };
+            sum += loss.as_f64();
+        }
+        let scale = T::of(batch);
+        errors.iter_mut().for_each(|e| *e /= scale);
+        sum / batch
+    }
+
+    /// The loss of one sample with logits `z` and targets `y(k)`; `e ← ŷ − y`.
+    fn sample<T: Scalar>(self, z: &[T], y: impl Fn(usize) -> T, e: &mut [T]) -> T {
+        let mut loss = T::zero();
+        match self {
+            Self::SoftmaxCrossEntropy => {
+                let (max, sum) = softmax(z, e);
+                // −Σ y_k ln ŷ_k = Σ y_k (ln Σ_j e^{z_j} − z_k), every term of it at least 0.
+                let log_sum = sum.ln();
+                for (k, (&z, e)) in z.iter().zip(e).enumerate() {
+                    let y = y(k);
+                    if y != T::zero() {
+                        loss += y * (log_sum + (max - z));
+                    }
+                    *e -= y;
+                }
+            }
+            Self::LogisticCrossEntropy => {
+                for (k, (&z, e)) in z.iter().zip(e).enumerate() {
+                    let y = y(k);
+                    // −y ln σ(z) − (1 − y) ln σ(−z), with −ln σ(z) = softplus(−z).
+                    loss += if y == T::one() { softplus(-z) } else { softplus(z) - y * z };
+                    *e = logistic(z) - y;
+                }
+            }
+            Self::MeanSquaredError => {
+                let half = T::of(0.5);
+                for (k, (&z, e)) in z.iter().zip(e).enumerate() {
+                    *e = z - y(k);
+                    loss += half * *e * *e;
+                }
+            }
+        }
+        loss
+    }
+
+    /// `ŷ` of the logits, `n_L × N`: probabilities of the classes.
+    ///
+    /// # Errors
+    /// [`Error::NoProbabilities`] for the squared error, [`Error::SoftmaxNeedsTwoOutputs`].
+    pub fn probabilities<T: Scalar>(self, logits: &DMatrix<T>) -> Result<DMatrix<T>> {
+        let mut probabilities = logits.clone();
+        match self {
+            Self::SoftmaxCrossEntropy if logits.nrows() < 2 => {
+                return Err(Error::SoftmaxNeedsTwoOutputs);
+            }
+            Self::SoftmaxCrossEntropy => {
+                for (z, mut y) in logits.column_iter().zip(probabilities.column_iter_mut()) {
+                    softmax(z.as_slice(), y.as_mut_slice());
+                }
+            }
+            Self::LogisticCrossEntropy => probabilities.apply(|z| *z = logistic(*z)),
+            Self::MeanSquaredError => return Err(Error::NoProbabilities { loss: self.name() }),
+        }
+        Ok(probabilities)
+    }
+
+    /// The class of each column of logits: the largest, the first of them if several are equal.
+    ///
+    /// With one output the class is 1 where the logit is positive (`ŷ > ½` under the logistic
+    /// loss) and, under the squared error, where it is above ½.
+    #[must_use]
+    pub fn classes<T: Scalar>(self, logits: &DMatrix<T>) -> Vec<usize> {
+        logits.column_iter().map(|z| self.class(z.as_slice())).collect()
+    }
+
+    pub(crate) fn class<T: Scalar>(self, z: &[T]) -> usize {
+        if let [z] = z {
+            let threshold = if self == Self::MeanSquaredError { T::of(0.5) } else { T::zero() };
+            return usize::from(*z > threshold);
+        }
+        let mut best = 0;
+        for k in 1..z.len() {
+            if z[k] > z[best] {
+                best = k;
+            }
+        }
+        best
+    }
+
+    /// Fails unless `targets` suit this loss on `outputs` logits of `batch` samples.
+    pub(crate) fn check<T: Scalar>(
+        self,
+        targets: &Targets<T>,
+        outputs: usize,
+        batch: usize,
+    ) -> Result<()> {
+        self.check_outputs(outputs)?;
+        if targets.len() != batch {
+            return Err(Error::SampleCount { inputs: batch, targets: targets.len() });
+        }
+        match targets {
+            Targets::Labels(labels) => {
+                let classes = outputs.max(2);
+                match labels.iter().position(|&label| label >= classes) {
+                    Some(sample) => Err(Error::LabelOutOfRange {
+                        label: labels[sample],
+                        sample,
+                        outputs,
+                        classes,
+                    }),
+                    None => Ok(()),
+                }
+            }
+            Targets::Values(values) => {
+                let what = || "the target (outputs × samples)".to_owned();
+                require_shape(what, (outputs, batch), values.shape())?;
+                (0..batch).try_for_each(|sample| {
+                    self.check_values(sample, values.column(sample).as_slice())
+                })
+            }
+        }
+    }
+
+    pub(crate) fn check_outputs(self, outputs: usize) -> Result<()> {
+        match self {
+            Self::SoftmaxCrossEntropy if outputs < 2 => Err(Error::SoftmaxNeedsTwoOutputs),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_values<T: Scalar>(self, sample: usize, y: &[T]) -> Result<()> {
+        let refuse = |expected, found: T| {
+            let (loss, found) = (self.name(), found.as_f64());
+            Err(Error::TargetOutOfRange { loss, sample, expected, found })
+        };
+        if let Some(&y) = y.iter().find(|y| !y.is_finite()) {
+            return refuse("finite", y);
+        }
+        if self == Self::MeanSquaredError {
+            return Ok(());
+        }
+        if let Some(&y) = y.iter().find(|&&y| y < T::zero() || y > T::one()) {
+            return refuse("in [0, 1]", y);
+        }
+        let sum = y.iter().fold(T::zero(), |sum, &y| sum + y);
+        if self == Self::SoftmaxCrossEntropy && (sum - T::one()).abs() > T::of(1e-4) {
+            return refuse("probabilities that sum to 1", sum);
+        }
+        Ok(())
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::SoftmaxCrossEntropy => "softmax",
+            Self::LogisticCrossEntropy => "logistic",
+            Self::MeanSquaredError => "mse",
+        }
+    }
+}
+
+/// `y ← softmax(z)`; returns `max z` and `Σ e^{z − max}`.
+fn softmax<T: Scalar>(z: &[T], y: &mut [T]) -> (T, T) {
+    let max = z.iter().fold(z[0], |max, &z| max.max(z));
+    let mut sum = T::zero();
+    for (y, &z) in y.iter_mut().zip(z) {
+        *y = (z - max).exp();
+        sum += *y;
+    }
+    y.iter_mut().for_each(|y| *y /= sum);
+    (max, sum)
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Loss {
+    type Err = Error;
+
+    /// Reads `softmax`, `logistic` or `mse`.
+    fn from_str(text: &str) -> Result<Self> {
+        Self::all().find(|loss| loss.name().eq_ignore_ascii_case(text)).ok_or_else(|| {
+            Error::UnknownName {
+                what: "loss",
+                found: text.to_owned(),
+                expected: Self::all().map(Self::name).collect::<Vec<_>>().join(", "),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+
+    use super::*;
+
+    fn loss_and_error(loss: Loss, z: &[f64], y: &[f64]) -> (f64, Vec<f64>) {
+        let mut logits = Columns::new(z.len());
+        logits.set_batch(1);
+        logits.as_mut_slice().copy_from_slice(z);
+        let mut e = logits.clone();
+        let y = DMatrix::from_column_slice(y.len(), 1, y);
+        let value = loss.evaluate(&Targets::from(&y), &logits, &mut e);
+        (value, e.as_slice().to_vec())
+    }
+
+    #[test]
+    fn errors_are_the_derivatives_of_the_losses() {
+        let z = [0.3, -1.2, 2.0];
+        for (loss, y) in [
+            (Loss::SoftmaxCrossEntropy, [0.2, 0.5, 0.3]),
+            (Loss::SoftmaxCrossEntropy, [0.0, 1.0, 0.0]),
+            (Loss::LogisticCrossEntropy, [0.2, 1.0, 0.0]),
+            (Loss::MeanSquaredError, [-3.0, 0.5, 7.0]),
+        ] {
+            let (_, e) = loss_and_error(loss, &z, &y);
+            for k in 0..3 {
+                let shifted = |by: f64| {
+                    let mut z = z;
+                    z[k] += by;
+                    loss_and_error(loss, &z, &y).0
+                };
+                let difference = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
+                assert_relative_eq!(e[k], difference, epsilon = 1e-9);
+            }
+        }
+    }
+
+    /// Expected values from the definitions, in exact arithmetic where the limits are.
+    #[test]
+    fn extreme_logits_stay_finite() {
+        let (value, e) = loss_and_error(Loss::SoftmaxCrossEntropy, &[1e4, -1e4], &[0.0, 1.0]);
+        assert_eq!((value, e), (2e4, vec![1.0, -1.0]));
+        let (value, e) = loss_and_error(Loss::SoftmaxCrossEntropy, &[1e4, -1e4], &[1.0, 0.0]);
+        assert_eq!((value, e), (0.0, vec![0.0, 0.0]));
+        let (value, e) = loss_and_error(Loss::LogisticCrossEntropy, &[1e4, -1e4], &[0.0, 1.0]);
+        assert_eq!((value, e), (2e4, vec![1.0, -1.0]));
+        let (value, e) = loss_and_error(Loss::LogisticCrossEntropy, &[1e4, -1e4], &[1.0, 0.0]);
+        assert_eq!((value, e), (0.0, vec![0.0, 0.0]));
+        let logits = DMatrix::from_column_slice(2, 1, &[1e4_f32, -1e4]);
+        for loss in [Loss::SoftmaxCrossEntropy, Loss::LogisticCrossEntropy] {
+            assert_eq!(loss.probabilities(&logits).unwrap().as_slice(), [1.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn one_output_tells_two_classes_apart() {
+        let logits = DMatrix::from_column_slice(1, 4, &[-1.0, 0.0, 0.3, 2.0]);
+        assert_eq!(Loss::LogisticCrossEntropy.classes(&logits), [0, 0, 1, 1]);
+        assert_eq!(Loss::MeanSquaredError.classes(&logits), [0, 0, 0, 1]);
+        let refused = Loss::SoftmaxCrossEntropy.probabilities(&logits);
+        assert!(matches!(refused, Err(Error::SoftmaxNeedsTwoOutputs)));
+    }
+
+    #[test]
+    fn labels_are_one_hot_targets() {
+        let mut logits = Columns::new(3);
+        logits.set_batch(2);
+        logits.as_mut_slice().copy_from_slice(&[0.1, 0.2, -0.4, 1.0, 0.0, 0.5]);
+        let one_hot = DMatrix::from_column_slice(3, 2, &[0., 0., 1., 1., 0., 0.]);
+        for loss in Loss::all() {
+            let (mut by_label, mut by_value) = (logits.clone(), logits.clone());
+            let labels = loss.evaluate(&Targets::from(&[2, 0]), &logits, &mut by_label);
+            let values = loss.evaluate(&Targets::from(&one_hot), &logits, &mut by_value);
+            assert_eq!(labels, values);
+            assert_eq!(by_label.as_slice(), by_value.as_slice());
+        }
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for loss in Loss::all() {
+            assert_eq!(loss.to_string().parse::<Loss>().unwrap(), loss);
+        }
+        assert!("hinge".parse::<Loss>().is_err());
+    }
+}

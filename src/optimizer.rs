@@ -1,0 +1,725 @@
+//! Turning gradients into steps: SGD, RMSprop, Adam and AdamW, learning-rate schedules, max-norm.
+//!
+//! The rule of an optimiser is a plain value; what it remembers from step to step is the
+//! [`OptimizerState`].
+
+use nalgebra::{DMatrix, DVector};
+
+use crate::{
+    error::{Error, Result, require, require_shape},
+    network::Network,
+    scalar::Scalar,
+    workspace::Gradients,
+};
+
+/// Stochastic gradient descent: `w ← w − η g`.
+///
+/// With classical momentum `v ← μ v + g`, `w ← w − η v` (Polyak 1964); with Nesterov's
+/// `w ← w − η (g + μ v)` (Sutskever et al. 2013, in the form that PyTorch uses).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// `η`, positive; 0.1 by default.
+    pub learning_rate: f64,
+    /// None by default.
+    pub momentum: Momentum,
+    /// None by default.
+    pub weight_decay: WeightDecay,
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Self { learning_rate: 0.1, momentum: Momentum::None, weight_decay: WeightDecay::None }
+    }
+}
+
+/// The momentum of [`Sgd`], with `μ` in `[0, 1)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Momentum {
+    /// `w ← w − η g`
+    #[default]
+    None,
+    /// `v ← μ v + g`, `w ← w − η v`
+    Classical(f64),
+    /// `v ← μ v + g`, `w ← w − η (g + μ v)`
+    Nesterov(f64),
+}
+
+/// How the weights shrink, by `λ ≥ 0`. Biases do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum WeightDecay {
+    /// Not at all.
+    #[default]
+    None,
+    /// `g ← g + λ w`: the gradient of the penalty `½ λ ‖w‖²` in the loss.
+    L2(f64),
+    /// `w ← w − η λ w` beside the step (Loshchilov and Hutter 2019).
+    Decoupled(f64),
+}
+
+/// RMSprop as in Torch, which Nøkland (2016) uses: `m ← α m + (1 − α) g²`,
+/// `w ← w − η g / (√m + ε)`, from `m = 0` and without bias correction (Tieleman and Hinton 2012).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RmsProp {
+    /// `η`, positive; 1e-4 by default, as Nøkland takes for MNIST.
+    pub learning_rate: f64,
+    /// `α` in `[0, 1)`; 0.99 by default (Torch).
+    pub decay: f64,
+    /// `ε`, positive; 1e-8 by default (Torch).
+    pub epsilon: f64,
+}
+
+impl Default for RmsProp {
+    fn default() -> Self {
+        Self { learning_rate: 1e-4, decay: 0.99, epsilon: 1e-8 }
+    }
+}
+
+/// Adam (Kingma and Ba 2015, algorithm 1): `m ← β₁ m + (1 − β₁) g`, `v ← β₂ v + (1 − β₂) g²`,
+/// `w ← w − η m̂ / (√v̂ + ε)` with `m̂ = m / (1 − β₁ᵗ)`, `v̂ = v / (1 − β₂ᵗ)`.
+///
+/// All defaults are those of the source.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    /// `η`, positive; 1e-3 by default.
+    pub learning_rate: f64,
+    /// `β₁` in `[0, 1)`; 0.9 by default.
+    pub beta1: f64,
+    /// `β₂` in `[0, 1)`; 0.999 by default.
+    pub beta2: f64,
+    /// `ε`, positive; 1e-8 by default.
+    pub epsilon: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+}
+
+/// Adam with decoupled weight decay, `w ← w − η λ w` before the step (Loshchilov and Hutter
+/// 2019, algorithm 2). Biases do not decay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// The step; [`Adam::default`] by default.
+    pub adam: Adam,
+    /// `λ ≥ 0`; 1e-2 by default (PyTorch).
+    pub weight_decay: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        Self { adam: Adam::default(), weight_decay: 1e-2 }
+    }
+}
+
+/// Any of the optimisers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Optimizer {
+    /// Stochastic gradient descent.
+    Sgd(Sgd),
+    /// RMSprop.
+    RmsProp(RmsProp),
+    /// Adam.
+    Adam(Adam),
+    /// Adam with decoupled weight decay.
+    AdamW(AdamW),
+}
+
+impl Default for Optimizer {
+    /// RMSprop with Nøkland's constants.
+    fn default() -> Self {
+        Self::RmsProp(RmsProp::default())
+    }
+}
+
+macro_rules! from_config {
+    ($($config:ident),*) => {$(
+        impl From<$config> for Optimizer {
+            fn from(config: $config) -> Self {
+                Self::$config(config)
+            }
+        }
+    )*};
+}
+
+from_config!(Sgd, RmsProp, Adam, AdamW);
+
+impl Optimizer {
+    fn learning_rate(self) -> f64 {
+        match self {
+            Self::Sgd(Sgd { learning_rate, .. })
+            | Self::RmsProp(RmsProp { learning_rate, .. })
+            | Self::Adam(Adam { learning_rate, .. })
+            | Self::AdamW(AdamW { adam: Adam { learning_rate, .. }, .. }) => learning_rate,
+        }
+    }
+
+    /// How many numbers it remembers for each parameter.
+    fn moments(self) -> usize {
+        match self {
+            Self::Sgd(Sgd { momentum: Momentum::None, .. }) => 0,
+            Self::Sgd(_) | Self::RmsProp(_) => 1,
+            Self::Adam(_) | Self::AdamW(_) => 2,
+        }
+    }
+
+    fn check<T: Scalar>(self) -> Result<()> {
+        let positive = |name, value: f64| {
+            let representable = value.is_finite() && T::of(value) > T::zero();
+            require(representable, name, value, "a positive number that the scalar can represent")
+        };
+        let fraction = |name, value| {
+            require(
+                (0.0..1.0).contains(&value),
+                name,
+                value,
+                "a number from 0 up to, not including, 1",
+            )
+        };
+        let penalty = |value: f64| {
+            let valid = value.is_finite() && value >= 0.0;
+            require(valid, "weight_decay", value, "a finite number of at least 0")
+        };
+        positive("learning_rate", self.learning_rate())?;
+        match self {
+            Self::Sgd(Sgd { momentum, weight_decay, .. }) => {
+                match momentum {
+                    Momentum::None => {}
+                    Momentum::Classical(mu) | Momentum::Nesterov(mu) => fraction("momentum", mu)?,
+                }
+                match weight_decay {
+                    WeightDecay::None => Ok(()),
+                    WeightDecay::L2(lambda) | WeightDecay::Decoupled(lambda) => penalty(lambda),
+                }
+            }
+            Self::RmsProp(RmsProp { decay, epsilon, .. }) => {
+                fraction("decay", decay)?;
+                positive("epsilon", epsilon)
+            }
+            Self::Adam(adam) | Self::AdamW(AdamW { adam, .. }) => {
+                fraction("beta1", adam.beta1)?;
+                fraction("beta2", adam.beta2)?;
+                positive("epsilon", adam.epsilon)?;
+                match self {
+                    Self::AdamW(AdamW { weight_decay, .. }) => penalty(weight_decay),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// How the learning rate changes with the steps made: a linear warm-up, then a decay.
+///
+/// Time is counted in optimiser steps; an epoch has as many as there are batches in the dataset.
+///
+/// ```
+/// use feedback_alignment::{Decay, Schedule};
+///
+/// let schedule = Schedule { warm_up: 10, decay: Decay::Cosine { steps: 100 } };
+/// assert_eq!(schedule.factor(0), 0.1);
+/// assert_eq!(schedule.factor(10), 1.0);
+/// assert!((schedule.factor(60) - 0.5).abs() < 1e-12);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Schedule {
+    /// The learning rate rises linearly over so many steps, to the full rate in the last of them;
+    /// 0 by default.
+    pub warm_up: u64,
+    /// What follows, counted from the end of the warm-up; [`Decay::Constant`] by default.
+    pub decay: Decay,
+}
+
+/// How the learning rate falls, as a factor after `s` steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum Decay {
+    /// `1`
+    #[default]
+    Constant,
+    /// `factor^⌊s / every⌋`
+    Step {
+        /// Steps from one fall to the next, at least 1.
+        every: u64,
+        /// What the rate is multiplied by, in `(0, 1]`.
+        factor: f64,
+    },
+    /// `factor^(s / every)`: as [`Step`](Self::Step), without the stairs.
+    Exponential {
+        /// Steps in which the rate falls by `factor`, at least 1.
+        every: u64,
+        /// What the rate is multiplied by in that time, in `(0, 1]`.
+        factor: f64,
+    },
+    /// `½ (1 + cos(π s / steps))`, and 0 from then on (Loshchilov and Hutter 2017, eq. 5).
+    Cosine {
+        /// Steps until the rate is 0, at least 1.
+        steps: u64,
+    },
+}
+
+impl From<Decay> for Schedule {
+    fn from(decay: Decay) -> Self {
+        Self { warm_up: 0, decay }
+    }
+}
+
+impl Schedule {
+    /// What the learning rate is multiplied by in the step after `steps` steps.
+    #[must_use]
+    pub fn factor(self, steps: u64) -> f64 {
+        if steps < self.warm_up {
+            return (steps + 1) as f64 / self.warm_up as f64;
+        }
+        let s = steps - self.warm_up;
+        match self.decay {
+            Decay::Constant => 1.0,
+            Decay::Step { every, factor } => factor.powf((s / every) as f64),
+            Decay::Exponential { every, factor } => factor.powf(s as f64 / every as f64),
+            Decay::Cosine { steps } => {
+                let fraction = (s as f64 / steps as f64).min(1.0);
+                0.5 * (1.0 + (std::f64::consts::PI * fraction).cos())
+            }
+        }
+    }
+
+    fn check(self) -> Result<()> {
+        match self.decay {
+            Decay::Constant => Ok(()),
+            Decay::Cosine { steps } => require(steps > 0, "steps", steps as f64, "at least 1"),
+            Decay::Step { every, factor } | Decay::Exponential { every, factor } => {
+                require(every > 0, "every", every as f64, "at least 1")?;
+                require(factor > 0.0 && factor <= 1.0, "factor", factor, "a number in (0, 1]")
+            }
+        }
+    }
+}
+
+/// An optimiser at work on one network: its moments and the number of steps made.
+///
+/// The fifth stage of a training step, and the only one that writes parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OptimizerState<T> {
+    optimizer: Optimizer,
+    schedule: Schedule,
+    max_norm: Option<f64>,
+    steps: u64,
+    layers: Vec<LayerMoments<T>>,
+    /// Scratch for the norms of the rows of a weight matrix.
+    norms: Vec<T>,
+}
+
+/// Moments of the weights and of the bias of one layer; as many as the optimiser has.
+#[derive(Clone, Debug, PartialEq)]
+struct LayerMoments<T> {
+    weights: [Vec<T>; 2],
+    bias: [Vec<T>; 2],
+}
+
+impl<T: Scalar> OptimizerState<T> {
+    /// An optimiser that has made no step yet, with a constant learning rate and no max-norm.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a hyper-parameter out of its range.
+    pub fn new(network: &Network<T>, optimizer: impl Into<Optimizer>) -> Result<Self> {
+        let optimizer = optimizer.into();
+        optimizer.check::<T>()?;
+        let moments = |length: usize| {
+            [0, 1].map(|index| {
+                if index < optimizer.moments() { vec![T::zero(); length] } else { Vec::new() }
+            })
+        };
+        let layers = network
+            .blocks
+            .iter()
+            .map(|block| LayerMoments {
+                weights: moments(block.layer.weights.len()),
+                bias: moments(block.layer.bias.as_ref().map_or(0, DVector::len)),
+            })
+            .collect();
+        Ok(Self {
+            optimizer,
+            schedule: Schedule::default(),
+            max_norm: None,
+            steps: 0,
+            layers,
+            norms: Vec::new(),
+        })
+    }
+
+    /// Sets the schedule of the learning rate.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a schedule out of its range.
+    pub fn with_schedule(mut self, schedule: impl Into<Schedule>) -> Result<Self> {
+        self.schedule = schedule.into();
+        self.schedule.check()?;
+        Ok(self)
+    }
+
+    /// Bounds the norm of the incoming weights of every unit: after each step a row of `W` that
+    /// is longer is scaled down to `max_norm` (Srivastava et al. 2014, section 5.1).
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] unless it is positive.
+    pub fn with_max_norm(mut self, max_norm: f64) -> Result<Self> {
+        let positive = max_norm.is_finite() && max_norm > 0.0;
+        require(positive, "max_norm", max_norm, "a positive number")?;
+        self.max_norm = Some(max_norm);
+        Ok(self)
+    }
+
+    /// Number of steps made.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The learning rate of the next step, after the schedule.
+    #[must_use]
+    pub fn learning_rate(&self) -> f64 {
+        self.optimizer.learning_rate() * self.schedule.factor(self.steps)
+    }
+
+    /// Makes one step on every parameter.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] or [`Error::StageMismatch`] if the gradients, or this state, are
+    /// of another network; nothing has then changed.
+    pub fn step(&mut self, network: &mut Network<T>, gradients: &Gradients<T>) -> Result<()> {
+        self.check_shapes(network, gradients)?;
+        let update = Update::<T>::new(self.optimizer, self.learning_rate(), self.steps + 1);
+        let layers = network.blocks.iter_mut().zip(&gradients.layers).zip(&mut self.layers);
+        for ((block, gradient), moments) in layers {
+            let weights = &mut block.layer.weights;
+            update.apply(weights.as_mut_slice(), gradient.weights.as_slice(), &mut moments.weights);
+            if let (Some(bias), Some(gradient)) = (&mut block.layer.bias, &gradient.bias) {
+                let update = update.without_decay();
+                update.apply(bias.as_mut_slice(), gradient.as_slice(), &mut moments.bias);
+            }
+            if let Some(max_norm) = self.max_norm {
+                bound_rows(weights, T::of(max_norm), &mut self.norms);
+            }
+        }
+        self.steps += 1;
+        Ok(())
+    }
+
+    fn check_shapes(&self, network: &Network<T>, gradients: &Gradients<T>) -> Result<()> {
+        let mismatch = |what, expected: usize, found: usize| Error::StageMismatch {
+            stage: "optimizer step",
+            what,
+            expected: expected.to_string(),
+            found: found.to_string(),
+        };
+        let layers = network.layers();
+        if gradients.layers.len() != layers {
+            return Err(mismatch("gradients of layers", layers, gradients.layers.len()));
+        }
+        if self.layers.len() != layers {
+            return Err(mismatch("moments of layers", layers, self.layers.len()));
+        }
+        for (index, block) in network.blocks.iter().enumerate() {
+            let (layer, gradient) = (&block.layer, &gradients.layers[index]);
+            let what = || format!("the gradient of W of weighted layer {index}");
+            require_shape(what, layer.weights.shape(), gradient.weights.shape())?;
+            let length = |bias: &Option<DVector<T>>| bias.as_ref().map_or(0, DVector::len);
+            if length(&layer.bias) != length(&gradient.bias) {
+                let (expected, found) = (length(&layer.bias), length(&gradient.bias));
+                return Err(mismatch("gradients of a bias of", expected, found));
+            }
+            if self.optimizer.moments() > 0 {
+                let moments = &self.layers[index];
+                let (expected, found) = (layer.weights.len(), moments.weights[0].len());
+                if expected != found || length(&layer.bias) != moments.bias[0].len() {
+                    return Err(mismatch("moments of weights", expected, found));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One step of an optimiser with its constants in the network's scalar: the same function of a
+/// parameter, its gradient and its moments for every parameter.
+#[derive(Clone, Copy)]
+enum Update<T> {
+    Sgd { rate: T, l2: T, keep: T, momentum: Option<(T, Lookahead)> },
+    RmsProp { rate: T, decay: T, fresh: T, epsilon: T },
+    Adam { rate: T, keep: T, beta1: T, fresh1: T, beta2: T, fresh2: T, correction: T, epsilon: T },
+}
+
+/// Whether a momentum step looks ahead, as Nesterov's does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lookahead {
+    No,
+    Yes,
+}
+
+impl<T: Scalar> Update<T> {
+    /// Step number `t`, counted from 1, at learning rate `rate`.
+    fn new(optimizer: Optimizer, rate: f64, t: u64) -> Self {
+        let adam = |adam: Adam, weight_decay: f64| {
+            let t = i32::try_from(t).unwrap_or(i32::MAX);
+            Self::Adam {
+                rate: T::of(rate / (1.0 - adam.beta1.powi(t))),
+                keep: T::of(1.0 - rate * weight_decay),
+                beta1: T::of(adam.beta1),
+                fresh1: T::of(1.0 - adam.beta1),
+                beta2: T::of(adam.beta2),
+                fresh2: T::of(1.0 - adam.beta2),
+                correction: T::of((1.0 - adam.beta2.powi(t)).sqrt().recip()),
+                epsilon: T::of(adam.epsilon),
+            }
+        };
+        match optimizer {
+            Optimizer::Sgd(Sgd { momentum, weight_decay, .. }) => {
+                let (l2, decoupled) = match weight_decay {
+                    WeightDecay::None => (0.0, 0.0),
+                    WeightDecay::L2(lambda) => (lambda, 0.0),
+                    WeightDecay::Decoupled(lambda) => (0.0, lambda),
+                };
+                Self::Sgd {
+                    rate: T::of(rate),
+                    l2: T::of(l2),
+                    keep: T::of(1.0 - rate * decoupled),
+                    momentum: match momentum {
+                        Momentum::None => None,
+                        Momentum::Classical(mu) => Some((T::of(mu), Lookahead::No)),
+                        Momentum::Nesterov(mu) => Some((T::of(mu), Lookahead::Yes)),
+                    },
+                }
+            }
+            Optimizer::RmsProp(RmsProp { decay, epsilon, .. }) => Self::RmsProp {
+                rate: T::of(rate),
+                decay: T::of(decay),
+                fresh: T::of(1.0 - decay),
+                epsilon: T::of(epsilon),
+            },
+            Optimizer::Adam(config) => adam(config, 0.0),
+            Optimizer::AdamW(AdamW { adam: config, weight_decay }) => adam(config, weight_decay),
+        }
+    }
+
+    /// The same step without weight decay, for biases.
+    fn without_decay(mut self) -> Self {
+        match &mut self {
+            Self::Sgd { l2, keep, .. } => (*l2, *keep) = (T::zero(), T::one()),
+            Self::RmsProp { .. } => {}
+            Self::Adam { keep, .. } => *keep = T::one(),
+        }
+        self
+    }
+
+    /// Steps on the parameters `w` with gradients `g`; the moments are as long as `w`, where the
+    /// optimiser has them.
+    fn apply(self, w: &mut [T], g: &[T], [first, second]: &mut [Vec<T>; 2]) {
+        match self {
+            Self::Sgd { rate, l2, keep, momentum: None } => {
+                for (w, &g) in w.iter_mut().zip(g) {
+                    *w = keep * *w - rate * (g + l2 * *w);
+                }
+            }
+            Self::Sgd { rate, l2, keep, momentum: Some((mu, lookahead)) } => {
+                for ((w, &g), v) in w.iter_mut().zip(g).zip(first) {
+                    let g = g + l2 * *w;
+                    *v = mu * *v + g;
+                    let step = if lookahead == Lookahead::Yes { g + mu * *v } else { *v };
+                    *w = keep * *w - rate * step;
+                }
+            }
+            Self::RmsProp { rate, decay, fresh, epsilon } => {
+                for ((w, &g), m) in w.iter_mut().zip(g).zip(first) {
+                    *m = decay * *m + fresh * (g * g);
+                    *w -= rate * g / (m.sqrt() + epsilon);
+                }
+            }
+            Self::Adam { rate, keep, beta1, fresh1, beta2, fresh2, correction, epsilon } => {
+                for (((w, &g), m), v) in w.iter_mut().zip(g).zip(first).zip(second) {
+                    *m = beta1 * *m + fresh1 * g;
+                    *v = beta2 * *v + fresh2 * (g * g);
+                    *w = keep * *w - rate * *m / (v.sqrt() * correction + epsilon);
+                }
+            }
+        }
+    }
+}
+
+/// Scales down every row of `weights` that is longer than `bound`.
+fn bound_rows<T: Scalar>(weights: &mut DMatrix<T>, bound: T, norms: &mut Vec<T>) {
+    let rows = weights.nrows();
+    norms.clear();
+    norms.resize(rows, T::zero());
+    for column in weights.as_slice().chunks_exact(rows) {
+        for (norm, &w) in norms.iter_mut().zip(column) {
+            *norm += w * w;
+        }
+    }
+    for norm in norms.iter_mut() {
+        let length = norm.sqrt();
+        *norm = if length > bound { bound / length } else { T::one() };
+    }
+    for column in weights.as_mut_slice().chunks_exact_mut(rows) {
+        for (w, &scale) in column.iter_mut().zip(norms.iter()) {
+            *w *= scale;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+
+    use super::*;
+
+    /// Three steps on a parameter of 1 with gradients 0.5, −0.2, 0.1.
+    fn three_steps(optimizer: impl Into<Optimizer>) -> f64 {
+        let optimizer = optimizer.into();
+        let mut w = [1.0_f64];
+        let mut moments = [vec![0.0], vec![0.0]];
+        for (t, g) in [(1, 0.5), (2, -0.2), (3, 0.1)] {
+            Update::new(optimizer, optimizer.learning_rate(), t).apply(&mut w, &[g], &mut moments);
+        }
+        w[0]
+    }
+
+    /// Values computed with PyTorch, in float64:
+    /// ```python
+    /// def run(make):
+    ///     w = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    ///     optimizer = make([w])
+    ///     for g in (0.5, -0.2, 0.1):
+    ///         w.grad = torch.tensor([g], dtype=torch.float64)
+    ///         optimizer.step()
+    ///     return w.item()
+    /// ```
+    #[test]
+    fn three_steps_are_those_of_pytorch() {
+        let sgd = Sgd { learning_rate: 0.1, ..Sgd::default() };
+        let adam = Adam { learning_rate: 0.1, ..Adam::default() };
+        let cases: [(Optimizer, f64); 8] = [
+            (sgd.into(), 0.96),
+            (Sgd { momentum: Momentum::Classical(0.9), ..sgd }.into(), 0.8925),
+            (Sgd { momentum: Momentum::Nesterov(0.9), ..sgd }.into(), 0.863_25),
+            (Sgd { weight_decay: WeightDecay::L2(0.3), ..sgd }.into(), 0.875_028),
+            (
+                Sgd {
+                    momentum: Momentum::Nesterov(0.9),
+                    weight_decay: WeightDecay::L2(0.3),
+                    ..sgd
+                }
+                .into(),
+                0.647_084_352,
+            ),
+            (RmsProp { learning_rate: 0.1, ..RmsProp::default() }.into(), 0.188_770_030_209_380_57),
+            (adam.into(), 0.827_500_240_835_695_6),
+            (AdamW { adam, weight_decay: 0.3 }.into(), 0.747_120_058_234_000_2),
+        ];
+        for (optimizer, expected) in cases {
+            assert_relative_eq!(three_steps(optimizer), expected, max_relative = 1e-14);
+        }
+    }
+
+    /// `w ← w − η (g + v) − η λ w`, by hand.
+    #[test]
+    fn decoupled_decay_stands_beside_the_momentum() {
+        let sgd = Sgd {
+            learning_rate: 0.1,
+            momentum: Momentum::Classical(0.5),
+            weight_decay: WeightDecay::Decoupled(0.2),
+        };
+        let w1 = 1.0 - 0.1 * 0.5 - 0.02;
+        let w2 = w1 - 0.1 * (0.25 - 0.2) - 0.02 * w1;
+        let w3 = w2 - 0.1 * (0.025 + 0.1) - 0.02 * w2;
+        assert_relative_eq!(three_steps(sgd), w3, max_relative = 1e-14);
+    }
+
+    /// Oracle: `η g / (√0.01 |g| + 1e-8)`, nearly `10 η sign(g)` whatever the gradient.
+    #[test]
+    fn the_first_step_of_rmsprop_is_ten_times_the_learning_rate() {
+        for g in [3.0_f64, 1e-2, -1e-3] {
+            let mut w = [0.0];
+            let optimizer = Optimizer::default();
+            Update::new(optimizer, 1e-4, 1).apply(&mut w, &[g], &mut [vec![0.0], vec![]]);
+            let exact = -1e-4 * g / (0.01_f64.sqrt() * g.abs() + 1e-8);
+            assert_relative_eq!(w[0], exact, max_relative = 1e-12);
+            assert_relative_eq!(w[0], -1e-3 * g.signum(), max_relative = 1e-3);
+        }
+    }
+
+    #[test]
+    fn schedules_follow_their_formulas() {
+        let factors = |schedule: Schedule| [0, 5, 10, 15, 40].map(|step| schedule.factor(step));
+        assert_eq!(factors(Schedule::default()), [1.0; 5]);
+        let step = Decay::Step { every: 10, factor: 0.5 };
+        assert_eq!(factors(step.into()), [1.0, 1.0, 0.5, 0.5, 0.0625]);
+        let smooth = Decay::Exponential { every: 10, factor: 0.25 };
+        assert_eq!(factors(smooth.into()), [1.0, 0.5, 0.25, 0.125, 0.25_f64.powi(4)]);
+        let cosine = factors(Decay::Cosine { steps: 20 }.into());
+        let half = std::f64::consts::FRAC_1_SQRT_2 / 2.0;
+        for (found, expected) in cosine.into_iter().zip([1.0, 0.5 + half, 0.5, 0.5 - half, 0.0]) {
+            assert_relative_eq!(found, expected, epsilon = 1e-12);
+        }
+        let warm = Schedule { warm_up: 20, decay: step };
+        assert_eq!(factors(warm), [0.05, 0.3, 0.55, 0.8, 0.25]);
+    }
+
+    #[test]
+    fn rows_are_bounded_and_keep_their_direction() {
+        let mut weights = DMatrix::from_row_slice(3, 2, &[3.0, 4.0, 0.3, 0.4, 0.0, 0.0]);
+        bound_rows(&mut weights, 1.0, &mut Vec::new());
+        let expected = DMatrix::from_row_slice(3, 2, &[0.6, 0.8, 0.3, 0.4, 0.0, 0.0]);
+        assert_relative_eq!(weights, expected, epsilon = 1e-15);
+    }
+
+    #[test]
+    fn weight_decay_spares_the_bias() {
+        let mut network = Network::<f64>::builder(2).dense(1).build().unwrap();
+        network.set_bias(0, DVector::from_element(1, 3.0)).unwrap();
+        let before = network.clone();
+        let mut gradients = Gradients::new();
+        gradients.layers = vec![crate::layer::LayerGradient {
+            weights: DMatrix::zeros(1, 2),
+            bias: Some(DVector::zeros(1)),
+        }];
+        for weight_decay in [WeightDecay::L2(0.5), WeightDecay::Decoupled(0.5)] {
+            let sgd = Sgd { learning_rate: 0.1, weight_decay, ..Sgd::default() };
+            let mut network = network.clone();
+            OptimizerState::new(&network, sgd).unwrap().step(&mut network, &gradients).unwrap();
+            let (old, new) = (before.layer(0).unwrap(), network.layer(0).unwrap());
+            assert_eq!(new.bias(), old.bias());
+            assert_relative_eq!(*new.weights(), old.weights() * 0.95, epsilon = 1e-15);
+        }
+    }
+
+    #[test]
+    fn impossible_hyper_parameters_are_refused() {
+        let network = Network::<f32>::builder(2).dense(1).build().unwrap();
+        let refused = |optimizer: Optimizer| {
+            matches!(OptimizerState::new(&network, optimizer), Err(Error::InvalidParameter { .. }))
+        };
+        for bad in [0.0, -0.1, f64::NAN, f64::INFINITY, 1e-60] {
+            assert!(refused(Sgd { learning_rate: bad, ..Sgd::default() }.into()), "{bad}");
+            assert!(refused(RmsProp { learning_rate: bad, ..RmsProp::default() }.into()));
+            assert!(refused(RmsProp { epsilon: bad, ..RmsProp::default() }.into()));
+            assert!(refused(Adam { epsilon: bad, ..Adam::default() }.into()));
+        }
+        for bad in [-0.1, 1.0, 1.5, f64::NAN] {
+            assert!(refused(Sgd { momentum: Momentum::Classical(bad), ..Sgd::default() }.into()));
+            assert!(refused(Sgd { momentum: Momentum::Nesterov(bad), ..Sgd::default() }.into()));
+            assert!(refused(RmsProp { decay: bad, ..RmsProp::default() }.into()));
+            assert!(refused(Adam { beta1: bad, ..Adam::default() }.into()));
+            assert!(refused(Adam { beta2: bad, ..Adam::default() }.into()));
+        }
+        for bad in [-0.1, f64::NAN, f64::INFINITY] {
+            assert!(refused(Sgd { weight_decay: WeightDecay::L2(bad), ..Sgd::default() }.into()));
+            assert!(refused(AdamW { weight_decay: bad, ..AdamW::default() }.into()));
+        }
+        let state = || OptimizerState::new(&network, Sgd::default()).unwrap();
+        assert!(state().with_max_norm(0.0).is_err());
+        assert!(state().with_schedule(Decay::Cosine { steps: 0 }).is_err());
+        assert!(state().with_schedule(Decay::Step { every: 0, factor: 0.5 }).is_err());
+        assert!(state().with_schedule(Decay::Exponential { every: 5, factor: 1.5 }).is_err());
+    }
+}

@@ -1,0 +1,67 @@
+//! Random numbers: one seed, and from it a separate stream for every purpose.
+//!
+//! Streams are keyed by purpose, index and time, so that nothing depends on the order in which
+//! things are drawn and there is no generator state to save with a training run.
+
+use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
+
+/// What a stream of random numbers is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Initial weights and biases; index: the weighted layer.
+    Weights = 1,
+    /// Feedback matrices; index: the hidden block.
+    Feedback = 2,
+    /// Order of the samples; time: the epoch.
+    Shuffle = 3,
+    /// Train/validation split.
+    Split = 4,
+}
+
+/// The stream of `seed` for one purpose, index and time: xoshiro256++ (Blackman and Vigna 2019),
+/// the same on every platform.
+pub(crate) fn stream(seed: u64, purpose: Purpose, index: u64, time: u64) -> Xoshiro256PlusPlus {
+    let key =
+        [purpose as u64, index, time].into_iter().fold(mix(seed), |key, part| mix(key ^ part));
+    Xoshiro256PlusPlus::seed_from_u64(key)
+}
+
+/// One step of SplitMix64 (Steele, Lea and Flood 2014): a bijection that flips every output bit
+/// with probability one half for any change of the input.
+fn mix(value: u64) -> u64 {
+    let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use rand::Rng;
+
+    use super::*;
+
+    #[test]
+    fn streams_differ_by_every_part_of_their_key() {
+        let mut firsts = HashSet::new();
+        for seed in 0..5 {
+            for purpose in [Purpose::Weights, Purpose::Feedback, Purpose::Shuffle, Purpose::Split] {
+                for index in 0..5 {
+                    for time in 0..5 {
+                        firsts.insert(stream(seed, purpose, index, time).next_u64());
+                    }
+                }
+            }
+        }
+        assert_eq!(firsts.len(), 5 * 4 * 5 * 5);
+    }
+
+    #[test]
+    fn mix_is_splitmix64() {
+        // The first outputs of the published splitmix64.c from states 0 and 1234567.
+        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mix(1_234_567), 6_457_827_717_110_365_317);
+    }
+}
