@@ -2,6 +2,8 @@
 //! code with the crate: loops over samples, layers and units, numbers in nested vectors. The crate
 //! has to agree with it, several steps deep, on random networks.
 
+#![allow(clippy::needless_range_loop)] // Indices as in the paper.
+
 use feedback_alignment::{
     Activation, Feedback, FeedbackInit, FeedbackRule, Init, Loss, Network, RmsProp, Sgd, Trainer,
     nalgebra::DMatrix,
@@ -122,7 +124,7 @@ impl Reference {
                 prediction(loss, &a[last]).iter().zip(y).map(|(p, y)| p - y).collect();
             // Eq. 6-9.
             let mut delta = vec![Vec::new(); last + 1];
-            delta[last] = e.clone();
+            delta[last].clone_from(&e);
             let gate = |arriving: Vec<f64>, l: usize| -> Vec<f64> {
                 arriving.iter().zip(&a[l]).map(|(r, &a)| r * f_prime(self.activation, a)).collect()
             };
@@ -274,8 +276,13 @@ proptest! {
 
         for step in 0..4_u64 {
             let x = DMatrix::from_fn(inputs, batch, |i, j| noise(seed ^ step, i, j));
-            let labels: Vec<usize> = (0..batch).map(|j| (seed as usize).wrapping_add(j * 3 + step as usize) % outputs).collect();
-            let y: Matrix = labels.iter().map(|&label| (0..outputs).map(|k| f64::from(u8::from(k == label))).collect()).collect();
+            let labels: Vec<usize> = (0..batch)
+                .map(|j| (inputs + j * 3 + usize::try_from(step).unwrap()) % outputs)
+                .collect();
+            let one_hot = |&label: &usize| -> Vec<f64> {
+                (0..outputs).map(|k| f64::from(u8::from(k == label))).collect()
+            };
+            let y: Matrix = labels.iter().map(one_hot).collect();
 
             trainer.step(&x, &labels).unwrap();
             let gradients = reference.gradients(rule, loss, &columns(&x), &y);
