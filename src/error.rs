@@ -61,6 +61,22 @@ pub enum Error {
         /// The operation, as its builder method is called.
         operation: String,
     },
+    /// A kernel or pooling window that does not fit its input.
+    #[error("{layer} over an input of {input}: {reason}")]
+    Window {
+        /// The layer, with kernel, stride and padding.
+        layer: String,
+        /// The shape of its input, channels × height × width.
+        input: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A batch too small to have a variance.
+    #[error("batch normalisation needs two values of each feature: {what}")]
+    BatchTooSmall {
+        /// The batch, and the dataset and batch size that lead to it.
+        what: String,
+    },
     /// A matrix that cannot exist in this machine's memory.
     #[error("no memory for a matrix of {rows} × {columns}")]
     TooLarge {

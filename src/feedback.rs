@@ -192,7 +192,7 @@ impl<T: Scalar> Feedback<T> {
         self.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
         for hop in &self.hops {
-            self.carry(hop, network, deltas);
+            self.carry(hop, network, activations, deltas);
             let block = &network.blocks[hop.to];
             block.backward(&activations.blocks[hop.to], &mut deltas.blocks[hop.to]);
         }
@@ -212,33 +212,44 @@ impl<T: Scalar> Feedback<T> {
         })
     }
 
-    /// `δ_to ← M · source`
-    fn carry(&self, hop: &Hop, network: &Network<T>, deltas: &mut Deltas<T>) {
+    /// Brings `M · source` to the end of block `to`.
+    fn carry(
+        &self,
+        hop: &Hop,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) {
         let output = deltas.blocks.len() - 1;
         let from = match hop.source {
             Source::Error => output,
             Source::Delta(from) => from,
         };
-        let [source, to] = deltas
-            .blocks
-            .get_disjoint_mut([from, hop.to])
-            .expect("a hop leads from one block to another");
-        let (source, to) = (source.mat(), to.mat_mut());
+        let Deltas { blocks, slots, .. } = deltas;
+        let [source, to] =
+            blocks.get_disjoint_mut([from, hop.to]).expect("a hop leads from one block to another");
         let random = || self.matrices[hop.to].as_ref().expect("drawn for every hop that needs one");
         match hop.transport {
             Transport::SenderTransposed => {
                 let sender = &network.blocks[from].layer;
-                sender.apply_transpose(&sender.weights, source, to);
+                sender.apply_transpose(&sender.weights, source.delta(), to.arrival(), slots);
             }
             Transport::RandomTransposed => {
-                network.blocks[from].layer.apply_transpose(random(), source, to);
+                let sender = &network.blocks[from].layer;
+                sender.apply_transpose(random(), source.delta(), to.arrival(), slots);
             }
             Transport::RandomDirect => {
+                let (source, to) = (source.delta().mat(), to.arrival().mat_mut());
                 linalg::product(random().into(), source, Into::Overwrite, to);
             }
             Transport::ReceiverForward => {
-                let receiver = &network.blocks[hop.to].layer;
-                receiver.apply(&receiver.weights, source, to);
+                // Up through what the forward pass goes through: the sender's pooling, the
+                // receiver's weights, the receiver's pooling.
+                network.blocks[from].relay(&activations.blocks[from], source);
+                let block = &network.blocks[hop.to];
+                let weights = &block.layer.weights;
+                block.layer.apply(weights, source.arrival(), &mut to.stages[0], slots);
+                block.relay(&activations.blocks[hop.to], to);
             }
         }
     }

@@ -9,6 +9,7 @@
 mod scalar;
 mod error;
 mod linalg;
+mod buffer;
 mod seed;
 pub mod rule;
 mod init;
@@ -18,6 +19,7 @@ mod workspace;
 mod network;
 mod loss;
 mod feedback;
+mod adversarial;
 mod optimizer;
 pub mod data;
 mod trainer;
@@ -27,11 +29,14 @@ pub use rand;
 pub use rand_distr;
 
 pub use activation::Activation;
+pub use adversarial::FastGradientSign;
 pub use data::{Dataset, Scaling};
 pub use error::{Error, Result};
 pub use feedback::Feedback;
 pub use init::{FeedbackInit, Init};
-pub use layer::Dense;
+pub use layer::{
+    AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, MaxPool2d, Operation, Pool2d, Shape,
+};
 pub use loss::{Loss, Targets};
 pub use network::{Network, NetworkBuilder};
 pub use optimizer::{

@@ -33,12 +33,6 @@ impl<'a, T> Mat<'a, T> {
         Self { data, rows, columns, row_stride: 1, column_stride: rows }
     }
 
-    /// The elements in column-major order, of a matrix that is not a transpose.
-    pub(crate) fn elements(self) -> &'a [T] {
-        debug_assert_eq!(self.row_stride, 1);
-        self.data
-    }
-
     /// The transpose, without moving anything.
     pub(crate) fn t(self) -> Self {
         Self {
@@ -72,12 +66,6 @@ impl<'a, T> MatMut<'a, T> {
     }
 }
 
-impl<T> MatMut<'_, T> {
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        self.data
-    }
-}
-
 impl<'a, T> From<&'a mut DMatrix<T>> for MatMut<'a, T> {
     fn from(matrix: &'a mut DMatrix<T>) -> Self {
         let rows = matrix.nrows();
@@ -94,11 +82,21 @@ pub(crate) enum Into {
     Add,
 }
 
-/// `c ← a·b`, or `c ← c + a·b`.
+/// `c ← a·b`, or `c ← c + a·b`, on as many threads as are worth it.
 ///
 /// # Panics
 /// If the three shapes do not fit: callers have checked what users gave them.
 pub(crate) fn product<T: Scalar>(a: Mat<T>, b: Mat<T>, into: Into, c: MatMut<T>) {
+    let parts = pieces(c.rows * c.columns, a.columns);
+    product_in_parts(a, b, into, c, parts);
+}
+
+/// [`product`] for work that has been shared out among threads already.
+pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, into: Into, c: MatMut<T>) {
+    product_in_parts(a, b, into, c, 1);
+}
+
+fn product_in_parts<T: Scalar>(a: Mat<T>, b: Mat<T>, into: Into, c: MatMut<T>, parts: usize) {
     assert!(
         a.rows == c.rows && a.columns == b.rows && b.columns == c.columns,
         "product of {}×{} by {}×{} into {}×{}",
@@ -129,7 +127,7 @@ pub(crate) fn product<T: Scalar>(a: Mat<T>, b: Mat<T>, into: Into, c: MatMut<T>)
     // `c` is borrowed mutably, so it overlaps neither `a` nor `b`.
     #[allow(unsafe_code)]
     unsafe {
-        block.run(beta, pieces(c.rows * c.columns, a.columns));
+        block.run(beta, parts);
     }
 }
 
@@ -150,6 +148,19 @@ pub(crate) fn fill_columns<T: Scalar>(bias: &DVector<T>, c: &mut [T]) {
     }
 }
 
+/// The sum of all elements, in eight interleaved parts so that it runs at the speed of memory.
+pub(crate) fn sum<T: Scalar>(values: &[T]) -> T {
+    let mut parts = [T::zero(); 8];
+    let chunks = values.chunks_exact(8);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (part, &value) in parts.iter_mut().zip(chunk) {
+            *part += value;
+        }
+    }
+    parts.iter().chain(rest).fold(T::zero(), |sum, &value| sum + value)
+}
+
 /// `sums ← Σ` of the columns of `a`, added up from the first column to the last.
 pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut DVector<T>) {
     let sums = sums.as_mut_slice();
@@ -163,7 +174,7 @@ pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut DVector<T>) {
 
 /// Into how many pieces a product of so many elements, each a sum of `inner` terms, is worth
 /// splitting: waking a thread costs some microseconds, a piece should be ten times that.
-fn pieces(elements: usize, inner: usize) -> usize {
+pub(crate) fn pieces(elements: usize, inner: usize) -> usize {
     const MULTIPLY_ADDS_PER_PIECE: usize = 1 << 20;
     (elements.saturating_mul(inner) / MULTIPLY_ADDS_PER_PIECE).clamp(1, threads())
 }
@@ -176,6 +187,34 @@ fn threads() -> usize {
 #[cfg(not(feature = "parallel"))]
 fn threads() -> usize {
     1
+}
+
+/// Calls `work(index, chunk, slot)` for every chunk of `size` elements of `out`; as many threads
+/// share the chunks as there are slots, each with a slot of its own.
+pub(crate) fn share_out<T: Scalar, S: Send>(
+    out: &mut [T],
+    size: usize,
+    first: usize,
+    slots: &mut [S],
+    work: &(impl Fn(usize, &mut [T], &mut S) + Sync),
+) {
+    let chunks = out.len().div_ceil(size);
+    #[cfg(feature = "parallel")]
+    if slots.len() > 1 && chunks > 1 {
+        let half = slots.len() / 2;
+        let cut = (chunks * half / slots.len()).max(1);
+        let (left_slots, right_slots) = slots.split_at_mut(half);
+        let (left, right) = out.split_at_mut(cut * size);
+        rayon::join(
+            || share_out(left, size, first, left_slots, work),
+            || share_out(right, size, first + cut, right_slots, work),
+        );
+        return;
+    }
+    debug_assert!(chunks == 0 || !slots.is_empty());
+    for (index, chunk) in out.chunks_mut(size).enumerate() {
+        work(first + index, chunk, &mut slots[0]);
+    }
 }
 
 /// A part of a product: some rows and columns of `c` with what they need of `a` and `b`.

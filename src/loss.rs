@@ -6,9 +6,10 @@ use nalgebra::{DMatrix, DMatrixView};
 
 use crate::{
     activation::{logistic, softplus},
+    buffer::Columns,
     error::{Error, Result, require_shape},
     scalar::Scalar,
-    workspace::{Activations, Columns, Deltas},
+    workspace::{Activations, Deltas},
 };
 
 /// A loss `J`, the mean over the batch of a loss per sample, on the logits `z = a_L`.
@@ -123,8 +124,7 @@ impl Loss {
         let logits = activations.logit_columns()?;
         self.check(&targets, logits.rows(), activations.batch)?;
         deltas.fit(&activations.layout, activations.batch);
-        let e = deltas.blocks.last_mut().expect("a network has an output layer");
-        Ok(self.evaluate(&targets, logits, e))
+        Ok(self.evaluate(&targets, logits, deltas.error_mut()))
     }
 
     /// `J` of logits and targets that fit each other; `e ← ∂J/∂a_L`.

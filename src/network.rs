@@ -6,13 +6,20 @@ use nalgebra::{DMatrix, DVector};
 
 use crate::{
     activation::Activation,
-    error::{Error, Result, require_finite, require_shape},
+    buffer::{Columns, Pass, Slots},
+    error::{Error, Result, require, require_finite, require_shape},
     init::Init,
-    layer::{Bias, Dense, LayerGradient},
-    linalg::{Mat, zero_matrix},
+    layer::{
+        AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, LayerGradient, LinearMap, MaxPool2d,
+        Operation, Shape,
+    },
+    linalg::zero_matrix,
     scalar::Scalar,
     seed::{Purpose, stream},
-    workspace::{Activations, BlockActivations, Columns, Deltas, Gradients, Layout, require_match},
+    workspace::{
+        Activations, BlockActivations, BlockDeltas, BlockLayout, Deltas, Gradients, Layout, Record,
+        require_match,
+    },
 };
 
 /// A feed-forward network, `a_l = W_l h_{l-1} + b_l`, `h_l = f_l(a_l)`, `h_0 = x`.
@@ -33,6 +40,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network<T> {
     pub(crate) layout: Layout,
+    /// Operations on the input: dropout.
+    input_operations: Vec<Operation<T>>,
     pub(crate) blocks: Vec<Block<T>>,
 }
 
@@ -40,43 +49,76 @@ pub struct Network<T> {
 /// enters at the end of a block.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Block<T> {
-    pub(crate) layer: Dense<T>,
-    pub(crate) operations: Vec<Activation>,
+    pub(crate) layer: Layer<T>,
+    pub(crate) operations: Vec<Operation<T>>,
 }
 
 impl<T: Scalar> Block<T> {
     /// `a ← W h + b`, then every local operation in turn.
-    fn forward(&self, h: Mat<T>, into: &mut BlockActivations<T>) {
-        self.layer.forward(h, into.a.mat_mut());
-        let mut from = &into.a;
-        for (operation, to) in self.operations.iter().zip(&mut into.operations) {
-            operation.apply(from.as_slice(), to.as_mut_slice());
-            from = to;
+    fn forward(
+        &self,
+        h: &Columns<T>,
+        into: &mut BlockActivations<T>,
+        slots: &mut Slots<T>,
+        pass: Pass,
+    ) {
+        self.layer.forward(h, &mut into.a, slots);
+        operate(&self.operations, &into.a, &mut into.operations, pass);
+    }
+
+    /// `δ ← δ ∘ f'(a)`: takes what has arrived at the end of the block back through its operations.
+    pub(crate) fn backward(&self, activations: &BlockActivations<T>, deltas: &mut BlockDeltas<T>) {
+        let BlockDeltas { stages, norms } = deltas;
+        let mut stage = stages.len() - 1;
+        for (index, operation) in self.operations.iter().enumerate().rev() {
+            let (before, record) = (activations.before(index), &activations.operations[index]);
+            if let Some(pool) = operation.pooling() {
+                let (to, from) = stages.split_at_mut(stage);
+                stage -= 1;
+                pool.backward(&record.notes.winners, from[0].as_slice(), to[stage].as_mut_slice());
+            } else {
+                let (x, y) = (before.as_slice(), record.output.as_slice());
+                let delta = stages[stage].as_mut_slice();
+                operation.backward((x, y), &record.notes, delta, &mut norms[index]);
+            }
         }
     }
 
-    /// `δ ← δ ∘ f'(a)`: takes what arrives at the end of the block back through its operations.
-    pub(crate) fn backward(&self, activations: &BlockActivations<T>, delta: &mut Columns<T>) {
-        for (index, operation) in self.operations.iter().enumerate().rev() {
-            let before = match index {
-                0 => &activations.a,
-                _ => &activations.operations[index - 1],
-            };
-            let after = &activations.operations[index];
-            operation.multiply_derivative(
-                before.as_slice(),
-                after.as_slice(),
-                delta.as_mut_slice(),
-            );
+    /// Takes a signal at `a` up to the end of the block. Only pooling changes it: it picks the
+    /// winners of the forward pass, or takes means.
+    pub(crate) fn relay(&self, activations: &BlockActivations<T>, deltas: &mut BlockDeltas<T>) {
+        let mut stage = 0;
+        for (operation, record) in self.operations.iter().zip(&activations.operations) {
+            if let Some(pool) = operation.pooling() {
+                let (from, to) = deltas.stages.split_at_mut(stage + 1);
+                let (from, to) = (from[stage].as_slice(), to[0].as_mut_slice());
+                pool.relay(&record.notes.winners, from, to);
+                stage += 1;
+            }
         }
     }
 }
 
+/// Every operation in turn, from `x` on.
+fn operate<T: Scalar>(
+    operations: &[Operation<T>],
+    x: &Columns<T>,
+    records: &mut [Record<T>],
+    pass: Pass,
+) {
+    let mut from = x;
+    for (operation, Record { output, notes }) in operations.iter().zip(records) {
+        operation.forward(from.as_slice(), output.as_mut_slice(), notes, pass);
+        from = output;
+    }
+}
+
 impl<T: Scalar> Network<T> {
-    /// Starts a network that reads `inputs` features.
-    pub fn builder(inputs: usize) -> NetworkBuilder<T> {
+    /// Starts a network that reads so many features, or images of a shape such as `(3, 32, 32)`:
+    /// channels, height, width.
+    pub fn builder(input: impl std::convert::Into<Shape>) -> NetworkBuilder<T> {
         NetworkBuilder {
-            inputs,
+            input: input.into(),
             items: Vec::new(),
             init: Init::default(),
             seed: 0,
@@ -102,35 +144,82 @@ impl<T: Scalar> Network<T> {
         self.blocks.len()
     }
 
-    /// Number of weights and biases.
+    /// Number of weights and biases, and of scales and shifts of batch normalisation.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        let count =
-            |layer: &Dense<T>| layer.weights.len() + layer.bias.as_ref().map_or(0, DVector::len);
-        self.blocks.iter().map(|block| count(&block.layer)).sum()
+        let of_operation = |operation: &Operation<T>| match operation {
+            Operation::BatchNorm(norm) => 2 * norm.scale.len(),
+            _ => 0,
+        };
+        let of_block = |block: &Block<T>| {
+            let bias = block.layer.bias.as_ref().map_or(0, DVector::len);
+            let operations: usize = block.operations.iter().map(of_operation).sum();
+            block.layer.weights.len() + bias + operations
+        };
+        self.blocks.iter().map(of_block).sum()
     }
 
     /// Weighted layer `layer`, counted from 0.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
-    pub fn layer(&self, layer: usize) -> Result<&Dense<T>> {
+    pub fn layer(&self, layer: usize) -> Result<&Layer<T>> {
         self.blocks.get(layer).map(|block| &block.layer).ok_or_else(|| self.no_such_layer(layer))
     }
 
-    /// The activation functions that follow weighted layer `layer`, in order; none means that the
-    /// layer is linear.
+    /// The operations that follow weighted layer `layer`, in order; none means that it is linear.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
-    pub fn activations(&self, layer: usize) -> Result<&[Activation]> {
+    pub fn operations(&self, layer: usize) -> Result<&[Operation<T>]> {
         self.blocks
             .get(layer)
             .map(|block| block.operations.as_slice())
             .ok_or_else(|| self.no_such_layer(layer))
     }
 
-    /// Replaces `W` of a layer, of shape `n_l × n_{l-1}`.
+    /// The batch normalisation after weighted layer `layer`, the first if there are several.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if there is no such layer.
+    pub fn batch_norm(&self, layer: usize) -> Result<Option<&BatchNorm<T>>> {
+        let mut operations = self.operations(layer)?.iter();
+        Ok(operations.find_map(|operation| match operation {
+            Operation::BatchNorm(norm) => Some(norm),
+            _ => None,
+        }))
+    }
+
+    /// Replaces `γ`, `β` and the running mean and variance of the batch normalisation after
+    /// weighted layer `layer`, the first if there are several.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if there is no such layer or no normalisation after it,
+    /// [`Error::ShapeMismatch`], [`Error::NonFinite`], [`Error::InvalidParameter`] for a variance
+    /// below 0; nothing has then changed.
+    pub fn set_batch_norm(&mut self, layer: usize, values: [DVector<T>; 4]) -> Result<()> {
+        let no_such =
+            Error::NoSuchLayer { what: "batch normalisation after layer", layer, count: 0 };
+        let channels = self.batch_norm(layer)?.ok_or(no_such)?.scale.len();
+        for (name, vector) in ["γ", "β", "running mean", "running variance"].iter().zip(&values) {
+            let what = || format!("{name} of the batch normalisation after weighted layer {layer}");
+            require_shape(what, (channels, 1), vector.shape())?;
+            require_finite(what, channels, vector.as_slice())?;
+        }
+        let smallest = values[3].iter().fold(T::zero(), |min, &v| min.min(v)).as_f64();
+        require(smallest >= 0.0, "running variance", smallest, "at least 0")?;
+        for operation in &mut self.blocks[layer].operations {
+            if let Operation::BatchNorm(norm) = operation {
+                let [scale, shift, mean, variance] = values;
+                (norm.scale, norm.shift) = (scale, shift);
+                (norm.running_mean, norm.running_variance) = (mean, variance);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces `W` of a layer; see [`Layer`] for its shape.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`], [`Error::ShapeMismatch`], or [`Error::NonFinite`] for an entry that
@@ -143,7 +232,7 @@ impl<T: Scalar> Network<T> {
         Ok(())
     }
 
-    /// Replaces `b` of a layer, of length `n_l`.
+    /// Replaces `b` of a layer, one entry for each row of `W`.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`], [`Error::NoBias`] if the layer was built without one,
@@ -158,26 +247,60 @@ impl<T: Scalar> Network<T> {
     }
 
     /// The training pass: computes `a_l` and `h_l` of every layer for the samples `x`, of shape
-    /// `n_0 × N`.
+    /// `n_0 × N`. Dropout draws the masks of the seed and time that `activations` keeps.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] for another number of features, [`Error::Empty`] for no samples,
-    /// [`Error::NonFinite`] for a NaN or an infinity.
+    /// [`Error::NonFinite`] for a NaN or an infinity, [`Error::BatchTooSmall`] if batch
+    /// normalisation would see a single value.
     pub fn forward(&self, x: &DMatrix<T>, activations: &mut Activations<T>) -> Result<()> {
         self.check_input(x)?;
+        if x.ncols() < self.smallest_batch() {
+            return Err(Error::BatchTooSmall { what: "this batch is a single sample".into() });
+        }
         activations.fit(&self.layout, x.ncols());
         activations.input.as_mut_slice().copy_from_slice(x.as_slice());
-        self.forward_loaded(activations);
+        let pass = activations.next_pass();
+        self.forward_loaded(activations, pass);
         Ok(())
     }
 
-    /// [`forward`](Self::forward) for samples that already stand in `activations.input`.
-    pub(crate) fn forward_loaded(&self, activations: &mut Activations<T>) {
-        let Activations { input, blocks, .. } = activations;
+    /// A pass over the samples that already stand in `activations.input`.
+    pub(crate) fn forward_loaded(&self, activations: &mut Activations<T>, pass: Pass) {
+        let Activations { input, input_operations, blocks, slots, .. } = activations;
+        operate(&self.input_operations, input, input_operations, pass);
+        let input = input_operations.last().map_or(&*input, |record| &record.output);
         for (index, block) in self.blocks.iter().enumerate() {
             let (below, from) = blocks.split_at_mut(index);
-            let h = below.last().map_or(&*input, BlockActivations::output);
-            block.forward(h.mat(), &mut from[0]);
+            let h = below.last().map_or(input, BlockActivations::output);
+            block.forward(h, &mut from[0], slots, pass);
+        }
+    }
+
+    /// How many samples a training batch needs: two, where batch normalisation sees one value of
+    /// each.
+    pub(crate) fn smallest_batch(&self) -> usize {
+        let single = |operation: &Operation<T>| matches!(operation, Operation::BatchNorm(norm) if norm.plane() == 1);
+        let any = self.blocks.iter().flat_map(|block| &block.operations).any(single);
+        if any { 2 } else { 1 }
+    }
+
+    /// `x ← ∂J/∂x` under backpropagation, of the deltas that it has delivered: one more hop.
+    pub(crate) fn input_gradient(
+        &self,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+        gradient: &mut Columns<T>,
+    ) {
+        let Deltas { blocks, slots, .. } = deltas;
+        let first = &self.blocks[0].layer;
+        first.apply_transpose(&first.weights, blocks[0].delta(), gradient, slots);
+        for (operation, record) in
+            self.input_operations.iter().zip(&activations.input_operations).rev()
+        {
+            if let Operation::Dropout(dropout) = operation {
+                dropout.backward(&record.notes.kept, gradient.as_mut_slice());
+            }
         }
     }
 
@@ -196,7 +319,7 @@ impl<T: Scalar> Network<T> {
         for (x, logits) in batches {
             activations.fit(&self.layout, x.len() / self.inputs());
             activations.input.as_mut_slice().copy_from_slice(x);
-            self.forward_loaded(&mut activations);
+            self.forward_loaded(&mut activations, Pass::Evaluation);
             logits.copy_from_slice(activations.logit_columns()?.as_slice());
         }
         Ok(logits)
@@ -217,12 +340,11 @@ impl<T: Scalar> Network<T> {
     ) -> Result<()> {
         require_match("gradients", &self.layout, activations, deltas)?;
         self.fit_gradients(gradients)?;
+        let Gradients { layers, norms, slots } = gradients;
         for (index, block) in self.blocks.iter().enumerate() {
-            block.layer.gradient(
-                deltas.blocks[index].mat(),
-                activations.entering(index).mat(),
-                &mut gradients.layers[index],
-            );
+            let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
+            block.layer.gradient(delta, h, &mut layers[index], slots);
+            norms[index].clone_from(&deltas.blocks[index].norms);
         }
         Ok(())
     }
@@ -235,6 +357,7 @@ impl<T: Scalar> Network<T> {
                     && block.layer.bias.is_some() == gradient.bias.is_some()
             });
         if !fits {
+            gradients.norms = vec![Vec::new(); self.layers()];
             gradients.layers = self
                 .blocks
                 .iter()
@@ -268,11 +391,15 @@ impl<T: Scalar> Network<T> {
 pub(crate) const EVALUATION_BATCH: usize = 256;
 
 impl<T: Scalar> fmt::Display for Network<T> {
-    /// The widths and activations, such as `784-800 tanh-10`.
+    /// The layers and operations, such as `784-800 tanh-10`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.layout.inputs)?;
+        self.input_operations.iter().try_for_each(|operation| write!(f, " {operation}"))?;
         for block in &self.blocks {
-            write!(f, "-{}", block.layer.weights.nrows())?;
+            match &block.layer.map {
+                LinearMap::Dense => write!(f, "-{}", block.layer.weights.nrows())?,
+                LinearMap::Conv2d(conv) => write!(f, "-{}", conv.output())?,
+            }
             block.operations.iter().try_for_each(|operation| write!(f, " {operation}"))?;
         }
         Ok(())
@@ -283,7 +410,7 @@ impl<T: Scalar> fmt::Display for Network<T> {
 #[derive(Clone, Debug)]
 #[must_use = "a network comes of `.build()`"]
 pub struct NetworkBuilder<T> {
-    inputs: usize,
+    input: Shape,
     items: Vec<Item>,
     init: Init,
     seed: u64,
@@ -293,7 +420,12 @@ pub struct NetworkBuilder<T> {
 #[derive(Clone, Copy, Debug)]
 enum Item {
     Dense { outputs: usize, bias: Bias },
+    Conv2d(Conv2d),
     Activation(Activation),
+    MaxPool2d(MaxPool2d),
+    AvgPool2d(AvgPool2d),
+    BatchNorm { momentum: f64, epsilon: f64 },
+    Dropout(f64),
 }
 
 impl<T: Scalar> NetworkBuilder<T> {
@@ -305,6 +437,43 @@ impl<T: Scalar> NetworkBuilder<T> {
     /// A fully connected layer without a bias, `a = W h`.
     pub fn dense_without_bias(self, outputs: usize) -> Self {
         self.push(Item::Dense { outputs, bias: Bias::Without })
+    }
+
+    /// A convolution.
+    pub fn conv2d(self, conv: Conv2d) -> Self {
+        self.push(Item::Conv2d(conv))
+    }
+
+    /// The largest value of each window.
+    pub fn max_pool2d(self, pool: MaxPool2d) -> Self {
+        self.push(Item::MaxPool2d(pool))
+    }
+
+    /// The mean of each window.
+    pub fn avg_pool2d(self, pool: AvgPool2d) -> Self {
+        self.push(Item::AvgPool2d(pool))
+    }
+
+    /// Batch normalisation with a momentum of 0.1 and `ε` of 1e-5; see [`BatchNorm`].
+    pub fn batch_norm(self) -> Self {
+        let (momentum, epsilon) = BatchNorm::<T>::DEFAULTS;
+        self.batch_norm_with(momentum, epsilon)
+    }
+
+    /// Batch normalisation with a momentum in (0, 1] and a positive `ε` of one's own.
+    pub fn batch_norm_with(self, momentum: f64, epsilon: f64) -> Self {
+        self.push(Item::BatchNorm { momentum, epsilon })
+    }
+
+    /// Dropout with a probability in `[0, 1)`; also directly on the input.
+    pub fn dropout(self, probability: f64) -> Self {
+        self.push(Item::Dropout(probability))
+    }
+
+    /// Nothing: images are columns already, channel by channel and row by row. For those who like
+    /// to see where the image ends.
+    pub fn flatten(self) -> Self {
+        self
     }
 
     /// Any activation function.
@@ -363,51 +532,28 @@ impl<T: Scalar> NetworkBuilder<T> {
     ///
     /// # Errors
     /// [`Error::ZeroWidth`] for an input or a layer without units, [`Error::NoWeightedLayer`],
-    /// [`Error::OperationBeforeFirstLayer`], [`Error::OutputNotLinear`],
-    /// [`Error::InvalidParameter`] for an activation or [`Init`] out of range, and
-    /// [`Error::TooLarge`] where memory does not suffice.
+    /// [`Error::OperationBeforeFirstLayer`], [`Error::OutputNotLinear`], [`Error::Window`] for a
+    /// kernel that does not fit, [`Error::InvalidParameter`] for an activation, dropout,
+    /// normalisation or [`Init`] out of range, and [`Error::TooLarge`] where memory does not
+    /// suffice.
     pub fn build(self) -> Result<Network<T>> {
         self.init.check()?;
-        let mut layout = Layout { inputs: self.inputs, blocks: Vec::new() };
-        if self.inputs == 0 {
-            return Err(Error::ZeroWidth { layer: 0 });
+        match self.input.checked_len() {
+            Some(0) => return Err(Error::ZeroWidth { layer: 0 }),
+            Some(_) => {}
+            None => {
+                let Shape { channels, height, width } = self.input;
+                let columns = height.saturating_mul(width);
+                return Err(Error::TooLarge { rows: channels, columns });
+            }
         }
-        let mut blocks: Vec<Block<T>> = Vec::new();
-        let mut width = self.inputs;
+        let mut assembly = Assembly::new(self.input);
         for item in self.items {
-            match item {
-                Item::Dense { outputs: 0, .. } => {
-                    return Err(Error::ZeroWidth { layer: blocks.len() + 1 });
-                }
-                Item::Dense { outputs, bias } => {
-                    let layer = Dense::zeros(width, outputs, bias)?;
-                    blocks.push(Block { layer, operations: Vec::new() });
-                    layout.blocks.push(vec![outputs]);
-                    width = outputs;
-                }
-                Item::Activation(activation) => {
-                    activation.check()?;
-                    let (Some(block), Some(sizes)) = (blocks.last_mut(), layout.blocks.last_mut())
-                    else {
-                        return Err(Error::OperationBeforeFirstLayer {
-                            operation: activation.to_string(),
-                        });
-                    };
-                    block.operations.push(activation);
-                    sizes.push(width);
-                }
-            }
+            assembly.add(item)?;
         }
-        match blocks.last() {
-            None => return Err(Error::NoWeightedLayer),
-            Some(Block { operations, .. }) => {
-                if let Some(operation) = operations.first() {
-                    return Err(Error::OutputNotLinear { operation: operation.to_string() });
-                }
-            }
-        }
-        draw(&mut blocks, self.init, self.seed);
-        Ok(Network { layout, blocks })
+        let mut network = assembly.finish()?;
+        draw(&mut network.blocks, self.init, self.seed);
+        Ok(network)
     }
 
     fn push(mut self, item: Item) -> Self {
@@ -416,15 +562,111 @@ impl<T: Scalar> NetworkBuilder<T> {
     }
 }
 
+/// A network that is being put together, and the shape of what it yields so far.
+struct Assembly<T> {
+    network: Network<T>,
+    shape: Shape,
+    dropouts: u64,
+}
+
+impl<T: Scalar> Assembly<T> {
+    fn new(input: Shape) -> Self {
+        let layout = Layout { inputs: input.len(), ..Layout::default() };
+        let network = Network { layout, input_operations: Vec::new(), blocks: Vec::new() };
+        Self { network, shape: input, dropouts: 0 }
+    }
+
+    fn add(&mut self, item: Item) -> Result<()> {
+        match item {
+            Item::Dense { outputs, bias } => {
+                self.require_units(outputs)?;
+                let inputs = self.shape.len();
+                let layer = Layer::zeros(LinearMap::Dense, outputs, inputs, bias)?;
+                self.add_layer(layer, outputs.into());
+            }
+            Item::Conv2d(config) => {
+                self.require_units(config.channels)?;
+                let conv = config.over(self.shape)?;
+                let map = LinearMap::Conv2d(conv);
+                let layer = Layer::zeros(map, config.channels, conv.fan_in, config.bias)?;
+                self.add_layer(layer, conv.output());
+            }
+            Item::Activation(activation) => {
+                activation.check()?;
+                self.add_operation(Operation::Activation(activation))?;
+            }
+            Item::MaxPool2d(pool) => {
+                self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
+            }
+            Item::AvgPool2d(pool) => {
+                self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
+            }
+            Item::BatchNorm { momentum, epsilon } => {
+                let norm = BatchNorm::new(self.shape, momentum, epsilon)?;
+                self.add_operation(Operation::BatchNorm(norm))?;
+            }
+            Item::Dropout(probability) => {
+                let dropout = Dropout::new(probability, self.dropouts)?;
+                self.dropouts += 1;
+                self.add_operation(Operation::Dropout(dropout))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn require_units(&self, units: usize) -> Result<()> {
+        match units {
+            0 => Err(Error::ZeroWidth { layer: self.network.blocks.len() + 1 }),
+            _ => Ok(()),
+        }
+    }
+
+    fn add_layer(&mut self, layer: Layer<T>, output: Shape) {
+        let a = output.len();
+        let sizes = BlockLayout { a, operations: Vec::new(), stages: vec![a] };
+        self.network.layout.blocks.push(sizes);
+        self.network.blocks.push(Block { layer, operations: Vec::new() });
+        self.shape = output;
+    }
+
+    fn add_operation(&mut self, operation: Operation<T>) -> Result<()> {
+        let Network { layout, input_operations, blocks } = &mut self.network;
+        let (Some(block), Some(sizes)) = (blocks.last_mut(), layout.blocks.last_mut()) else {
+            if !matches!(operation, Operation::Dropout(_)) {
+                let operation = operation.to_string();
+                return Err(Error::OperationBeforeFirstLayer { operation });
+            }
+            input_operations.push(operation);
+            layout.input_operations += 1;
+            return Ok(());
+        };
+        if let Some(pool) = operation.pooling() {
+            self.shape = pool.output();
+            sizes.stages.push(self.shape.len());
+        }
+        sizes.operations.push(self.shape.len());
+        block.operations.push(operation);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Network<T>> {
+        let last = self.network.blocks.last().ok_or(Error::NoWeightedLayer)?;
+        match last.operations.first() {
+            Some(operation) => Err(Error::OutputNotLinear { operation: operation.to_string() }),
+            None => Ok(self.network),
+        }
+    }
+}
+
 /// Draws weights and biases of every layer, each layer from a stream of its own.
 fn draw<T: Scalar>(blocks: &mut [Block<T>], init: Init, seed: u64) {
+    let saturates = |operation: &Operation<T>| matches!(operation, Operation::Activation(activation) if activation.saturates());
     let hidden = &blocks[..blocks.len() - 1];
-    let saturating =
-        hidden.iter().all(|block| block.operations.iter().any(|operation| operation.saturates()));
+    let saturating = hidden.iter().all(|block| block.operations.iter().any(saturates));
     for (index, Block { layer, .. }) in blocks.iter_mut().enumerate() {
         let mut rng = stream(seed, Purpose::Weights, index as u64, 0);
-        let (outputs, inputs) = layer.weights.shape();
-        let (weights, bias) = init.spread(inputs, outputs, saturating);
+        let (fan_in, fan_out) = layer.fans();
+        let (weights, bias) = init.spread(fan_in, fan_out, saturating);
         weights.fill(layer.weights.as_mut_slice(), &mut rng);
         if let Some(values) = &mut layer.bias {
             bias.fill(values.as_mut_slice(), &mut rng);

@@ -7,6 +7,7 @@ use nalgebra::{DMatrix, DVector};
 
 use crate::{
     error::{Error, Result, require, require_shape},
+    layer::Operation,
     network::Network,
     scalar::Scalar,
     workspace::Gradients,
@@ -44,7 +45,7 @@ pub enum Momentum {
     Nesterov(f64),
 }
 
-/// How the weights shrink, by `λ ≥ 0`. Biases do not.
+/// How the weights shrink, by `λ ≥ 0`. Biases, and the parameters of batch normalisation, do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum WeightDecay {
     /// Not at all.
@@ -305,16 +306,18 @@ pub struct OptimizerState<T> {
     schedule: Schedule,
     max_norm: Option<f64>,
     steps: u64,
-    layers: Vec<LayerMoments<T>>,
+    blocks: Vec<BlockMoments<T>>,
     /// Scratch for the norms of the rows of a weight matrix.
     norms: Vec<T>,
 }
 
-/// Moments of the weights and of the bias of one layer; as many as the optimiser has.
+/// Moments of the parameters of one block; as many as the optimiser has.
 #[derive(Clone, Debug, PartialEq)]
-struct LayerMoments<T> {
+struct BlockMoments<T> {
     weights: [Vec<T>; 2],
     bias: [Vec<T>; 2],
+    /// Of scale and shift of every operation; empty but for batch normalisation.
+    norms: Vec<[[Vec<T>; 2]; 2]>,
 }
 
 impl<T: Scalar> OptimizerState<T> {
@@ -330,12 +333,21 @@ impl<T: Scalar> OptimizerState<T> {
                 if index < optimizer.moments() { vec![T::zero(); length] } else { Vec::new() }
             })
         };
-        let layers = network
+        let channels = |operation: &Operation<T>| match operation {
+            Operation::BatchNorm(norm) => norm.scale.len(),
+            _ => 0,
+        };
+        let blocks = network
             .blocks
             .iter()
-            .map(|block| LayerMoments {
+            .map(|block| BlockMoments {
                 weights: moments(block.layer.weights.len()),
                 bias: moments(block.layer.bias.as_ref().map_or(0, DVector::len)),
+                norms: block
+                    .operations
+                    .iter()
+                    .map(|operation| [0, 1].map(|_| moments(channels(operation))))
+                    .collect(),
             })
             .collect();
         Ok(Self {
@@ -343,7 +355,7 @@ impl<T: Scalar> OptimizerState<T> {
             schedule: Schedule::default(),
             max_norm: None,
             steps: 0,
-            layers,
+            blocks,
             norms: Vec::new(),
         })
     }
@@ -390,16 +402,25 @@ impl<T: Scalar> OptimizerState<T> {
     pub fn step(&mut self, network: &mut Network<T>, gradients: &Gradients<T>) -> Result<()> {
         self.check_shapes(network, gradients)?;
         let update = Update::<T>::new(self.optimizer, self.learning_rate(), self.steps + 1);
-        let layers = network.blocks.iter_mut().zip(&gradients.layers).zip(&mut self.layers);
-        for ((block, gradient), moments) in layers {
+        let without_decay = update.without_decay();
+        let gradients = gradients.layers.iter().zip(&gradients.norms);
+        let blocks = network.blocks.iter_mut().zip(gradients).zip(&mut self.blocks);
+        for ((block, (gradient, norms)), moments) in blocks {
             let weights = &mut block.layer.weights;
             update.apply(weights.as_mut_slice(), gradient.weights.as_slice(), &mut moments.weights);
-            if let (Some(bias), Some(gradient)) = (&mut block.layer.bias, &gradient.bias) {
-                let update = update.without_decay();
-                update.apply(bias.as_mut_slice(), gradient.as_slice(), &mut moments.bias);
-            }
             if let Some(max_norm) = self.max_norm {
                 bound_rows(weights, T::of(max_norm), &mut self.norms);
+            }
+            if let (Some(bias), Some(gradient)) = (&mut block.layer.bias, &gradient.bias) {
+                without_decay.apply(bias.as_mut_slice(), gradient.as_slice(), &mut moments.bias);
+            }
+            let operations = block.operations.iter_mut().zip(norms).zip(&mut moments.norms);
+            for ((operation, gradient), [scale, shift]) in operations {
+                if let Operation::BatchNorm(norm) = operation {
+                    without_decay.apply(norm.scale.as_mut_slice(), &gradient.scale, scale);
+                    without_decay.apply(norm.shift.as_mut_slice(), &gradient.shift, shift);
+                    norm.commit(gradient);
+                }
             }
         }
         self.steps += 1;
@@ -417,10 +438,14 @@ impl<T: Scalar> OptimizerState<T> {
         if gradients.layers.len() != layers {
             return Err(mismatch("gradients of layers", layers, gradients.layers.len()));
         }
-        if self.layers.len() != layers {
-            return Err(mismatch("moments of layers", layers, self.layers.len()));
+        if self.blocks.len() != layers {
+            return Err(mismatch("moments of layers", layers, self.blocks.len()));
         }
         for (index, block) in network.blocks.iter().enumerate() {
+            let (expected, found) = (block.operations.len(), gradients.norms[index].len());
+            if expected != found {
+                return Err(mismatch("gradients of operations", expected, found));
+            }
             let (layer, gradient) = (&block.layer, &gradients.layers[index]);
             let what = || format!("the gradient of W of weighted layer {index}");
             require_shape(what, layer.weights.shape(), gradient.weights.shape())?;
@@ -430,7 +455,7 @@ impl<T: Scalar> OptimizerState<T> {
                 return Err(mismatch("gradients of a bias of", expected, found));
             }
             if self.optimizer.moments() > 0 {
-                let moments = &self.layers[index];
+                let moments = &self.blocks[index];
                 let (expected, found) = (layer.weights.len(), moments.weights[0].len());
                 if expected != found || length(&layer.bias) != moments.bias[0].len() {
                     return Err(mismatch("moments of weights", expected, found));
@@ -679,6 +704,7 @@ mod tests {
         network.set_bias(0, DVector::from_element(1, 3.0)).unwrap();
         let before = network.clone();
         let mut gradients = Gradients::new();
+        gradients.norms = vec![Vec::new()];
         gradients.layers = vec![crate::layer::LayerGradient {
             weights: DMatrix::zeros(1, 2),
             bias: Some(DVector::zeros(1)),

@@ -16,6 +16,8 @@ pub(crate) enum Purpose {
     Shuffle = 3,
     /// Train/validation split.
     Split = 4,
+    /// Dropout masks; index: the operation, time: the step.
+    Dropout = 5,
 }
 
 /// The stream of `seed` for one purpose, index and time: xoshiro256++ (Blackman and Vigna 2019),

@@ -6,16 +6,19 @@ use nalgebra::DMatrix;
 
 use crate::{
     activation::Activation,
+    adversarial::FastGradientSign,
+    buffer::{Columns, Pass},
     data::{BatchTargets, Dataset, require_batch_size},
     error::{Error, Result, require, require_shape},
     feedback::Feedback,
     init::FeedbackInit,
+    layer::Operation,
     loss::{Loss, Targets},
     network::{EVALUATION_BATCH, Network},
     optimizer::{Optimizer, OptimizerState, Schedule},
     rule::FeedbackRule,
     scalar::Scalar,
-    workspace::{Activations, Columns, Deltas, Gradients},
+    workspace::{Activations, Deltas, Gradients},
 };
 
 /// Trains a network: owns it, the feedback, the optimiser's state and the scratch memory.
@@ -61,6 +64,7 @@ pub struct Trainer<T> {
     stopping: Option<StoppingRule>,
     /// The running average of the stopping rule.
     running_error: f64,
+    adversarial: Option<FastGradientSign<T>>,
     epochs: u64,
     scratch: Scratch<T>,
 }
@@ -90,6 +94,7 @@ impl<T: Scalar> Trainer<T> {
             batch_size: 64,
             seed: 0,
             stopping: None,
+            adversarial: None,
         }
     }
 
@@ -99,6 +104,7 @@ impl<T: Scalar> Trainer<T> {
     /// Those of [`Network::forward`] and [`Loss::error`] for inputs and targets that do not fit,
     /// [`Error::NonFiniteLoss`]; the weights are then as they were.
     pub fn step<'a>(&mut self, x: &DMatrix<T>, targets: impl Into<Targets<'a, T>>) -> Result<Step> {
+        self.scratch.activations.set_time(self.optimizer.steps());
         self.network.forward(x, &mut self.scratch.activations)?;
         self.learn(&targets.into())
     }
@@ -112,6 +118,12 @@ impl<T: Scalar> Trainer<T> {
     /// that finds it, with the weights as they were before that step.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
         self.check(train)?;
+        let last = (train.len() - 1) % self.batch_size + 1;
+        if last < self.network.smallest_batch() {
+            let (samples, size) = (train.len(), self.batch_size);
+            let what = format!("{samples} samples in batches of {size} leave a last one of {last}");
+            return Err(Error::BatchTooSmall { what });
+        }
         let mut order = std::mem::take(&mut self.scratch.order);
         train.shuffle(self.seed, self.epochs, &mut order);
         let learning_rate = self.optimizer.learning_rate();
@@ -136,15 +148,33 @@ impl<T: Scalar> Trainer<T> {
         activations.fit(&self.network.layout, indices.len());
         train.gather_inputs(indices, activations.input.as_mut_slice());
         train.gather_targets(indices, targets);
-        self.network.forward_loaded(activations);
+        activations.set_time(self.optimizer.steps());
+        let pass = activations.next_pass();
+        self.network.forward_loaded(activations, pass);
         let targets = std::mem::replace(targets, BatchTargets::Labels(Vec::new()));
         let step = self.learn(&targets.as_targets());
         self.scratch.targets = targets;
         step
     }
 
+    /// Perturbs the samples of the last forward pass, where that is wanted, and passes again.
+    fn perturb(&mut self, targets: &Targets<T>) -> Result<()> {
+        let Some(attack) = &mut self.adversarial else { return Ok(()) };
+        let activations = &mut self.scratch.activations;
+        let mut x = std::mem::take(&mut activations.input);
+        let result =
+            attack.add_to(x.as_mut_slice(), &self.network, self.loss, activations, targets);
+        activations.input = x;
+        result?;
+        activations.set_time(self.optimizer.steps());
+        let pass = activations.next_pass();
+        self.network.forward_loaded(activations, pass);
+        Ok(())
+    }
+
     /// Stages 2 to 5, after a forward pass.
     fn learn(&mut self, targets: &Targets<T>) -> Result<Step> {
+        self.perturb(targets)?;
         let Scratch { activations, deltas, gradients, .. } = &mut self.scratch;
         let loss = self.loss.error(*targets, activations, deltas)?;
         if !loss.is_finite() {
@@ -175,7 +205,7 @@ impl<T: Scalar> Trainer<T> {
             activations.fit(&self.network.layout, indices.len());
             data.gather_inputs(indices, activations.input.as_mut_slice());
             data.gather_targets(indices, targets);
-            self.network.forward_loaded(activations);
+            self.network.forward_loaded(activations, Pass::Evaluation);
             e.set_batch(indices.len());
             let logits = activations.logit_columns()?;
             let targets = targets.as_targets();
@@ -295,7 +325,9 @@ fn require_movable<T: Scalar>(network: &Network<T>, rule: FeedbackRule) -> Resul
     if network.blocks.iter().any(|block| block.layer.weights.iter().any(|&w| w != T::zero())) {
         return Ok(());
     }
-    let relu = hidden.iter().any(|block| block.operations.contains(&Activation::Relu));
+    let relu = hidden
+        .iter()
+        .any(|block| block.operations.contains(&Operation::Activation(Activation::Relu)));
     let reason = match rule {
         _ if relu => "a ReLU unit that receives nothing has a derivative of 0",
         FeedbackRule::Bp if !hidden.is_empty() => "the error travels back through the weights",
@@ -320,6 +352,7 @@ pub struct TrainerBuilder<T> {
     batch_size: usize,
     seed: u64,
     stopping: Option<StoppingRule>,
+    adversarial: Option<f64>,
 }
 
 impl<T: Scalar> TrainerBuilder<T> {
@@ -384,6 +417,13 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
+    /// Trains on samples perturbed by [`FastGradientSign`] of this `epsilon` instead of the
+    /// samples themselves; off by default.
+    pub fn adversarial(mut self, epsilon: f64) -> Self {
+        self.adversarial = Some(epsilon);
+        self
+    }
+
     /// Draws the feedback matrices.
     ///
     /// # Errors
@@ -410,7 +450,10 @@ impl<T: Scalar> TrainerBuilder<T> {
         };
         feedback.require_network(&network)?;
         require_movable(&network, feedback.rule())?;
+        let adversarial =
+            self.adversarial.map(|epsilon| FastGradientSign::new(&network, epsilon)).transpose()?;
         Ok(Trainer {
+            adversarial,
             network,
             feedback,
             feedback_init: self.feedback_init,
@@ -422,7 +465,7 @@ impl<T: Scalar> TrainerBuilder<T> {
             running_error: 1.0,
             epochs: 0,
             scratch: Scratch {
-                activations: Activations::new(),
+                activations: Activations::seeded(self.seed),
                 deltas: Deltas::new(),
                 gradients: Gradients::new(),
                 order: Vec::new(),

@@ -8,9 +8,9 @@ use std::fmt;
 use nalgebra::{DMatrix, DMatrixView, DVector};
 
 use crate::{
+    buffer::{Columns, Notes, Pass, Slots},
     error::{Error, Result},
-    layer::LayerGradient,
-    linalg::{Mat, MatMut},
+    layer::{LayerGradient, NormGradient},
     scalar::Scalar,
 };
 
@@ -19,14 +19,28 @@ use crate::{
 pub(crate) struct Layout {
     /// Number of inputs.
     pub(crate) inputs: usize,
-    /// For each block the length of `a`, then the length of what each local operation yields.
-    pub(crate) blocks: Vec<Vec<usize>>,
+    /// Number of operations on the input.
+    pub(crate) input_operations: usize,
+    pub(crate) blocks: Vec<BlockLayout>,
+}
+
+/// The sizes of one block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BlockLayout {
+    /// Length of `a`.
+    pub(crate) a: usize,
+    /// Length of what each local operation yields.
+    pub(crate) operations: Vec<usize>,
+    /// The lengths that a delta takes on its way from the end of the block back to `a`: that of
+    /// `a`, then that of each pooling operation's output.
+    pub(crate) stages: Vec<usize>,
 }
 
 impl Layout {
     /// Length of what block `index` yields, `h`.
     pub(crate) fn output(&self, index: usize) -> usize {
-        *self.blocks[index].last().expect("a block has at least its `a`")
+        let block = &self.blocks[index];
+        *block.operations.last().unwrap_or(&block.a)
     }
 }
 
@@ -34,54 +48,6 @@ impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.inputs)?;
         (0..self.blocks.len()).try_for_each(|block| write!(f, "-{}", self.output(block)))
-    }
-}
-
-/// A matrix of fixed height whose first `batch` columns are in use.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Columns<T> {
-    rows: usize,
-    batch: usize,
-    data: Vec<T>,
-}
-
-impl<T: Scalar> Columns<T> {
-    pub(crate) fn new(rows: usize) -> Self {
-        Self { rows, batch: 0, data: Vec::new() }
-    }
-
-    /// Makes room for `batch` columns; their content is unspecified.
-    pub(crate) fn set_batch(&mut self, batch: usize) {
-        self.batch = batch;
-        let length = self.rows * batch;
-        if self.data.len() < length {
-            self.data.resize(length, T::zero());
-        }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn as_slice(&self) -> &[T] {
-        &self.data[..self.rows * self.batch]
-    }
-
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        &mut self.data[..self.rows * self.batch]
-    }
-
-    pub(crate) fn mat(&self) -> Mat<'_, T> {
-        Mat::new(self.as_slice(), self.rows)
-    }
-
-    pub(crate) fn mat_mut(&mut self) -> MatMut<'_, T> {
-        let rows = self.rows;
-        MatMut::new(self.as_mut_slice(), rows)
-    }
-
-    pub(crate) fn view(&self) -> DMatrixView<'_, T> {
-        DMatrixView::from_slice(self.as_slice(), self.rows, self.batch)
     }
 }
 
@@ -94,28 +60,71 @@ pub struct Activations<T> {
     pub(crate) layout: Layout,
     pub(crate) batch: usize,
     pub(crate) input: Columns<T>,
+    pub(crate) input_operations: Vec<Record<T>>,
     pub(crate) blocks: Vec<BlockActivations<T>>,
+    pub(crate) slots: Slots<T>,
+    /// Seed and time of the dropout masks.
+    seed: u64,
+    time: u64,
 }
 
 /// `a` of one block and what each of its local operations made of it, the last being `h`.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockActivations<T> {
     pub(crate) a: Columns<T>,
-    pub(crate) operations: Vec<Columns<T>>,
+    pub(crate) operations: Vec<Record<T>>,
+}
+
+/// What one operation made of its input.
+#[derive(Clone, Debug)]
+pub(crate) struct Record<T> {
+    pub(crate) output: Columns<T>,
+    pub(crate) notes: Notes<T>,
+}
+
+impl<T: Scalar> Record<T> {
+    fn new(size: usize) -> Self {
+        let notes = Notes::new();
+        Self { output: Columns::new(size), notes }
+    }
 }
 
 impl<T: Scalar> BlockActivations<T> {
     /// `h`, what the block passes on.
     pub(crate) fn output(&self) -> &Columns<T> {
-        self.operations.last().unwrap_or(&self.a)
+        self.operations.last().map_or(&self.a, |record| &record.output)
+    }
+
+    /// What operation `index` was given.
+    pub(crate) fn before(&self, index: usize) -> &Columns<T> {
+        match index {
+            0 => &self.a,
+            _ => &self.operations[index - 1].output,
+        }
     }
 }
 
 impl<T: Scalar> Activations<T> {
-    /// Empty scratch for any network.
+    /// Empty scratch for any network, with dropout masks of seed 0.
     #[must_use]
     pub fn new() -> Self {
-        Self { layout: Layout::default(), batch: 0, input: Columns::new(0), blocks: Vec::new() }
+        Self::seeded(0)
+    }
+
+    /// Empty scratch for any network. The first forward pass draws the dropout masks of the first
+    /// step of a training run with this seed, the next one those of the second, and so on.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self {
+            layout: Layout::default(),
+            batch: 0,
+            input: Columns::new(0),
+            input_operations: Vec::new(),
+            blocks: Vec::new(),
+            slots: Slots::new(),
+            seed,
+            time: 0,
+        }
     }
 
     /// Makes room for `batch` samples in a network of this layout.
@@ -123,21 +132,36 @@ impl<T: Scalar> Activations<T> {
         if self.layout != *layout {
             self.layout = layout.clone();
             self.input = Columns::new(layout.inputs);
+            self.input_operations =
+                (0..layout.input_operations).map(|_| Record::new(layout.inputs)).collect();
             self.blocks = layout
                 .blocks
                 .iter()
-                .map(|sizes| BlockActivations {
-                    a: Columns::new(sizes[0]),
-                    operations: sizes[1..].iter().map(|&size| Columns::new(size)).collect(),
+                .map(|block| BlockActivations {
+                    a: Columns::new(block.a),
+                    operations: block.operations.iter().map(|&size| Record::new(size)).collect(),
                 })
                 .collect();
         }
         self.batch = batch;
         self.input.set_batch(batch);
+        self.input_operations.iter_mut().for_each(|record| record.output.set_batch(batch));
         for block in &mut self.blocks {
             block.a.set_batch(batch);
-            block.operations.iter_mut().for_each(|h| h.set_batch(batch));
+            block.operations.iter_mut().for_each(|record| record.output.set_batch(batch));
         }
+    }
+
+    /// The next training pass; time moves on.
+    pub(crate) fn next_pass(&mut self) -> Pass {
+        let pass = Pass::Training { seed: self.seed, time: self.time };
+        self.time += 1;
+        pass
+    }
+
+    /// Sets the time of the next training pass.
+    pub(crate) fn set_time(&mut self, time: u64) {
+        self.time = time;
     }
 
     /// Number of samples of the last forward pass.
@@ -180,7 +204,7 @@ impl<T: Scalar> Activations<T> {
     /// What block `layer` reads: the output of the one below, or the input.
     pub(crate) fn entering(&self, layer: usize) -> &Columns<T> {
         match layer {
-            0 => &self.input,
+            0 => self.input_operations.last().map_or(&self.input, |record| &record.output),
             _ => self.blocks[layer - 1].output(),
         }
     }
@@ -209,23 +233,61 @@ impl<T: Scalar> Default for Activations<T> {
 pub struct Deltas<T> {
     pub(crate) layout: Layout,
     pub(crate) batch: usize,
-    pub(crate) blocks: Vec<Columns<T>>,
+    pub(crate) blocks: Vec<BlockDeltas<T>>,
+    pub(crate) slots: Slots<T>,
+}
+
+/// The delta of one block on its way back.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockDeltas<T> {
+    /// First `δ`, at `a`; then, for each pooling operation, what is at its output. Feedback
+    /// arrives in the last one.
+    pub(crate) stages: Vec<Columns<T>>,
+    /// For each operation what batch normalisation learns on the way; empty for the others.
+    pub(crate) norms: Vec<NormGradient<T>>,
+}
+
+impl<T: Scalar> BlockDeltas<T> {
+    /// `δ`, at `a`.
+    pub(crate) fn delta(&self) -> &Columns<T> {
+        &self.stages[0]
+    }
+
+    /// Where feedback arrives, at the end of the block.
+    pub(crate) fn arrival(&mut self) -> &mut Columns<T> {
+        self.stages.last_mut().expect("a block has at least one stage")
+    }
 }
 
 impl<T: Scalar> Deltas<T> {
     /// Empty scratch for any network.
     #[must_use]
     pub fn new() -> Self {
-        Self { layout: Layout::default(), batch: 0, blocks: Vec::new() }
+        let slots = Slots::new();
+        Self { layout: Layout::default(), batch: 0, blocks: Vec::new(), slots }
     }
 
     pub(crate) fn fit(&mut self, layout: &Layout, batch: usize) {
         if self.layout != *layout {
             self.layout = layout.clone();
-            self.blocks = layout.blocks.iter().map(|sizes| Columns::new(sizes[0])).collect();
+            self.blocks = layout
+                .blocks
+                .iter()
+                .map(|block| BlockDeltas {
+                    stages: block.stages.iter().map(|&size| Columns::new(size)).collect(),
+                    norms: block.operations.iter().map(|_| NormGradient::empty()).collect(),
+                })
+                .collect();
         }
         self.batch = batch;
-        self.blocks.iter_mut().for_each(|delta| delta.set_batch(batch));
+        for stage in self.blocks.iter_mut().flat_map(|block| &mut block.stages) {
+            stage.set_batch(batch);
+        }
+    }
+
+    /// `e`, the delta of the output layer.
+    pub(crate) fn error_mut(&mut self) -> &mut Columns<T> {
+        self.blocks.last_mut().expect("a network has an output layer").arrival()
     }
 
     /// `δ_l`, of shape `n_l × N`; layers are counted from 0.
@@ -233,7 +295,7 @@ impl<T: Scalar> Deltas<T> {
     /// # Errors
     /// [`Error::NoSuchLayer`] if the network of the last pass has no such layer.
     pub fn delta(&self, layer: usize) -> Result<DMatrixView<'_, T>> {
-        self.blocks.get(layer).map(Columns::view).ok_or(Error::NoSuchLayer {
+        self.blocks.get(layer).map(|block| block.delta().view()).ok_or(Error::NoSuchLayer {
             what: "weighted layer",
             layer,
             count: self.blocks.len(),
@@ -248,16 +310,19 @@ impl<T: Scalar> Default for Deltas<T> {
 }
 
 /// `∂W_l = δ_l h_{l-1}ᵀ` and `∂b_l = Σ δ_l` of every layer, each in the shape of its parameter.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Gradients<T> {
     pub(crate) layers: Vec<LayerGradient<T>>,
+    /// For each block and operation; empty but for batch normalisation.
+    pub(crate) norms: Vec<Vec<NormGradient<T>>>,
+    pub(crate) slots: Slots<T>,
 }
 
 impl<T: Scalar> Gradients<T> {
     /// Empty scratch for any network.
     #[must_use]
     pub fn new() -> Self {
-        Self { layers: Vec::new() }
+        Self { layers: Vec::new(), norms: Vec::new(), slots: Slots::new() }
     }
 
     /// `∂W_l`, `n_l × n_{l-1}`; layers are counted from 0.
@@ -274,6 +339,17 @@ impl<T: Scalar> Gradients<T> {
     /// [`Error::NoSuchLayer`] if there is no such layer.
     pub fn bias(&self, layer: usize) -> Result<Option<&DVector<T>>> {
         self.layer(layer).map(|gradient| gradient.bias.as_ref())
+    }
+
+    /// `∂γ` and `∂β` of the batch normalisation after layer `layer`, the first if there are
+    /// several; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if there is no such layer.
+    pub fn batch_norm(&self, layer: usize) -> Result<Option<(&[T], &[T])>> {
+        self.layer(layer)?;
+        let norm = self.norms[layer].iter().find(|norm| !norm.scale.is_empty());
+        Ok(norm.map(|norm| (&norm.scale[..], &norm.shift[..])))
     }
 
     fn layer(&self, layer: usize) -> Result<&LayerGradient<T>> {

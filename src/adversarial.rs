@@ -1,0 +1,126 @@
+//! The fast-gradient-sign perturbation of the input.
+
+use nalgebra::DMatrix;
+
+use crate::{
+    buffer::Columns,
+    error::{Result, require},
+    feedback::Feedback,
+    init::FeedbackInit,
+    loss::{Loss, Targets},
+    network::Network,
+    rule::FeedbackRule,
+    scalar::Scalar,
+    workspace::{Activations, Deltas},
+};
+
+/// The fast-gradient-sign method (Goodfellow, Shlens and Szegedy 2015): `x ← x + ε sign(∂J/∂x)`,
+/// not clipped, with `∂J/∂x` from true backpropagation whatever rule trains the network, and
+/// `sign(0) = 0`.
+///
+/// Nøkland (2016) regularises with `ε = 0.08` on pixels in `[0, 1]`: the perturbed batch alone is
+/// learned. From zero weights nothing is perturbed, since `∂J/∂x = 0`.
+///
+/// It keeps its scratch memory, so that one value perturbs batch after batch without allocating.
+///
+/// ```
+/// use feedback_alignment::{FastGradientSign, Loss, Network, nalgebra::DMatrix};
+///
+/// let network = Network::<f64>::builder(2).dense(4).tanh().dense(2).build()?;
+/// let mut attack = FastGradientSign::new(&network, 0.08)?;
+/// let x = DMatrix::from_column_slice(2, 1, &[0.2, 0.7]);
+/// let loss = Loss::SoftmaxCrossEntropy;
+/// let perturbed = attack.perturb(&network, loss, &x, &[1])?;
+/// assert!((perturbed - x).iter().all(|step| (step.abs() - 0.08).abs() < 1e-12));
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct FastGradientSign<T> {
+    epsilon: f64,
+    backpropagation: Feedback<T>,
+    activations: Activations<T>,
+    deltas: Deltas<T>,
+    gradient: Columns<T>,
+}
+
+impl<T: Scalar> FastGradientSign<T> {
+    /// Perturbations of size `epsilon`, at least 0, for networks like this one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) if `epsilon` is negative or not
+    /// finite.
+    pub fn new(network: &Network<T>, epsilon: f64) -> Result<Self> {
+        let valid = epsilon.is_finite() && epsilon >= 0.0;
+        require(valid, "epsilon", epsilon, "a finite number of at least 0")?;
+        let nothing = FeedbackInit::default();
+        Ok(Self {
+            epsilon,
+            backpropagation: Feedback::new(network, FeedbackRule::Bp, nothing, 0)?,
+            activations: Activations::new(),
+            deltas: Deltas::new(),
+            gradient: Columns::new(network.inputs()),
+        })
+    }
+
+    /// `x + ε sign(∂J/∂x)`, of the shape of `x`.
+    ///
+    /// # Errors
+    /// Those of [`Network::forward`] and [`Loss::error`],
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) for a network unlike the one it was
+    /// made for.
+    pub fn perturb<'a>(
+        &mut self,
+        network: &Network<T>,
+        loss: Loss,
+        x: &DMatrix<T>,
+        targets: impl Into<Targets<'a, T>>,
+    ) -> Result<DMatrix<T>> {
+        let mut perturbed = x.clone();
+        let mut activations = std::mem::take(&mut self.activations);
+        let result = network.forward(x, &mut activations).and_then(|()| {
+            self.add_to(perturbed.as_mut_slice(), network, loss, &activations, &targets.into())
+        });
+        self.activations = activations;
+        result.map(|()| perturbed)
+    }
+
+    /// `∂J/∂x` of the samples `x`, of the same shape, by backpropagation.
+    ///
+    /// # Errors
+    /// As for [`perturb`](Self::perturb).
+    pub fn input_gradient<'a>(
+        &mut self,
+        network: &Network<T>,
+        loss: Loss,
+        x: &DMatrix<T>,
+        targets: impl Into<Targets<'a, T>>,
+    ) -> Result<DMatrix<T>> {
+        self.perturb(network, loss, x, targets)?;
+        Ok(self.gradient.view().into_owned())
+    }
+
+    /// Adds the perturbation to `x`, from the training pass that left `activations`.
+    pub(crate) fn add_to(
+        &mut self,
+        x: &mut [T],
+        network: &Network<T>,
+        loss: Loss,
+        activations: &Activations<T>,
+        targets: &Targets<T>,
+    ) -> Result<()> {
+        loss.error(*targets, activations, &mut self.deltas)?;
+        self.backpropagation.deliver(network, activations, &mut self.deltas)?;
+        self.gradient.set_batch(activations.batch());
+        network.input_gradient(activations, &mut self.deltas, &mut self.gradient);
+        let epsilon = T::of(self.epsilon);
+        for (x, &slope) in x.iter_mut().zip(self.gradient.as_slice()) {
+            // Not `signum`, which takes 0 for positive.
+            if slope > T::zero() {
+                *x += epsilon;
+            } else if slope < T::zero() {
+                *x -= epsilon;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Memory that is used again and again: it grows to the largest batch it has seen and then never
+//! allocates.
+
+use nalgebra::DMatrixView;
+
+use crate::{
+    linalg::{Mat, MatMut},
+    scalar::Scalar,
+};
+
+/// A matrix of fixed height whose first `batch` columns are in use.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns<T> {
+    rows: usize,
+    batch: usize,
+    data: Vec<T>,
+}
+
+impl<T> Default for Columns<T> {
+    fn default() -> Self {
+        Self { rows: 0, batch: 0, data: Vec::new() }
+    }
+}
+
+impl<T: Scalar> Columns<T> {
+    pub(crate) fn new(rows: usize) -> Self {
+        Self { rows, batch: 0, data: Vec::new() }
+    }
+
+    /// Makes room for `batch` columns; their content is unspecified.
+    pub(crate) fn set_batch(&mut self, batch: usize) {
+        self.batch = batch;
+        let length = self.rows * batch;
+        if self.data.len() < length {
+            self.data.resize(length, T::zero());
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn as_slice(&self) -> &[T] {
+        &self.data[..self.rows * self.batch]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        &mut self.data[..self.rows * self.batch]
+    }
+
+    pub(crate) fn mat(&self) -> Mat<'_, T> {
+        Mat::new(self.as_slice(), self.rows)
+    }
+
+    pub(crate) fn mat_mut(&mut self) -> MatMut<'_, T> {
+        let rows = self.rows;
+        MatMut::new(self.as_mut_slice(), rows)
+    }
+
+    pub(crate) fn view(&self) -> DMatrixView<'_, T> {
+        DMatrixView::from_slice(self.as_slice(), self.rows, self.batch)
+    }
+}
+
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// Units are dropped, by masks of this seed and time, and batches normalised by themselves.
+    Training { seed: u64, time: u64 },
+    /// Nothing is random and samples do not depend on each other.
+    Evaluation,
+}
+
+/// What an operation remembers of the forward pass beside its input and output.
+#[derive(Clone, Debug)]
+pub(crate) struct Notes<T> {
+    /// Max-pooling: where each maximum stood.
+    pub(crate) winners: Vec<u32>,
+    /// Dropout: which units were kept.
+    pub(crate) kept: Vec<bool>,
+    /// Batch normalisation: mean and variance of each channel.
+    pub(crate) mean: Vec<T>,
+    pub(crate) variance: Vec<T>,
+}
+
+impl<T> Notes<T> {
+    pub(crate) fn new() -> Self {
+        Self { winners: Vec::new(), kept: Vec::new(), mean: Vec::new(), variance: Vec::new() }
+    }
+}
+
+/// Room for the threads of a convolution to unroll their samples in, a slot for each.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots<T> {
+    slots: Vec<Vec<T>>,
+}
+
+impl<T: Scalar> Slots<T> {
+    pub(crate) fn new() -> Self {
+        Self { slots: Vec::new() }
+    }
+
+    /// So many slots of at least that length; their content is unspecified.
+    pub(crate) fn fit(&mut self, slots: usize, length: usize) -> &mut [Vec<T>] {
+        if self.slots.len() < slots {
+            self.slots.resize_with(slots, Vec::new);
+        }
+        let slots = &mut self.slots[..slots];
+        for slot in slots.iter_mut().filter(|slot| slot.len() < length) {
+            slot.resize(length, T::zero());
+        }
+        slots
+    }
+}

@@ -1,0 +1,281 @@
+//! The convolution: a linear map whose weights are shared between positions.
+
+use std::fmt;
+
+use nalgebra::{DMatrix, DVector};
+
+use super::{Bias, Shape, Windows};
+use crate::{
+    buffer::Slots,
+    error::{Error, Result},
+    linalg::{self, Into, Mat, MatMut},
+    scalar::Scalar,
+};
+
+/// A two-dimensional convolution (cross-correlation, as everywhere in the field):
+/// `a[o, y, x] = b[o] + Σ_{c, i, j} W[o, (c, i, j)] · h[c, y·stride + i − padding, x·stride + j − padding]`,
+/// with zeros outside the image.
+///
+/// The output has `⌊(size + 2·padding − kernel)/stride⌋ + 1` pixels along each side.
+///
+/// ```
+/// use feedback_alignment::{Conv2d, MaxPool2d, Network};
+///
+/// let network = Network::<f32>::builder((3, 32, 32))
+///     .conv2d(Conv2d { padding: (2, 2), ..Conv2d::new(96, 5) }) // 96 × 32 × 32
+///     .tanh()
+///     .max_pool2d(MaxPool2d::new(3, 2)) // 96 × 15 × 15
+///     .dense(10)
+///     .build()?;
+/// assert_eq!(network.layer(0)?.weights().shape(), (96, 3 * 5 * 5));
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2d {
+    /// Number of kernels, `C_out`.
+    pub channels: usize,
+    /// Height and width of the kernels.
+    pub kernel: (usize, usize),
+    /// Vertical and horizontal step; (1, 1) by default.
+    pub stride: (usize, usize),
+    /// Rows of zeros above and below, columns of zeros left and right; (0, 0) by default.
+    pub padding: (usize, usize),
+    /// One bias for each channel; with, by default.
+    pub bias: Bias,
+}
+
+impl Conv2d {
+    /// `channels` kernels of `kernel × kernel`, with stride 1, without padding, with a bias.
+    #[must_use]
+    pub fn new(channels: usize, kernel: usize) -> Self {
+        Self {
+            channels,
+            kernel: (kernel, kernel),
+            stride: (1, 1),
+            padding: (0, 0),
+            bias: Bias::With,
+        }
+    }
+
+    pub(crate) fn over(&self, input: Shape) -> Result<Convolution> {
+        let Self { channels, kernel, stride, padding, .. } = *self;
+        let windows = Windows::new(self, input, channels, kernel, stride, padding)?;
+        let count =
+            kernel.0.checked_mul(kernel.1).and_then(|area| area.checked_mul(input.channels));
+        let count = count.ok_or(Error::TooLarge { rows: channels, columns: usize::MAX })?;
+        Ok(Convolution { windows, fan_in: count })
+    }
+}
+
+impl fmt::Display for Conv2d {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { channels, kernel, stride, padding, .. } = self;
+        write!(
+            f,
+            "conv2d of {channels} kernels {}×{}, stride {}×{}, padding {}×{}",
+            kernel.0, kernel.1, stride.0, stride.1, padding.0, padding.1
+        )
+    }
+}
+
+/// A convolution over an input of known shape.
+///
+/// A sample is unrolled into a matrix `P` of positions × `fan_in`: column `(c, i, j)` is the plane
+/// of channel `c` as pixel `(i, j)` of the kernel sees it. The convolution is then a product for
+/// each sample, and samples (or, for the weight gradient, columns of `P`) are shared out among
+/// threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Convolution {
+    pub(crate) windows: Windows,
+    /// `C_in · kh · kw`, the number of weights of one kernel.
+    pub(crate) fan_in: usize,
+}
+
+impl Convolution {
+    pub(crate) fn output(&self) -> Shape {
+        self.windows.output
+    }
+
+    /// `y ← W ∗ x (+ b)`, sample by sample.
+    pub(crate) fn apply<T: Scalar>(
+        &self,
+        weights: &DMatrix<T>,
+        bias: Option<&DVector<T>>,
+        x: &[T],
+        y: &mut [T],
+        slots: &mut Slots<T>,
+    ) {
+        let Windows { input, output, .. } = self.windows;
+        let slots = slots.fit(self.work(x.len() / input.len()), output.plane() * self.fan_in);
+        linalg::share_out(y, output.len(), 0, slots, &|sample, y, unrolled: &mut Vec<T>| {
+            let x = &x[sample * input.len()..][..input.len()];
+            let unrolled = &mut unrolled[..output.plane() * self.fan_in];
+            self.unroll(x, 0, unrolled);
+            let mut into = Into::Overwrite;
+            if let Some(bias) = bias {
+                for (plane, &b) in y.chunks_exact_mut(output.plane()).zip(bias.iter()) {
+                    plane.fill(b);
+                }
+                into = Into::Add;
+            }
+            let unrolled = Mat::new(unrolled, output.plane());
+            let y = MatMut::new(y, output.plane());
+            linalg::product_on_one_thread(unrolled, Mat::from(weights).t(), into, y);
+        });
+    }
+
+    /// `x ← Wᵀ ∗ y`, the transposed convolution, sample by sample.
+    pub(crate) fn apply_transpose<T: Scalar>(
+        &self,
+        weights: &DMatrix<T>,
+        y: &[T],
+        x: &mut [T],
+        slots: &mut Slots<T>,
+    ) {
+        let Windows { input, output, .. } = self.windows;
+        let slots = slots.fit(self.work(y.len() / output.len()), output.plane() * self.fan_in);
+        linalg::share_out(x, input.len(), 0, slots, &|sample, x, unrolled: &mut Vec<T>| {
+            let y = Mat::new(&y[sample * output.len()..][..output.len()], output.plane());
+            let unrolled = &mut unrolled[..output.plane() * self.fan_in];
+            let into = MatMut::new(unrolled, output.plane());
+            linalg::product_on_one_thread(y, weights.into(), Into::Overwrite, into);
+            self.fold(unrolled, x);
+        });
+    }
+
+    /// `∂W ← Σ δ Pᵀ` over the samples, each thread some columns of `∂W`.
+    pub(crate) fn weight_gradient<T: Scalar>(
+        &self,
+        delta: &[T],
+        h: &[T],
+        gradient: &mut DMatrix<T>,
+        slots: &mut Slots<T>,
+    ) {
+        let Windows { input, output, .. } = self.windows;
+        let threads = self.work(h.len() / input.len()).min(self.fan_in);
+        let width = self.fan_in.div_ceil(threads);
+        let slots = slots.fit(threads, output.plane() * width);
+        let rows = output.channels;
+        let gradient = gradient.as_mut_slice();
+        linalg::share_out(gradient, rows * width, 0, slots, &|part, gradient, unrolled| {
+            let unrolled = &mut unrolled[..output.plane() * (gradient.len() / rows)];
+            let samples = h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len()));
+            for (sample, (h, delta)) in samples.enumerate() {
+                self.unroll(h, part * width, unrolled);
+                let into = if sample == 0 { Into::Overwrite } else { Into::Add };
+                linalg::product_on_one_thread(
+                    Mat::new(delta, output.plane()).t(),
+                    Mat::new(unrolled, output.plane()),
+                    into,
+                    MatMut::new(gradient, rows),
+                );
+            }
+        });
+    }
+
+    /// `∂b ← Σ δ` over samples and positions.
+    pub(crate) fn bias_gradient<T: Scalar>(&self, delta: &[T], gradient: &mut DVector<T>) {
+        let output = self.windows.output;
+        gradient.fill(T::zero());
+        for sample in delta.chunks_exact(output.len()) {
+            for (sum, plane) in gradient.iter_mut().zip(sample.chunks_exact(output.plane())) {
+                *sum += linalg::sum(plane);
+            }
+        }
+    }
+
+    /// Multiply-adds of a product over so many samples, as the number of threads worth waking.
+    fn work(&self, samples: usize) -> usize {
+        linalg::pieces(self.windows.output.len().saturating_mul(samples), self.fan_in)
+    }
+
+    /// Columns `first…` of `P` of the sample `x`, as many as `unrolled` holds.
+    fn unroll<T: Scalar>(&self, x: &[T], first: usize, unrolled: &mut [T]) {
+        let Windows { input, output, .. } = self.windows;
+        for (index, column) in unrolled.chunks_exact_mut(output.plane()).enumerate() {
+            let (channel, i, j) = self.tap(first + index);
+            let plane = &x[channel * input.plane()..][..input.plane()];
+            for (oy, row) in column.chunks_exact_mut(output.width).enumerate() {
+                let (inside, iy) = self.row(oy, i);
+                if inside {
+                    self.copy_row(&plane[iy * input.width..][..input.width], j, row);
+                } else {
+                    row.fill(T::zero());
+                }
+            }
+        }
+    }
+
+    /// `x ←` the sum of what the columns of `P` contribute to each pixel: the transpose of
+    /// [`unroll`](Self::unroll).
+    fn fold<T: Scalar>(&self, unrolled: &[T], x: &mut [T]) {
+        let Windows { input, output, stride, padding, .. } = self.windows;
+        x.fill(T::zero());
+        for (index, column) in unrolled.chunks_exact(output.plane()).enumerate() {
+            let (channel, i, j) = self.tap(index);
+            let plane = &mut x[channel * input.plane()..][..input.plane()];
+            for (oy, row) in column.chunks_exact(output.width).enumerate() {
+                let (true, iy) = self.row(oy, i) else { continue };
+                let into = &mut plane[iy * input.width..][..input.width];
+                let (start, end) = self.span(j);
+                if stride.1 == 1 {
+                    let from = &row[start..end];
+                    let offset = start + j - padding.1;
+                    for (x, &value) in into[offset..].iter_mut().zip(from) {
+                        *x += value;
+                    }
+                } else {
+                    for ox in start..end {
+                        into[ox * stride.1 + j - padding.1] += row[ox];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Channel, row and column of the kernel that column `index` of `P` belongs to.
+    fn tap(&self, index: usize) -> (usize, usize, usize) {
+        let (height, width) = self.windows.kernel;
+        (index / (height * width), index / width % height, index % width)
+    }
+
+    /// Whether row `oy` of the output sees a row of the input through row `i` of the kernel, and
+    /// which.
+    fn row(&self, oy: usize, i: usize) -> (bool, usize) {
+        let Windows { input, stride, padding, .. } = self.windows;
+        let iy = (oy * stride.0 + i).wrapping_sub(padding.0);
+        (iy < input.height, iy)
+    }
+
+    /// The columns of the output that see the input through column `j` of the kernel.
+    fn span(&self, j: usize) -> (usize, usize) {
+        let Windows { input, output, stride, padding, .. } = self.windows;
+        let start = padding.1.saturating_sub(j).div_ceil(stride.1).min(output.width);
+        let end = match (input.width + padding.1).checked_sub(j + 1) {
+            Some(last) => (last / stride.1 + 1).min(output.width),
+            None => 0,
+        };
+        (start, end.max(start))
+    }
+
+    /// One row of the input as column `j` of the kernel sees it.
+    fn copy_row<T: Scalar>(&self, from: &[T], j: usize, to: &mut [T]) {
+        let Windows { stride, padding, .. } = self.windows;
+        let (start, end) = self.span(j);
+        to[..start].fill(T::zero());
+        to[end..].fill(T::zero());
+        if start == end {
+            return;
+        }
+        let offset = start * stride.1 + j - padding.1;
+        if stride.1 == 1 {
+            to[start..end].copy_from_slice(&from[offset..offset + end - start]);
+        } else {
+            for (to, &value) in
+                to[start..end].iter_mut().zip(from[offset..].iter().step_by(stride.1))
+            {
+                *to = value;
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Pooling: one value for each window of a plane.
+
+use std::fmt;
+
+use super::{Shape, Windows};
+use crate::{
+    error::{Error, Result},
+    scalar::Scalar,
+};
+
+/// The largest value of each window (the first of them, if several are equal). The way back gives
+/// the whole delta to that winner.
+///
+/// Windows lie wholly within the image: `⌊(size − kernel)/stride⌋ + 1` along each side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxPool2d {
+    /// Height and width of a window.
+    pub kernel: (usize, usize),
+    /// Vertical and horizontal step from one window to the next.
+    pub stride: (usize, usize),
+}
+
+impl MaxPool2d {
+    /// Square windows of `kernel × kernel`, `stride` apart.
+    #[must_use]
+    pub fn new(kernel: usize, stride: usize) -> Self {
+        Self { kernel: (kernel, kernel), stride: (stride, stride) }
+    }
+
+    pub(crate) fn over(self, input: Shape) -> Result<Pool2d> {
+        Pool2d::new(Pooling::Max, input, self.kernel, self.stride)
+    }
+}
+
+/// The mean of each window. The way back gives each of its pixels an equal share of the delta.
+///
+/// Windows lie wholly within the image: `⌊(size − kernel)/stride⌋ + 1` along each side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AvgPool2d {
+    /// Height and width of a window.
+    pub kernel: (usize, usize),
+    /// Vertical and horizontal step from one window to the next.
+    pub stride: (usize, usize),
+}
+
+impl AvgPool2d {
+    /// Square windows of `kernel × kernel`, `stride` apart.
+    #[must_use]
+    pub fn new(kernel: usize, stride: usize) -> Self {
+        Self { kernel: (kernel, kernel), stride: (stride, stride) }
+    }
+
+    pub(crate) fn over(self, input: Shape) -> Result<Pool2d> {
+        Pool2d::new(Pooling::Mean, input, self.kernel, self.stride)
+    }
+}
+
+/// What becomes of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pooling {
+    Max,
+    Mean,
+}
+
+/// [`MaxPool2d`] or [`AvgPool2d`] over an input of known shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool2d {
+    kind: Pooling,
+    windows: Windows,
+}
+
+impl Pool2d {
+    fn new(
+        kind: Pooling,
+        input: Shape,
+        kernel: (usize, usize),
+        stride: (usize, usize),
+    ) -> Result<Self> {
+        let name = Name { kind, kernel, stride };
+        let windows = Windows::new(&name, input, input.channels, kernel, stride, (0, 0))?;
+        if u32::try_from(input.len()).is_err() {
+            // Winners are remembered as 32-bit places within a sample.
+            return Err(Error::TooLarge { rows: input.channels, columns: input.plane() });
+        }
+        Ok(Self { kind, windows })
+    }
+
+    pub(crate) fn output(&self) -> Shape {
+        self.windows.output
+    }
+
+    /// `y ←` maximum or mean of each window; `winners` as for [`max`](Self::max).
+    pub(crate) fn forward<T: Scalar>(&self, x: &[T], y: &mut [T], winners: &mut Vec<u32>) {
+        match self.kind {
+            Pooling::Max => self.max(x, y, winners),
+            Pooling::Mean => self.mean(x, y),
+        }
+    }
+
+    /// `y ←` the maximum of each window; `winners` are their places within the sample.
+    #[allow(clippy::cast_possible_truncation)] // Checked when the network was built.
+    fn max<T: Scalar>(&self, x: &[T], y: &mut [T], winners: &mut Vec<u32>) {
+        winners.resize(y.len(), 0);
+        let Windows { input, output, .. } = self.windows;
+        let samples = x.chunks_exact(input.len());
+        let outputs = y.chunks_exact_mut(output.len()).zip(winners.chunks_exact_mut(output.len()));
+        for (x, (y, winners)) in samples.zip(outputs) {
+            for (index, (y, winner)) in y.iter_mut().zip(winners).enumerate() {
+                let start = self.start(index);
+                let mut best = (start, x[start]);
+                for i in 0..self.windows.kernel.0 {
+                    let row = start + i * input.width;
+                    for (j, &value) in x[row..row + self.windows.kernel.1].iter().enumerate() {
+                        // A NaN wins, so that it is not hidden.
+                        if value > best.1 || value.partial_cmp(&value).is_none() {
+                            best = (row + j, value);
+                        }
+                    }
+                }
+                (*winner, *y) = (best.0 as u32, best.1);
+            }
+        }
+    }
+
+    /// `y ←` the mean of each window.
+    fn mean<T: Scalar>(&self, x: &[T], y: &mut [T]) {
+        let Windows { input, output, kernel, .. } = self.windows;
+        let share = T::of(1.0 / (kernel.0 * kernel.1) as f64);
+        for (x, y) in x.chunks_exact(input.len()).zip(y.chunks_exact_mut(output.len())) {
+            for (index, y) in y.iter_mut().enumerate() {
+                let start = self.start(index);
+                let mut sum = T::zero();
+                for i in 0..kernel.0 {
+                    let row = start + i * input.width;
+                    x[row..row + kernel.1].iter().for_each(|&value| sum += value);
+                }
+                *y = share * sum;
+            }
+        }
+    }
+
+    /// What arrives at the windows goes back to the pixels: `to` is in the shape of the input.
+    pub(crate) fn backward<T: Scalar>(&self, winners: &[u32], from: &[T], to: &mut [T]) {
+        let Windows { input, output, kernel, .. } = self.windows;
+        let share = T::of(1.0 / (kernel.0 * kernel.1) as f64);
+        to.fill(T::zero());
+        let samples = from.chunks_exact(output.len()).zip(to.chunks_exact_mut(input.len()));
+        for (sample, (from, to)) in samples.enumerate() {
+            match self.kind {
+                Pooling::Max => {
+                    let winners = &winners[sample * output.len()..][..output.len()];
+                    for (&delta, &winner) in from.iter().zip(winners) {
+                        to[winner as usize] += delta;
+                    }
+                }
+                Pooling::Mean => {
+                    for (index, &delta) in from.iter().enumerate() {
+                        let start = self.start(index);
+                        for i in 0..kernel.0 {
+                            let row = start + i * input.width;
+                            to[row..row + kernel.1].iter_mut().for_each(|to| *to += share * delta);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A signal on its way up: from each window the value of the forward pass's winner, or the
+    /// mean.
+    pub(crate) fn relay<T: Scalar>(&self, winners: &[u32], from: &[T], to: &mut [T]) {
+        let Windows { input, output, .. } = self.windows;
+        match self.kind {
+            Pooling::Max => {
+                let samples = from.chunks_exact(input.len()).zip(to.chunks_exact_mut(output.len()));
+                for ((from, to), winners) in samples.zip(winners.chunks_exact(output.len())) {
+                    for (to, &winner) in to.iter_mut().zip(winners) {
+                        *to = from[winner as usize];
+                    }
+                }
+            }
+            Pooling::Mean => self.mean(from, to),
+        }
+    }
+
+    /// The first pixel of the window that output `index` of a sample belongs to.
+    fn start(&self, index: usize) -> usize {
+        let Windows { input, output, stride, .. } = self.windows;
+        let (channel, position) = (index / output.plane(), index % output.plane());
+        let (y, x) = (position / output.width, position % output.width);
+        channel * input.plane() + y * stride.0 * input.width + x * stride.1
+    }
+}
+
+impl fmt::Display for Pool2d {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Windows { kernel, stride, .. } = self.windows;
+        Name { kind: self.kind, kernel, stride }.fmt(f)
+    }
+}
+
+/// What errors call a pooling operation.
+struct Name {
+    kind: Pooling,
+    kernel: (usize, usize),
+    stride: (usize, usize),
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, kernel, stride } = self;
+        let kind = if *kind == Pooling::Max { "max-pool2d" } else { "avg-pool2d" };
+        write!(f, "{kind} {}×{}, stride {}×{}", kernel.0, kernel.1, stride.0, stride.1)
+    }
+}

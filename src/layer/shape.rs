@@ -1,0 +1,65 @@
+//! The shape of what flows between layers.
+
+use std::fmt;
+
+/// Channels, height and width of an image; a plain vector of `n` features is `n × 1 × 1`.
+///
+/// Within a column of a matrix the values stand channel by channel, row by row, as in the CIFAR
+/// files and in PyTorch.
+///
+/// ```
+/// use feedback_alignment::Shape;
+///
+/// assert_eq!(Shape::from((3, 32, 32)).len(), 3072);
+/// assert_eq!(Shape::from(784).to_string(), "784");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Number of planes, or of features.
+    pub channels: usize,
+    /// Rows of a plane.
+    pub height: usize,
+    /// Columns of a plane.
+    pub width: usize,
+}
+
+impl Shape {
+    /// Number of values.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // A network has no empty shape.
+    pub fn len(self) -> usize {
+        self.channels * self.plane()
+    }
+
+    /// Number of values, unless there are more than can be counted.
+    pub(crate) fn checked_len(self) -> Option<usize> {
+        self.height.checked_mul(self.width)?.checked_mul(self.channels)
+    }
+
+    /// Number of values in a channel.
+    pub(crate) fn plane(self) -> usize {
+        self.height * self.width
+    }
+}
+
+impl From<usize> for Shape {
+    fn from(features: usize) -> Self {
+        Self { channels: features, height: 1, width: 1 }
+    }
+}
+
+impl From<(usize, usize, usize)> for Shape {
+    fn from((channels, height, width): (usize, usize, usize)) -> Self {
+        Self { channels, height, width }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { channels, height, width } = self;
+        match (height, width) {
+            (1, 1) => write!(f, "{channels}"),
+            _ => write!(f, "{channels}×{height}×{width}"),
+        }
+    }
+}
