@@ -114,7 +114,8 @@ fn difference_to_central_differences(
             compare(found.bias(l).unwrap().unwrap()[index], (at(STEP) - at(-STEP)) / (2.0 * STEP));
         }
     }
-    difference / largest
+    // Where everything cancels there is no scale to compare with.
+    if largest < 1e-6 { 0.0 } else { difference / largest }
 }
 
 /// Whether a unit stands so close to the kink of its activation that a difference might cross it.
