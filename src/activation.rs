@@ -73,7 +73,7 @@ impl Activation {
     pub(crate) fn apply<T: Scalar>(self, a: &[T], h: &mut [T]) {
         match self {
             Self::Identity => h.copy_from_slice(a),
-            Self::Tanh => map(a, h, T::tanh),
+            Self::Tanh => T::tanh_all(a, h),
             Self::Logistic => map(a, h, logistic),
             // Written so that a NaN passes through: `max(NaN, 0)` would hide it.
             Self::Relu => map(a, h, |a| if a <= T::zero() { T::zero() } else { a }),

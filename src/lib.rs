@@ -6,6 +6,7 @@
 //! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`].
 
 // The order is that of dependence: a module uses only those above it.
+mod elementary;
 mod scalar;
 mod error;
 mod linalg;

@@ -17,7 +17,7 @@ pub trait Scalar: RealField + Copy + Default + From<u8> + kernel::Kernel {
     fn as_f64(self) -> f64;
 }
 
-/// The matrix product of each scalar; private, which seals [`Scalar`].
+/// The matrix product and the slice functions of each scalar; private, which seals [`Scalar`].
 pub(crate) mod kernel {
     /// Position and strides of a matrix in memory, in elements.
     pub struct Strided<P> {
@@ -42,11 +42,14 @@ pub(crate) mod kernel {
             beta: Self,
             c: &Strided<*mut Self>,
         );
+
+        /// `h ← tanh a`
+        fn tanh_all(a: &[Self], h: &mut [Self]);
     }
 }
 
 macro_rules! scalar {
-    ($type:ident, $gemm:path) => {
+    ($type:ident, $gemm:path, $tanh:path) => {
         impl Scalar for $type {
             const NAME: &'static str = stringify!($type);
 
@@ -61,6 +64,10 @@ macro_rules! scalar {
         }
 
         impl kernel::Kernel for $type {
+            fn tanh_all(a: &[Self], h: &mut [Self]) {
+                $tanh(a, h);
+            }
+
             #[allow(unsafe_code)]
             unsafe fn gemm(
                 (m, k, n): (usize, usize, usize),
@@ -93,5 +100,5 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32, matrixmultiply::sgemm);
-scalar!(f64, matrixmultiply::dgemm);
+scalar!(f32, matrixmultiply::sgemm, crate::elementary::tanh_f32);
+scalar!(f64, matrixmultiply::dgemm, crate::elementary::tanh_f64);

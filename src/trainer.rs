@@ -534,7 +534,7 @@ pub struct Epoch {
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "epoch {:>3}  ", self.number)?;
+        write!(f, "epoch {:>3}  training ", self.number)?;
         write_scores(f, self.loss, self.error_rate)
     }
 }

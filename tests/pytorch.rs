@@ -22,6 +22,8 @@
 //! digest = lambda t: [t.flatten()[0].item(), t.flatten()[-1].item(), t.sum().item(), t.abs().sum().item()]
 //! ```
 
+#![allow(clippy::too_many_lines)] // One network, all its numbers.
+
 use feedback_alignment::{
     Activations, Conv2d, Deltas, Feedback, FeedbackInit, FeedbackRule, Gradients, Loss, MaxPool2d,
     Network,

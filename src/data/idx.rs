@@ -37,9 +37,10 @@ pub struct Mnist<T> {
 /// ```
 ///
 /// # Errors
-/// [`Error::MissingFile`], and those of [`load`].
+/// [`Error::Io`] for a folder that cannot be read, [`Error::MissingFile`], and those of [`load`].
 pub fn load_dir<T: Scalar>(folder: impl AsRef<Path>) -> Result<Mnist<T>> {
     let folder = folder.as_ref();
+    std::fs::read_dir(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
     let set = |name: &str| {
         let images = find(folder, &format!("{name}-images"), "idx3-ubyte")?;
         let labels = find(folder, &format!("{name}-labels"), "idx1-ubyte")?;

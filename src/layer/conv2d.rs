@@ -195,6 +195,10 @@ impl Convolution {
         for (index, column) in unrolled.chunks_exact_mut(output.plane()).enumerate() {
             let (channel, i, j) = self.tap(first + index);
             let plane = &x[channel * input.plane()..][..input.plane()];
+            if self.windows.stride == (1, 1) && input.width == output.width {
+                self.shift_plane(plane, i, j, column);
+                continue;
+            }
             for (oy, row) in column.chunks_exact_mut(output.width).enumerate() {
                 let (inside, iy) = self.row(oy, i);
                 if inside {
@@ -203,6 +207,30 @@ impl Convolution {
                     row.fill(T::zero());
                 }
             }
+        }
+    }
+
+    /// A column of `P` where the output is as wide as the input and every pixel is visited: the
+    /// plane, moved as a whole, but for what slid in from the neighbouring row.
+    fn shift_plane<T: Scalar>(&self, plane: &[T], i: usize, j: usize, column: &mut [T]) {
+        let Windows { input, output, padding, .. } = self.windows;
+        let width = input.width;
+        // The rows of the output that see the image through row `i` of the kernel.
+        let top = padding.0.saturating_sub(i).min(output.height);
+        let bottom = (input.height + padding.0).saturating_sub(i).min(output.height).max(top);
+        column[..top * width].fill(T::zero());
+        column[bottom * width..].fill(T::zero());
+        if top == bottom {
+            return;
+        }
+        let from = &plane[(top + i - padding.0) * width..][..(bottom - top) * width];
+        let to = &mut column[top * width..bottom * width];
+        let (left, right) = (padding.1.saturating_sub(j), j.saturating_sub(padding.1));
+        let (left, right) = (left.min(width), right.min(width));
+        to[left..].iter_mut().zip(&from[right..]).for_each(|(to, &from)| *to = from);
+        for row in to.chunks_exact_mut(width) {
+            row[..left].fill(T::zero());
+            row[width - right..].fill(T::zero());
         }
     }
 

@@ -100,17 +100,16 @@ impl Pool2d {
     /// `y ←` the maximum of each window; `winners` are their places within the sample.
     #[allow(clippy::cast_possible_truncation)] // Checked when the network was built.
     fn max<T: Scalar>(&self, x: &[T], y: &mut [T], winners: &mut Vec<u32>) {
+        let Windows { input, output, kernel, .. } = self.windows;
         winners.resize(y.len(), 0);
-        let Windows { input, output, .. } = self.windows;
         let samples = x.chunks_exact(input.len());
         let outputs = y.chunks_exact_mut(output.len()).zip(winners.chunks_exact_mut(output.len()));
         for (x, (y, winners)) in samples.zip(outputs) {
-            for (index, (y, winner)) in y.iter_mut().zip(winners).enumerate() {
-                let start = self.start(index);
+            for ((start, y), winner) in self.starts().zip(y).zip(winners) {
                 let mut best = (start, x[start]);
-                for i in 0..self.windows.kernel.0 {
+                for i in 0..kernel.0 {
                     let row = start + i * input.width;
-                    for (j, &value) in x[row..row + self.windows.kernel.1].iter().enumerate() {
+                    for (j, &value) in x[row..row + kernel.1].iter().enumerate() {
                         // A NaN wins, so that it is not hidden.
                         if value > best.1 || value.partial_cmp(&value).is_none() {
                             best = (row + j, value);
@@ -127,8 +126,7 @@ impl Pool2d {
         let Windows { input, output, kernel, .. } = self.windows;
         let share = T::of(1.0 / (kernel.0 * kernel.1) as f64);
         for (x, y) in x.chunks_exact(input.len()).zip(y.chunks_exact_mut(output.len())) {
-            for (index, y) in y.iter_mut().enumerate() {
-                let start = self.start(index);
+            for (start, y) in self.starts().zip(y) {
                 let mut sum = T::zero();
                 for i in 0..kernel.0 {
                     let row = start + i * input.width;
@@ -154,8 +152,7 @@ impl Pool2d {
                     }
                 }
                 Pooling::Mean => {
-                    for (index, &delta) in from.iter().enumerate() {
-                        let start = self.start(index);
+                    for (start, &delta) in self.starts().zip(from) {
                         for i in 0..kernel.0 {
                             let row = start + i * input.width;
                             to[row..row + kernel.1].iter_mut().for_each(|to| *to += share * delta);
@@ -183,12 +180,15 @@ impl Pool2d {
         }
     }
 
-    /// The first pixel of the window that output `index` of a sample belongs to.
-    fn start(&self, index: usize) -> usize {
+    /// The first pixel of every window of a sample, in the order of the output.
+    fn starts(&self) -> impl Iterator<Item = usize> {
         let Windows { input, output, stride, .. } = self.windows;
-        let (channel, position) = (index / output.plane(), index % output.plane());
-        let (y, x) = (position / output.width, position % output.width);
-        channel * input.plane() + y * stride.0 * input.width + x * stride.1
+        (0..output.channels).flat_map(move |channel| {
+            (0..output.height).flat_map(move |y| {
+                let row = channel * input.plane() + y * stride.0 * input.width;
+                (0..output.width).map(move |x| row + x * stride.1)
+            })
+        })
     }
 }
 
