@@ -10,12 +10,20 @@ use crate::{
     seed::{Purpose, stream},
 };
 
+mod file;
+mod scaling;
+#[cfg(feature = "safetensors")]
+mod tensors;
+pub mod cifar;
 #[cfg(feature = "csv")]
 pub mod csv;
 pub mod idx;
-mod scaling;
+mod augment;
+pub mod whitening;
 
+pub use augment::{Augmentation, Flip};
 pub use scaling::Scaling;
+pub use whitening::Whitening;
 
 /// Samples with their targets: a class label or a column of real values for each.
 ///
@@ -244,6 +252,21 @@ impl<T: Scalar> Dataset<T> {
             Inputs::Bytes(_, scalings) => scalings.push(scaling.clone()),
         }
         Ok(self)
+    }
+
+    /// The dataset with every input whitened: fit the [`Whitening`] on the training set and apply
+    /// it to all sets.
+    ///
+    /// The inputs are values from here on, even if they were bytes: CIFAR-10's 50,000 training
+    /// images take 614 MB in `f32`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] if the whitening was fitted to another number of features,
+    /// [`Error::TooLarge`] if there is no memory for the values, [`Error::NonFinite`] if one of
+    /// them overflows.
+    pub fn whitened(self, whitening: &Whitening<T>) -> Result<Self> {
+        let inputs = Inputs::Values(whitening.whiten(&self)?.data.into());
+        Ok(Self { inputs, ..self })
     }
 
     /// The samples `indices`, in that order; an index may come more than once.

@@ -335,6 +335,116 @@ pub enum Error {
         /// The beginning of the first row.
         found: String,
     },
+    /// A file of records of one length whose last record is cut off.
+    #[error(
+        "{}: the record at byte {offset} has {found} bytes, expected {expected}", path.display()
+    )]
+    PartialRecord {
+        /// The file.
+        path: PathBuf,
+        /// Where the record starts, in bytes after decompression.
+        offset: u64,
+        /// Bytes of a record.
+        expected: usize,
+        /// Bytes there are.
+        found: usize,
+    },
+    /// A file with more records than any file of its format.
+    #[error(
+        "{}: a file of this format has {expected} records at most, but bytes follow at {offset}",
+        path.display()
+    )]
+    TooManyRecords {
+        /// The file.
+        path: PathBuf,
+        /// The largest number of records that is read.
+        expected: usize,
+        /// Where the first record too many starts, in bytes after decompression.
+        offset: u64,
+    },
+    /// A label byte that no class has.
+    #[error(
+        "{}: the label at byte {offset} is {found}, expected less than {expected}", path.display()
+    )]
+    LabelByte {
+        /// The file.
+        path: PathBuf,
+        /// Where the byte stands, counted after decompression.
+        offset: u64,
+        /// Number of classes.
+        expected: u8,
+        /// The byte found.
+        found: u8,
+    },
+    /// Features that are not whole channels.
+    #[error("{features} features do not divide into {channels} channel(s)")]
+    Channels {
+        /// Number of features.
+        features: usize,
+        /// Number of channels asked for.
+        channels: usize,
+    },
+    /// An iteration that did not arrive.
+    #[error("{what} did not converge within {iterations} iterations")]
+    NoConvergence {
+        /// What was computed.
+        what: &'static str,
+        /// Iterations allowed.
+        iterations: usize,
+    },
+    /// A file that is not safetensors, or is cut off or damaged.
+    #[cfg(feature = "safetensors")]
+    #[error("{}: {source}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        source: safetensors::SafeTensorError,
+    },
+    /// A safetensors file that holds something else than what was to be loaded.
+    #[error("{}: expected a file of format '{expected}', found '{found}'", path.display())]
+    FileFormat {
+        /// The file.
+        path: PathBuf,
+        /// The entry `format` expected in the file's metadata.
+        expected: &'static str,
+        /// The entry found; empty where there is none.
+        found: String,
+    },
+    /// A tensor that the file does not have.
+    #[error("{}: no tensor '{expected}', found: {}", path.display(), found.join(", "))]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The name looked for.
+        expected: &'static str,
+        /// The names there are.
+        found: Vec<String>,
+    },
+    /// A tensor of another shape.
+    #[error("{}: tensor '{tensor}' must be {expected:?}, found {found:?}", path.display())]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: &'static str,
+        /// The shape expected.
+        expected: Vec<usize>,
+        /// The shape found.
+        found: Vec<usize>,
+    },
+    /// A tensor of another type of numbers.
+    #[error("{}: tensor '{tensor}' must be of {expected}, found {found}", path.display())]
+    TensorType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: &'static str,
+        /// The type expected, as [`Scalar::NAME`] has it.
+        expected: &'static str,
+        /// The type found, as safetensors calls it.
+        found: String,
+    },
 }
 
 /// Fails unless `condition` holds for the hyper-parameter `name`.

@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Split = 4,
     /// Dropout masks; index: the operation, time: the step.
     Dropout = 5,
+    /// Flips and crops of images; index: the sample; time: the epoch.
+    Augmentation = 6,
 }
 
 /// The stream of `seed` for one purpose, index and time: xoshiro256++ (Blackman and Vigna 2019),
@@ -49,7 +51,13 @@ mod tests {
     fn streams_differ_by_every_part_of_their_key() {
         let mut firsts = HashSet::new();
         for seed in 0..5 {
-            for purpose in [Purpose::Weights, Purpose::Feedback, Purpose::Shuffle, Purpose::Split] {
+            for purpose in [
+                Purpose::Weights,
+                Purpose::Feedback,
+                Purpose::Shuffle,
+                Purpose::Split,
+                Purpose::Augmentation,
+            ] {
                 for index in 0..5 {
                     for time in 0..5 {
                         firsts.insert(stream(seed, purpose, index, time).next_u64());
@@ -57,7 +65,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(firsts.len(), 5 * 4 * 5 * 5);
+        assert_eq!(firsts.len(), 5 * 5 * 5 * 5);
     }
 
     #[test]

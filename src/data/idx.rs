@@ -5,13 +5,15 @@
 //! themselves (LeCun, Cortes and Burges, "The MNIST database of handwritten digits").
 
 use std::{
-    fs::File,
-    io::{self, Read, Seek},
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    data::{Dataset, Scaling},
+    data::{
+        Dataset, Scaling,
+        file::{first_of, open},
+    },
     error::{Error, Result},
     scalar::Scalar,
 };
@@ -51,12 +53,11 @@ pub fn load_dir<T: Scalar>(folder: impl AsRef<Path>) -> Result<Mnist<T>> {
 
 /// The file in `folder` that is called by any of the names in use.
 fn find(folder: &Path, stem: &str, kind: &str) -> Result<PathBuf> {
-    let names: Vec<String> = ["", ".gz"]
+    let names = ["", ".gz"]
         .iter()
         .flat_map(|end| [format!("{stem}-{kind}{end}"), format!("{stem}.{kind}{end}")])
         .collect();
-    let found = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| Error::MissingFile { path: folder.to_owned(), expected: names })
+    first_of(folder, names)
 }
 
 /// Loads a file of images and the file of their labels. The bytes stay bytes in memory and are
@@ -126,30 +127,4 @@ fn read(path: &Path, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>)> {
     }
     bytes.shrink_to_fit();
     Ok((sizes.into_iter().map(|size| size as usize).collect(), bytes))
-}
-
-/// Opens a file, through decompression where it starts as gzip does; with the number of bytes
-/// that can come out of it at most.
-fn open(path: &Path) -> Result<(Box<dyn Read>, u128)> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(io)?;
-    let length = u128::from(file.metadata().map_err(io)?.len());
-    let mut start = Vec::new();
-    file.by_ref().take(2).read_to_end(&mut start).map_err(io)?;
-    file.rewind().map_err(io)?;
-    let buffered = io::BufReader::new(file);
-    if start != [0x1f, 0x8b] {
-        return Ok((Box::new(buffered), length));
-    }
-    #[cfg(feature = "gzip")]
-    {
-        // Deflate cannot make more than 1032 bytes of one (zlib's technical notes).
-        const LARGEST_RATIO: u128 = 1032;
-        Ok((Box::new(flate2::bufread::MultiGzDecoder::new(buffered)), length * LARGEST_RATIO))
-    }
-    #[cfg(not(feature = "gzip"))]
-    {
-        drop(buffered);
-        Err(Error::GzipDisabled { path: path.to_owned() })
-    }
 }

@@ -1,6 +1,12 @@
 //! Bringing inputs into range.
 
-use crate::{data::Dataset, scalar::Scalar};
+use std::ops::Range;
+
+use crate::{
+    data::Dataset,
+    error::{Error, Result},
+    scalar::Scalar,
+};
 
 /// An affine map of the inputs, `x ← (x − offset) / divisor`, fitted on a training set and
 /// applied to every set by [`Dataset::scaled`].
@@ -54,6 +60,41 @@ impl<T: Scalar> Scaling<T> {
             if constant { T::zero() } else { T::of(variance[feature].sqrt()) }
         });
         Self::new(mean.iter().map(|&mean| T::of(mean)).collect(), deviation.collect())
+    }
+
+    /// Subtracts the mean of each channel and divides by its standard deviation (of the
+    /// population of all its pixels); a channel that is constant in the training set becomes 0 in
+    /// every set.
+    ///
+    /// Samples are images of `channels × height × width`, one channel after the other.
+    ///
+    /// ```
+    /// use feedback_alignment::{data::{Dataset, Scaling}, nalgebra::DMatrix};
+    ///
+    /// // Two images of 2 × 1 × 2.
+    /// let x = DMatrix::from_column_slice(4, 2, &[0.0, 2.0, 5.0, 5.0, 0.0, 2.0, 3.0, 3.0]);
+    /// let images = Dataset::new(x, vec![0, 1])?;
+    /// let scaled = images.clone().scaled(&Scaling::standardize_per_channel(&images, 2)?)?;
+    /// assert_eq!(scaled.inputs().as_slice(), [-1., 1., 1., 1., -1., 1., -1., -1.]);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Channels`] unless the features divide into `channels` equal parts.
+    pub fn standardize_per_channel(train: &Dataset<T>, channels: usize) -> Result<Self> {
+        let features = train.features();
+        if channels == 0 || !features.is_multiple_of(channels) {
+            return Err(Error::Channels { features, channels });
+        }
+        let ranges = Ranges::of(train);
+        let pixels = features / channels;
+        let (mut offset, mut divisor) = (Vec::new(), Vec::new());
+        for start in (0..features).step_by(pixels) {
+            let (mean, deviation) = ranges.pooled(start..start + pixels);
+            offset.resize(start + pixels, T::of(mean));
+            divisor.resize(start + pixels, T::of(deviation));
+        }
+        Ok(Self::new(offset, divisor))
     }
 
     /// Divides every number by `divisor`.
@@ -117,6 +158,26 @@ impl<T: Scalar> Ranges<T> {
         let variance = squares.into_iter().map(|sum| sum / data.len() as f64).collect();
         Self { min, max, mean, variance }
     }
+
+    /// Mean and standard deviation of several features together; the deviation is exactly 0 where
+    /// they are all one constant.
+    fn pooled(&self, features: Range<usize>) -> (f64, f64) {
+        let (min, max) = (&self.min[features.clone()], &self.max[features.clone()]);
+        if min.iter().chain(max).all(|value| *value == min[0]) {
+            return (min[0].as_f64(), 0.0);
+        }
+        let count = features.len() as f64;
+        let (means, variances) = (&self.mean[features.clone()], &self.variance[features]);
+        let mean = means.iter().sum::<f64>() / count;
+        // The variance within the features and the variance between them.
+        let parts = means.iter().zip(variances).map(|(m, v)| v + (m - mean) * (m - mean));
+        (mean, (parts.sum::<f64>() / count).sqrt())
+    }
+}
+
+/// The mean of each feature.
+pub(super) fn means<T: Scalar>(data: &Dataset<T>) -> Vec<f64> {
+    Ranges::of(data).mean
 }
 
 #[cfg(test)]
@@ -159,5 +220,30 @@ mod tests {
             assert_relative_eq!(scaled.row(feature).variance(), 1.0, epsilon = 1e-14);
         }
         assert_eq!(scaled.row(1).amax(), 0.0);
+    }
+
+    #[test]
+    fn standardised_channels_have_mean_zero_and_variance_one() {
+        // Two channels of two pixels, and a third that is constant.
+        let x = DMatrix::from_fn(6, 5, |i, j| match i {
+            0..4 => ((i * 7 + j * 5) % 11) as f64 + 100.0 * (i / 2) as f64,
+            _ => 0.1,
+        });
+        let data = Dataset::new(x, vec![0; 5]).unwrap();
+        let scaling = Scaling::standardize_per_channel(&data, 3).unwrap();
+        let scaled = data.clone().scaled(&scaling).unwrap().inputs();
+        for start in [0, 2] {
+            let channel = scaled.rows(start, 2);
+            assert_relative_eq!(channel.mean(), 0.0, epsilon = 1e-13);
+            assert_relative_eq!(channel.variance(), 1.0, epsilon = 1e-13);
+        }
+        assert_eq!(scaled.rows(4, 2).amax(), 0.0);
+        let per_feature = data.clone().scaled(&Scaling::standardize(&data)).unwrap().inputs();
+        let six = Scaling::standardize_per_channel(&data, 6).unwrap();
+        assert_relative_eq!(data.clone().scaled(&six).unwrap().inputs(), per_feature);
+        for channels in [0, 4, 7] {
+            let refused = Scaling::standardize_per_channel(&data, channels).unwrap_err();
+            assert!(matches!(refused, Error::Channels { features: 6, .. }), "{refused}");
+        }
     }
 }

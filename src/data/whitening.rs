@@ -1,0 +1,428 @@
+//! ZCA whitening: decorrelating the features while moving them as little as possible.
+
+#[cfg(feature = "safetensors")]
+use std::path::Path;
+
+use nalgebra::{DMatrix, DVector, SymmetricEigen};
+
+#[cfg(feature = "safetensors")]
+use crate::data::tensors::{File, Tensor, save};
+use crate::{
+    data::{Dataset, scaling::means},
+    error::{Error, Result, require, require_finite, require_shape},
+    linalg::{Into, Mat, MatMut, product, zero_matrix},
+    scalar::Scalar,
+};
+
+/// Samples that are whitened, or added to the covariance, in one product.
+const CHUNK: usize = 1024;
+
+/// How the file of a whitening is marked.
+#[cfg(feature = "safetensors")]
+const FORMAT: &str = "feedback-alignment ZCA whitening";
+
+/// The map `x ← W·(x − μ)` that gives the training set the covariance `I`, up to `ε`, fitted on a
+/// training set and applied to every set by [`Dataset::whitened`].
+///
+/// With the mean `μ` and the covariance `C = 1/N Σ (x − μ)(x − μ)ᵀ = V·diag(λ)·Vᵀ` of the training
+/// set,
+///
+/// ```text
+/// W = V · diag(1 / √(max(λ, 0) + ε)) · Vᵀ
+/// ```
+///
+/// which is the symmetric one among all whitening matrices and moves the data the least
+/// (Krizhevsky 2009, "Learning multiple layers of features from tiny images", appendix A; Bell and
+/// Sejnowski 1997). The covariance becomes `V·diag(λ/(λ + ε))·Vᵀ`: directions with `λ ≫ ε` get
+/// variance 1, those without any variance stay at 0. Nøkland (2016) whitens the inputs of his
+/// convolutional networks so, with `ε` = 1e-5. `ε` is in the units of the squared inputs: the same
+/// value means 255² times less if pixels are not divided by 255.
+///
+/// Mean, covariance and eigenvectors are computed in `f64` whatever the scalar. The 3072 features
+/// of CIFAR-10 take a minute or two: [`save`](Self::save) the result.
+///
+/// ```
+/// use feedback_alignment::{data::{Dataset, Whitening}, nalgebra::DMatrix};
+///
+/// // Variance 4 along (1, 1) and variance 1 along (1, −1).
+/// let x = DMatrix::from_column_slice(2, 4, &[2.0, 2.0, -2.0, -2.0, 1.0, -1.0, -1.0, 1.0]);
+/// let train = Dataset::new(x, vec![0; 4])?;
+/// let whitening = Whitening::fit(&train, Whitening::<f64>::EPSILON, |_| ())?;
+/// let x = train.whitened(&whitening)?.inputs();
+/// let covariance = &x * x.transpose() / 4.0;
+/// assert!((covariance - DMatrix::identity(2, 2)).amax() < 1e-5);
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Whitening<T> {
+    mean: DVector<T>,
+    matrix: DMatrix<T>,
+}
+
+/// How far the fitting of a [`Whitening`] has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// What is being computed.
+    pub stage: Stage,
+    /// The part of this stage that is done, from 0 to 1.
+    pub fraction: f64,
+}
+
+/// The stages of fitting a [`Whitening`], in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Mean and covariance; a product of `2·features²` operations for each sample.
+    Covariance,
+    /// Eigenvalues and eigenvectors: of the order of `features³` operations, and the longest
+    /// stage for CIFAR. It reports its beginning and its end only.
+    Eigenvectors,
+    /// The matrix `W` of them.
+    Matrix,
+}
+
+impl<T: Scalar> Whitening<T> {
+    /// Nøkland's `ε`, 1e-5.
+    pub const EPSILON: f64 = 1e-5;
+
+    /// Fits the whitening to a training set; `epsilon` is positive, and `progress` is called as
+    /// each stage begins, goes on and ends.
+    ///
+    /// ```
+    /// use feedback_alignment::{
+    ///     data::{Dataset, Whitening, whitening::Stage},
+    ///     nalgebra::DMatrix,
+    /// };
+    ///
+    /// let train = Dataset::new(DMatrix::<f32>::identity(3, 3), vec![0, 1, 2])?;
+    /// let mut ended = Vec::new();
+    /// Whitening::fit(&train, 1e-5, |now| {
+    ///     if now.fraction == 1.0 {
+    ///         ended.push(now.stage);
+    ///     }
+    /// })?;
+    /// assert_eq!(ended, [Stage::Covariance, Stage::Eigenvectors, Stage::Matrix]);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] unless `epsilon` is positive and finite, [`Error::TooLarge`] if
+    /// there is no memory for a matrix of `features × features`, [`Error::NonFinite`] if the
+    /// covariance overflows, [`Error::NoConvergence`] if the eigenvectors cannot be found.
+    pub fn fit(
+        train: &Dataset<T>,
+        epsilon: f64,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Self> {
+        let valid = epsilon > 0.0 && epsilon.is_finite();
+        require(valid, "epsilon", epsilon, "a positive number")?;
+        let mut report = |stage, fraction| progress(Progress { stage, fraction });
+        report(Stage::Covariance, 0.0);
+        let mean = means(train);
+        let covariance = covariance(train, &mean, |part| report(Stage::Covariance, part))?;
+        report(Stage::Eigenvectors, 0.0);
+        let eigen = eigenvectors(covariance)?;
+        report(Stage::Eigenvectors, 1.0);
+        report(Stage::Matrix, 0.0);
+        let matrix = inverse_square_root(eigen, epsilon)?;
+        let mean = DVector::from_vec(mean).map(T::of);
+        let whitening = Self { mean, matrix: matrix.map(T::of) };
+        report(Stage::Matrix, 1.0);
+        Ok(whitening)
+    }
+
+    /// The mean `μ` of the training set.
+    #[must_use]
+    pub fn mean(&self) -> &DVector<T> {
+        &self.mean
+    }
+
+    /// The symmetric matrix `W`, `features × features`.
+    #[must_use]
+    pub fn matrix(&self) -> &DMatrix<T> {
+        &self.matrix
+    }
+
+    /// `W·(x − μ)` for each column of `x : features × samples`, for inputs that are in no dataset.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] for another number of features, [`Error::NonFinite`] if `x` holds
+    /// a NaN or an infinity or the result overflows, [`Error::TooLarge`].
+    pub fn apply(&self, x: &DMatrix<T>) -> Result<DMatrix<T>> {
+        self.require_features(x.nrows(), x.ncols())?;
+        let mut whitened = zero_matrix(x.nrows(), x.ncols())?;
+        let mut centred = x.clone();
+        self.transform(centred.as_mut_slice(), whitened.as_mut_slice())?;
+        Ok(whitened)
+    }
+
+    /// The whitened inputs of a dataset.
+    pub(super) fn whiten(&self, data: &Dataset<T>) -> Result<DMatrix<T>> {
+        let features = data.features();
+        self.require_features(features, data.len())?;
+        let mut whitened = zero_matrix(features, data.len())?;
+        let mut centred = zero_matrix(features, CHUNK.min(data.len()))?;
+        let chunks = whitened.as_mut_slice().chunks_mut(features * CHUNK);
+        for (start, whitened) in (0..).step_by(CHUNK).zip(chunks) {
+            let centred = &mut centred.as_mut_slice()[..whitened.len()];
+            for (index, x) in (start..).zip(centred.chunks_exact_mut(features)) {
+                data.copy_input(index, x);
+            }
+            self.transform(centred, whitened)?;
+        }
+        Ok(whitened)
+    }
+
+    /// `to ← W·(x − μ)`; `x` is `x − μ` afterwards.
+    fn transform(&self, x: &mut [T], to: &mut [T]) -> Result<()> {
+        let features = self.mean.len();
+        for x in x.chunks_exact_mut(features) {
+            x.iter_mut().zip(self.mean.iter()).for_each(|(x, &mean)| *x -= mean);
+        }
+        let to_matrix = MatMut::new(&mut *to, features);
+        product(Mat::from(&self.matrix), Mat::new(x, features), Into::Overwrite, to_matrix);
+        require_finite(|| "the whitened input (features × samples)".into(), features, to)
+    }
+
+    fn require_features(&self, features: usize, samples: usize) -> Result<()> {
+        let what = || "the input to whiten (features × samples)".to_owned();
+        require_shape(what, (self.mean.len(), samples), (features, samples))
+    }
+}
+
+#[cfg(feature = "safetensors")]
+impl<T: Scalar> Whitening<T> {
+    /// Saves the whitening as a safetensors file with the tensors `mean`, `[features]`, and
+    /// `matrix`, `[features, features]`, of the type `T`.
+    ///
+    /// The file is written under another name in the same folder and then takes the place of
+    /// `path`: whatever happens, `path` holds the old content or the new.
+    ///
+    /// ```
+    /// use feedback_alignment::{data::{Dataset, Whitening}, nalgebra::DMatrix};
+    ///
+    /// let train = Dataset::new(DMatrix::<f32>::identity(3, 3), vec![0, 1, 2])?;
+    /// let whitening = Whitening::fit(&train, 1e-5, |_| ())?;
+    /// let path = std::env::temp_dir().join(format!("zca-{}.safetensors", std::process::id()));
+    /// whitening.save(&path)?;
+    /// assert_eq!(Whitening::load(&path)?, whitening);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let features = self.mean.len();
+        let mean = Tensor { shape: &[features], data: self.mean.as_slice() };
+        let matrix = Tensor { shape: &[features, features], data: self.matrix.as_slice() };
+        save(path.as_ref(), FORMAT, vec![("mean", mean), ("matrix", matrix)])
+    }
+
+    /// Loads what [`save`](Self::save) wrote, bit by bit.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Safetensors`] for a file that is cut off or of another kind,
+    /// [`Error::FileFormat`], [`Error::MissingTensor`], [`Error::TensorShape`] and
+    /// [`Error::TensorType`] for one that holds something else, [`Error::NonFinite`] for a NaN or
+    /// an infinity in it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes =
+            std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let file = File::parse(path, &bytes, FORMAT)?;
+        let features = file.shape("mean")?.iter().product();
+        if features == 0 {
+            return Err(Error::Empty { what: format!("{}: tensor 'mean'", path.display()) });
+        }
+        let mean = DVector::from_vec(file.read("mean", &[features])?);
+        let matrix = file.read("matrix", &[features, features])?;
+        Ok(Self { mean, matrix: DMatrix::from_vec(features, features, matrix) })
+    }
+}
+
+/// The covariance of the population, `1/N Σ (x − μ)(x − μ)ᵀ`; `progress` is told the part done.
+fn covariance<T: Scalar>(
+    data: &Dataset<T>,
+    mean: &[f64],
+    mut progress: impl FnMut(f64),
+) -> Result<DMatrix<f64>> {
+    let features = mean.len();
+    let mut sum = zero_matrix(features, features)?;
+    let mut x = vec![T::zero(); features];
+    let mut centred = zero_matrix::<f64>(features, CHUNK.min(data.len()))?;
+    for start in (0..data.len()).step_by(CHUNK) {
+        let end = data.len().min(start + CHUNK);
+        let centred = &mut centred.as_mut_slice()[..(end - start) * features];
+        for (index, centred) in (start..end).zip(centred.chunks_exact_mut(features)) {
+            data.copy_input(index, &mut x);
+            for ((centred, x), mean) in centred.iter_mut().zip(&x).zip(mean) {
+                *centred = x.as_f64() - mean;
+            }
+        }
+        let centred = Mat::new(centred, features);
+        product(centred, centred.t(), Into::Add, (&mut sum).into());
+        progress(end as f64 / data.len() as f64);
+    }
+    let covariance = sum / data.len() as f64;
+    require_finite(|| "the covariance of the features".into(), features, covariance.as_slice())?;
+    Ok(covariance)
+}
+
+/// Eigenvalues and eigenvectors of a symmetric matrix.
+fn eigenvectors(matrix: DMatrix<f64>) -> Result<SymmetricEigen<f64, nalgebra::Dyn>> {
+    // Two iterations for an eigenvalue are usual.
+    let iterations = matrix.nrows().saturating_mul(30);
+    SymmetricEigen::try_new(matrix, f64::EPSILON, iterations)
+        .ok_or(Error::NoConvergence { what: "the search for eigenvectors", iterations })
+}
+
+/// `V·diag(1/√(max(λ, 0) + ε))·Vᵀ`, symmetric to the bit.
+fn inverse_square_root(
+    eigen: SymmetricEigen<f64, nalgebra::Dyn>,
+    epsilon: f64,
+) -> Result<DMatrix<f64>> {
+    // As S·Sᵀ with half of the power on each side, S = V·diag((λ + ε)^(−1/4)).
+    let mut s = eigen.eigenvectors;
+    for (mut column, &value) in s.column_iter_mut().zip(eigen.eigenvalues.iter()) {
+        column /= (value.max(0.0) + epsilon).sqrt().sqrt();
+    }
+    let mut matrix = zero_matrix(s.nrows(), s.nrows())?;
+    product(Mat::from(&s), Mat::from(&s).t(), Into::Overwrite, (&mut matrix).into());
+    matrix.fill_lower_triangle_with_upper_triangle();
+    Ok(matrix)
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Correlated features from a small linear congruential generator.
+    fn data(features: usize, samples: usize, seed: u64) -> Dataset<f64> {
+        let mut state = seed;
+        let mut draw = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f64 / f64::from(1 << 23) - 1.0
+        };
+        let mix = DMatrix::from_fn(features, features, |_, _| draw());
+        let x = mix * DMatrix::from_fn(features, samples, |_, _| draw());
+        Dataset::new(x.add_scalar(3.0), vec![0; samples]).unwrap()
+    }
+
+    fn naive_covariance(x: &DMatrix<f64>) -> DMatrix<f64> {
+        let mean = x.column_mean();
+        let mut sum = DMatrix::zeros(x.nrows(), x.nrows());
+        for column in x.column_iter() {
+            let centred = column - &mean;
+            sum += &centred * centred.transpose();
+        }
+        sum / x.ncols() as f64
+    }
+
+    proptest! {
+        #[test]
+        fn whitened_data_has_the_covariance_it_should(
+            features in 1..8_usize, samples in 1..40_usize, seed in 0..1000_u64,
+        ) {
+            let data = data(features, samples, seed);
+            let epsilon = 0.3;
+            let whitening = Whitening::fit(&data, epsilon, |_| ()).unwrap();
+            prop_assert_eq!(whitening.matrix(), &whitening.matrix().transpose());
+            // V·diag(λ/(λ + ε))·Vᵀ = C·(C + ε·I)⁻¹
+            let before = naive_covariance(&data.inputs());
+            let after = naive_covariance(&data.whitened(&whitening).unwrap().inputs());
+            let identity = DMatrix::identity(features, features);
+            let product = after * (&before + identity * epsilon);
+            prop_assert!((product - &before).amax() < 1e-10 * (1.0 + before.amax()));
+        }
+    }
+
+    #[test]
+    fn where_variance_is_large_the_covariance_becomes_the_identity() {
+        // More samples than a chunk.
+        let data = data(6, 2500, 3);
+        let whitening = Whitening::fit(&data, 1e-9, |_| ()).unwrap();
+        let x = data.whitened(&whitening).unwrap().inputs();
+        assert_relative_eq!(x.column_mean().amax(), 0.0, epsilon = 1e-10);
+        assert_relative_eq!(naive_covariance(&x), DMatrix::identity(6, 6), epsilon = 1e-6);
+    }
+
+    #[test]
+    fn two_features_by_hand() {
+        // Variance 4 along (1, 1)/√2 and 1 along (1, −1)/√2, about the mean (10, 20).
+        let x = DMatrix::from_column_slice(2, 4, &[12., 22., 8., 18., 11., 19., 9., 21.]);
+        let data = Dataset::new(x, vec![0; 4]).unwrap();
+        let whitening = Whitening::fit(&data, 0.5, |_| ()).unwrap();
+        assert_relative_eq!(whitening.mean().as_slice(), &[10.0, 20.0][..], epsilon = 1e-14);
+        let (a, b) = (4.5_f64.sqrt().recip(), 1.5_f64.sqrt().recip());
+        let expected = DMatrix::from_row_slice(2, 2, &[a + b, a - b, a - b, a + b]) / 2.0;
+        assert_relative_eq!(whitening.matrix(), &expected, epsilon = 1e-14);
+        let image = DMatrix::from_column_slice(2, 1, &[11.0, 21.0]);
+        let whitened = whitening.apply(&image).unwrap();
+        assert_relative_eq!(whitened.as_slice(), &[a, a][..], epsilon = 1e-14);
+    }
+
+    #[test]
+    fn constant_and_dependent_features_stay_finite() {
+        // The second feature is constant, the fourth is the third; fewer samples than features.
+        let x = DMatrix::from_fn(5, 3, |i, j| match i {
+            1 => 0.1,
+            2 | 3 => j as f64,
+            _ => ((i + 2) * (j + 1) % 5) as f64,
+        });
+        let data = Dataset::new(x, vec![0; 3]).unwrap();
+        let whitening = Whitening::fit(&data, Whitening::<f64>::EPSILON, |_| ()).unwrap();
+        let x = data.clone().whitened(&whitening).unwrap().inputs();
+        assert!(x.iter().all(|x| x.is_finite()));
+        assert_relative_eq!(x.row(1).amax(), 0.0, epsilon = 1e-10);
+        assert_relative_eq!(x.row(2), x.row(3), epsilon = 1e-9);
+        let constant = Dataset::new(DMatrix::from_element(3, 4, 0.7_f32), vec![0; 4]).unwrap();
+        let whitening = Whitening::fit(&constant, 1e-5, |_| ()).unwrap();
+        assert_eq!(constant.whitened(&whitening).unwrap().inputs().amax(), 0.0);
+    }
+
+    #[test]
+    fn bytes_whiten_as_values_do_and_single_inputs_as_datasets() {
+        let bytes: Vec<u8> = (0..120_u8).map(|i| i.wrapping_mul(37)).collect();
+        let values = DMatrix::from_iterator(4, 30, bytes.iter().map(|&byte| f32::from(byte)));
+        let bytes = Dataset::<f32>::from_bytes(4, bytes, vec![0; 30]).unwrap();
+        let whitening = Whitening::fit(&bytes, 1e-5, |_| ()).unwrap();
+        let values_fit = Dataset::new(values.clone(), vec![0; 30]).unwrap();
+        assert_eq!(whitening, Whitening::fit(&values_fit, 1e-5, |_| ()).unwrap());
+        let whitened = bytes.whitened(&whitening).unwrap();
+        assert_eq!((whitened.len(), whitened.classes()), (30, Some(1)));
+        assert_eq!(whitened.inputs(), whitening.apply(&values).unwrap());
+    }
+
+    #[test]
+    fn progress_never_goes_back() {
+        let mut reports = Vec::new();
+        Whitening::fit(&data(3, 2500, 1), 1e-5, |now| reports.push(now)).unwrap();
+        assert!(reports.is_sorted_by_key(|now| (now.stage, now.fraction.to_bits())));
+        assert_eq!(reports.last(), Some(&Progress { stage: Stage::Matrix, fraction: 1.0 }));
+        let parts = reports.iter().filter(|now| now.stage == Stage::Covariance).count();
+        assert_eq!(parts, 1 + 3);
+    }
+
+    #[test]
+    fn what_cannot_be_whitened_is_refused() {
+        let good = data(3, 5, 1);
+        for epsilon in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let refused = Whitening::fit(&good, epsilon, |_| ()).unwrap_err();
+            assert!(matches!(refused, Error::InvalidParameter { name: "epsilon", .. }));
+        }
+        let whitening = Whitening::fit(&good, 1e-5, |_| ()).unwrap();
+        let narrow = data(2, 5, 1);
+        let refused = whitening.apply(&narrow.inputs()).unwrap_err();
+        assert!(matches!(refused, Error::ShapeMismatch { expected: (3, 5), found: (2, 5), .. }));
+        assert!(matches!(narrow.whitened(&whitening), Err(Error::ShapeMismatch { .. })));
+        let huge = DMatrix::from_row_slice(1, 2, &[1e308, -1e308]);
+        let huge = Dataset::new(huge, vec![0; 2]).unwrap();
+        let refused = Whitening::fit(&huge, 1e-5, |_| ()).unwrap_err();
+        assert!(matches!(refused, Error::NonFinite { .. }), "{refused}");
+        let nan = DMatrix::from_element(3, 1, f64::NAN);
+        assert!(matches!(whitening.apply(&nan), Err(Error::NonFinite { .. })));
+    }
+}
