@@ -364,8 +364,9 @@ impl<T: Scalar> OptimizerState<T> {
     /// # Errors
     /// [`Error::InvalidParameter`] unless it is positive.
     pub fn with_max_norm(mut self, max_norm: f64) -> Result<Self> {
-        let positive = max_norm.is_finite() && max_norm > 0.0;
-        require(positive, "max_norm", max_norm, "a positive number")?;
+        let representable = max_norm.is_finite() && T::of(max_norm) > T::zero();
+        let expected = "a positive number that the scalar can represent";
+        require(representable, "max_norm", max_norm, expected)?;
         self.max_norm = Some(max_norm);
         Ok(self)
     }
