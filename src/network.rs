@@ -364,7 +364,8 @@ impl<T: Scalar> NetworkBuilder<T> {
     /// # Errors
     /// [`Error::ZeroWidth`] for an input or a layer without units, [`Error::NoWeightedLayer`],
     /// [`Error::OperationBeforeFirstLayer`], [`Error::OutputNotLinear`],
-    /// [`Error::InvalidParameter`] for an activation or [`Init`] out of range, and
+    /// [`Error::InvalidParameter`] for an activation or [`Init`] out of range,
+    /// [`Error::NonFinite`] where the scalar cannot represent what is drawn, and
     /// [`Error::TooLarge`] where memory does not suffice.
     pub fn build(self) -> Result<Network<T>> {
         self.init.check()?;
@@ -406,7 +407,7 @@ impl<T: Scalar> NetworkBuilder<T> {
                 }
             }
         }
-        draw(&mut blocks, self.init, self.seed);
+        draw(&mut blocks, self.init, self.seed)?;
         Ok(Network { layout, blocks })
     }
 
@@ -417,7 +418,7 @@ impl<T: Scalar> NetworkBuilder<T> {
 }
 
 /// Draws weights and biases of every layer, each layer from a stream of its own.
-fn draw<T: Scalar>(blocks: &mut [Block<T>], init: Init, seed: u64) {
+fn draw<T: Scalar>(blocks: &mut [Block<T>], init: Init, seed: u64) -> Result<()> {
     let hidden = &blocks[..blocks.len() - 1];
     let saturating =
         hidden.iter().all(|block| block.operations.iter().any(|operation| operation.saturates()));
@@ -429,5 +430,9 @@ fn draw<T: Scalar>(blocks: &mut [Block<T>], init: Init, seed: u64) {
         if let Some(values) = &mut layer.bias {
             bias.fill(values.as_mut_slice(), &mut rng);
         }
+        // A scale that suits `f64` may overflow in `f32`; a bias has that of its weights or none.
+        let what = || format!("W of weighted layer {index}");
+        require_finite(what, outputs, layer.weights.as_slice())?;
     }
+    Ok(())
 }
