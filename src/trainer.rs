@@ -97,7 +97,8 @@ impl<T: Scalar> Trainer<T> {
     ///
     /// # Errors
     /// Those of [`Network::forward`] and [`Loss::error`] for inputs and targets that do not fit,
-    /// [`Error::NonFiniteLoss`]; the weights are then as they were.
+    /// [`Error::NonFiniteLoss`], or [`Error::NonFinite`] for an overflow in a layer that the loss
+    /// does not see; the weights are then as they were.
     pub fn step<'a>(&mut self, x: &DMatrix<T>, targets: impl Into<Targets<'a, T>>) -> Result<Step> {
         self.network.forward(x, &mut self.scratch.activations)?;
         self.learn(&targets.into())
@@ -108,8 +109,8 @@ impl<T: Scalar> Trainer<T> {
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] for another number of features, those of [`Loss::error`] for
-    /// targets that do not fit, before anything is learned; [`Error::NonFiniteLoss`] in the step
-    /// that finds it, with the weights as they were before that step.
+    /// targets that do not fit, before anything is learned; [`Error::NonFiniteLoss`] or
+    /// [`Error::NonFinite`] in the step that finds it, with the weights as they were before it.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
         self.check(train)?;
         let mut order = std::mem::take(&mut self.scratch.order);
@@ -151,6 +152,7 @@ impl<T: Scalar> Trainer<T> {
             let (epoch, step) = (self.epochs + 1, self.optimizer.steps() + 1);
             return Err(Error::NonFiniteLoss { loss, epoch, step });
         }
+        activations.require_finite()?;
         let errors = count_errors(self.loss, targets, activations.logit_columns()?);
         self.feedback.deliver(&self.network, activations, deltas)?;
         self.network.gradients(activations, deltas, gradients)?;

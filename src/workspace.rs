@@ -8,7 +8,7 @@ use std::fmt;
 use nalgebra::{DMatrix, DMatrixView, DVector};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, require_finite},
     layer::LayerGradient,
     linalg::{Mat, MatMut},
     scalar::Scalar,
@@ -183,6 +183,15 @@ impl<T: Scalar> Activations<T> {
             0 => &self.input,
             _ => self.blocks[layer - 1].output(),
         }
+    }
+
+    /// Fails if some `a` has overflowed. The loss need not show it, since `σ(∞)` and `tanh ∞` are
+    /// fine numbers; the gradients would, as `0 · ∞`. An `h` that overflows shows in the next `a`.
+    pub(crate) fn require_finite(&self) -> Result<()> {
+        self.blocks.iter().enumerate().try_for_each(|(layer, block)| {
+            let what = || format!("a of weighted layer {layer} (units × samples)");
+            require_finite(what, block.a.rows, block.a.as_slice())
+        })
     }
 
     fn block(&self, layer: usize) -> Result<&BlockActivations<T>> {
