@@ -12,7 +12,7 @@ use feedback_alignment::{
     Dataset, Error, Targets,
     data::idx::{load, load_dir},
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 
 fn labels<T: feedback_alignment::Scalar>(data: &Dataset<T>) -> Vec<usize> {
     match data.targets() {
@@ -578,27 +578,27 @@ fn load_every_way(path: &Path, [images, labels]: &[PathBuf; 2]) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-    #[test]
-    fn no_file_makes_a_loader_panic(
-        noise in prop::collection::vec(any::<u8>(), 0..200),
-        damage in Damage::any(),
-    ) {
-        let folder = Folder::new();
-        let whole = [folder.write("images", images()), folder.write("labels", three_labels())];
-        let table = b"label,a,b\n1,2,3\r\n0,\"4\",0.5\n".to_vec();
-        let texts = noise.iter().map(|byte| b"0123456789.,-+e\"\r\n ainfx"[usize::from(*byte) % 24]);
-        let mut files = vec![noise.clone(), texts.collect()];
-        for good in [images(), three_labels(), table] {
+#[test]
+fn no_file_makes_a_loader_panic() {
+    let folder = Folder::new();
+    let whole = [folder.write("images", images()), folder.write("labels", three_labels())];
+    let table = b"label,a,b\n1,2,3\r\n0,\"4\",0.5\n".to_vec();
+    let noise = prop::collection::vec(any::<u8>(), 0..200);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(2_000));
+    let result = runner.run(&(noise, Damage::any()), |(noise, damage)| {
+        let texts =
+            noise.iter().map(|byte| b"0123456789.,-+e\"\r\n ainfx"[usize::from(*byte) % 24]);
+        let mut files = vec![texts.collect(), noise.clone()];
+        for good in [images(), three_labels(), table.clone()] {
             files.push(damage.done_to(good.clone()));
             #[cfg(feature = "gzip")]
-            files.extend([damage.done_to(common::gzip(&good)), common::gzip(&damage.done_to(good))]);
+            files
+                .extend([damage.done_to(common::gzip(&good)), common::gzip(&damage.done_to(good))]);
         }
         for file in files {
-            let path = folder.write("file", file);
-            load_every_way(&path, &whole);
+            load_every_way(&folder.write("file", file), &whole);
         }
-    }
+        Ok(())
+    });
+    result.unwrap();
 }
