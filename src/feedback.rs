@@ -50,7 +50,8 @@ impl<T: Scalar> Feedback<T> {
     /// its own, independent of the weights of the same seed.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a scale that is not positive, [`Error::TooLarge`].
+    /// [`Error::InvalidParameter`] for a scale that is not positive, [`Error::NonFinite`] for one
+    /// that overflows the scalar, [`Error::TooLarge`].
     pub fn new(
         network: &Network<T>,
         rule: FeedbackRule,
@@ -58,7 +59,7 @@ impl<T: Scalar> Feedback<T> {
         seed: u64,
     ) -> Result<Self> {
         init.check()?;
-        Self::build(network, rule, |hop, matrix| {
+        let feedback = Self::build(network, rule, |hop, matrix| {
             // The units that receive are the rows of `B`, which is stored transposed under FA.
             let (receivers, senders) = match hop.transport {
                 Transport::RandomTransposed => (matrix.ncols(), matrix.nrows()),
@@ -66,7 +67,12 @@ impl<T: Scalar> Feedback<T> {
             };
             let mut rng = stream(seed, Purpose::Feedback, hop.to as u64, 0);
             init.spread(receivers, senders).fill(matrix.as_mut_slice(), &mut rng);
-        })
+        })?;
+        for (layer, matrix) in feedback.matrices.iter().enumerate() {
+            let Some(matrix) = matrix else { continue };
+            require_finite(|| name(rule, layer), matrix.nrows(), matrix.as_slice())?;
+        }
+        Ok(feedback)
     }
 
     /// Draws the entries of the matrices from any distribution, layer by layer from the first
@@ -171,7 +177,7 @@ impl<T: Scalar> Feedback<T> {
         let old = self
             .matrix(layer)?
             .ok_or_else(|| Error::NoFeedback { rule: rule.to_string(), layer })?;
-        let what = || format!("the {rule} feedback matrix of hidden layer {layer}");
+        let what = || name(rule, layer);
         require_shape(what, old.shape(), matrix.shape())?;
         require_finite(what, matrix.nrows(), matrix.as_slice())?;
         self.matrices[layer] = Some(matrix);
@@ -253,4 +259,9 @@ impl<T: Scalar> Feedback<T> {
             }
         }
     }
+}
+
+/// What errors call a matrix.
+fn name(rule: FeedbackRule, layer: usize) -> String {
+    format!("the {rule} feedback matrix of hidden layer {layer}")
 }

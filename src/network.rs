@@ -1,23 +1,21 @@
 //! The network: forward parameters and nothing else.
 
+mod builder;
+
 use std::fmt;
 
 use nalgebra::{DMatrix, DVector};
 
+pub use builder::NetworkBuilder;
+
 use crate::{
-    activation::Activation,
     buffer::{Columns, Pass, Slots},
     error::{Error, Result, require, require_finite, require_shape},
-    init::Init,
-    layer::{
-        AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, LayerGradient, LinearMap, MaxPool2d,
-        Operation, Shape,
-    },
+    layer::{BatchNorm, Layer, LayerGradient, LinearMap, Operation, Shape},
     linalg::zero_matrix,
     scalar::Scalar,
-    seed::{Purpose, stream},
     workspace::{
-        Activations, BlockActivations, BlockDeltas, BlockLayout, Deltas, Gradients, Layout, Record,
+        Activations, BlockActivations, BlockDeltas, Deltas, Gradients, Layout, Record,
         require_match,
     },
 };
@@ -117,13 +115,7 @@ impl<T: Scalar> Network<T> {
     /// Starts a network that reads so many features, or images of a shape such as `(3, 32, 32)`:
     /// channels, height, width.
     pub fn builder(input: impl std::convert::Into<Shape>) -> NetworkBuilder<T> {
-        NetworkBuilder {
-            input: input.into(),
-            items: Vec::new(),
-            init: Init::default(),
-            seed: 0,
-            scalar: std::marker::PhantomData,
-        }
+        NetworkBuilder::new(input.into())
     }
 
     /// Number of features that the network reads, `n_0`.
@@ -403,273 +395,5 @@ impl<T: Scalar> fmt::Display for Network<T> {
             block.operations.iter().try_for_each(|operation| write!(f, " {operation}"))?;
         }
         Ok(())
-    }
-}
-
-/// Lists the layers of a [`Network`] from the input to the output.
-#[derive(Clone, Debug)]
-#[must_use = "a network comes of `.build()`"]
-pub struct NetworkBuilder<T> {
-    input: Shape,
-    items: Vec<Item>,
-    init: Init,
-    seed: u64,
-    scalar: std::marker::PhantomData<T>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Item {
-    Dense { outputs: usize, bias: Bias },
-    Conv2d(Conv2d),
-    Activation(Activation),
-    MaxPool2d(MaxPool2d),
-    AvgPool2d(AvgPool2d),
-    BatchNorm { momentum: f64, epsilon: f64 },
-    Dropout(f64),
-}
-
-impl<T: Scalar> NetworkBuilder<T> {
-    /// A fully connected layer, `a = W h + b`.
-    pub fn dense(self, outputs: usize) -> Self {
-        self.push(Item::Dense { outputs, bias: Bias::With })
-    }
-
-    /// A fully connected layer without a bias, `a = W h`.
-    pub fn dense_without_bias(self, outputs: usize) -> Self {
-        self.push(Item::Dense { outputs, bias: Bias::Without })
-    }
-
-    /// A convolution.
-    pub fn conv2d(self, conv: Conv2d) -> Self {
-        self.push(Item::Conv2d(conv))
-    }
-
-    /// The largest value of each window.
-    pub fn max_pool2d(self, pool: MaxPool2d) -> Self {
-        self.push(Item::MaxPool2d(pool))
-    }
-
-    /// The mean of each window.
-    pub fn avg_pool2d(self, pool: AvgPool2d) -> Self {
-        self.push(Item::AvgPool2d(pool))
-    }
-
-    /// Batch normalisation with a momentum of 0.1 and `ε` of 1e-5; see [`BatchNorm`].
-    pub fn batch_norm(self) -> Self {
-        let (momentum, epsilon) = BatchNorm::<T>::DEFAULTS;
-        self.batch_norm_with(momentum, epsilon)
-    }
-
-    /// Batch normalisation with a momentum in (0, 1] and a positive `ε` of one's own.
-    pub fn batch_norm_with(self, momentum: f64, epsilon: f64) -> Self {
-        self.push(Item::BatchNorm { momentum, epsilon })
-    }
-
-    /// Dropout with a probability in `[0, 1)`; also directly on the input.
-    pub fn dropout(self, probability: f64) -> Self {
-        self.push(Item::Dropout(probability))
-    }
-
-    /// Nothing: images are columns already, channel by channel and row by row. For those who like
-    /// to see where the image ends.
-    pub fn flatten(self) -> Self {
-        self
-    }
-
-    /// Any activation function.
-    pub fn activation(self, activation: Activation) -> Self {
-        self.push(Item::Activation(activation))
-    }
-
-    /// [`Activation::Identity`]
-    pub fn identity(self) -> Self {
-        self.activation(Activation::Identity)
-    }
-
-    /// [`Activation::Tanh`]
-    pub fn tanh(self) -> Self {
-        self.activation(Activation::Tanh)
-    }
-
-    /// [`Activation::Logistic`]
-    pub fn logistic(self) -> Self {
-        self.activation(Activation::Logistic)
-    }
-
-    /// [`Activation::Relu`]
-    pub fn relu(self) -> Self {
-        self.activation(Activation::Relu)
-    }
-
-    /// [`Activation::LeakyRelu`]
-    pub fn leaky_relu(self, slope: f64) -> Self {
-        self.activation(Activation::LeakyRelu { slope })
-    }
-
-    /// [`Activation::Elu`]
-    pub fn elu(self, alpha: f64) -> Self {
-        self.activation(Activation::Elu { alpha })
-    }
-
-    /// [`Activation::Softplus`]
-    pub fn softplus(self) -> Self {
-        self.activation(Activation::Softplus)
-    }
-
-    /// What the weights and biases are drawn from; [`Init::FanIn`] by default.
-    pub fn init(mut self, init: Init) -> Self {
-        self.init = init;
-        self
-    }
-
-    /// The seed of the weights; 0 by default.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Draws the weights.
-    ///
-    /// # Errors
-    /// [`Error::ZeroWidth`] for an input or a layer without units, [`Error::NoWeightedLayer`],
-    /// [`Error::OperationBeforeFirstLayer`], [`Error::OutputNotLinear`], [`Error::Window`] for a
-    /// kernel that does not fit, [`Error::InvalidParameter`] for an activation, dropout,
-    /// normalisation or [`Init`] out of range, and [`Error::TooLarge`] where memory does not
-    /// suffice.
-    pub fn build(self) -> Result<Network<T>> {
-        self.init.check()?;
-        match self.input.checked_len() {
-            Some(0) => return Err(Error::ZeroWidth { layer: 0 }),
-            Some(_) => {}
-            None => {
-                let Shape { channels, height, width } = self.input;
-                let columns = height.saturating_mul(width);
-                return Err(Error::TooLarge { rows: channels, columns });
-            }
-        }
-        let mut assembly = Assembly::new(self.input);
-        for item in self.items {
-            assembly.add(item)?;
-        }
-        let mut network = assembly.finish()?;
-        draw(&mut network.blocks, self.init, self.seed);
-        Ok(network)
-    }
-
-    fn push(mut self, item: Item) -> Self {
-        self.items.push(item);
-        self
-    }
-}
-
-/// A network that is being put together, and the shape of what it yields so far.
-struct Assembly<T> {
-    network: Network<T>,
-    shape: Shape,
-    dropouts: u64,
-}
-
-impl<T: Scalar> Assembly<T> {
-    fn new(input: Shape) -> Self {
-        let layout = Layout { inputs: input.len(), ..Layout::default() };
-        let network = Network { layout, input_operations: Vec::new(), blocks: Vec::new() };
-        Self { network, shape: input, dropouts: 0 }
-    }
-
-    fn add(&mut self, item: Item) -> Result<()> {
-        match item {
-            Item::Dense { outputs, bias } => {
-                self.require_units(outputs)?;
-                let inputs = self.shape.len();
-                let layer = Layer::zeros(LinearMap::Dense, outputs, inputs, bias)?;
-                self.add_layer(layer, outputs.into());
-            }
-            Item::Conv2d(config) => {
-                self.require_units(config.channels)?;
-                let conv = config.over(self.shape)?;
-                let map = LinearMap::Conv2d(conv);
-                let layer = Layer::zeros(map, config.channels, conv.fan_in, config.bias)?;
-                self.add_layer(layer, conv.output());
-            }
-            Item::Activation(activation) => {
-                activation.check()?;
-                self.add_operation(Operation::Activation(activation))?;
-            }
-            Item::MaxPool2d(pool) => {
-                self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
-            }
-            Item::AvgPool2d(pool) => {
-                self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
-            }
-            Item::BatchNorm { momentum, epsilon } => {
-                let norm = BatchNorm::new(self.shape, momentum, epsilon)?;
-                self.add_operation(Operation::BatchNorm(norm))?;
-            }
-            Item::Dropout(probability) => {
-                let dropout = Dropout::new(probability, self.dropouts)?;
-                self.dropouts += 1;
-                self.add_operation(Operation::Dropout(dropout))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn require_units(&self, units: usize) -> Result<()> {
-        match units {
-            0 => Err(Error::ZeroWidth { layer: self.network.blocks.len() + 1 }),
-            _ => Ok(()),
-        }
-    }
-
-    fn add_layer(&mut self, layer: Layer<T>, output: Shape) {
-        let a = output.len();
-        let sizes = BlockLayout { a, operations: Vec::new(), stages: vec![a] };
-        self.network.layout.blocks.push(sizes);
-        self.network.blocks.push(Block { layer, operations: Vec::new() });
-        self.shape = output;
-    }
-
-    fn add_operation(&mut self, operation: Operation<T>) -> Result<()> {
-        let Network { layout, input_operations, blocks } = &mut self.network;
-        let (Some(block), Some(sizes)) = (blocks.last_mut(), layout.blocks.last_mut()) else {
-            if !matches!(operation, Operation::Dropout(_)) {
-                let operation = operation.to_string();
-                return Err(Error::OperationBeforeFirstLayer { operation });
-            }
-            input_operations.push(operation);
-            layout.input_operations += 1;
-            return Ok(());
-        };
-        if let Some(pool) = operation.pooling() {
-            self.shape = pool.output();
-            sizes.stages.push(self.shape.len());
-        }
-        sizes.operations.push(self.shape.len());
-        block.operations.push(operation);
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Network<T>> {
-        let last = self.network.blocks.last().ok_or(Error::NoWeightedLayer)?;
-        match last.operations.first() {
-            Some(operation) => Err(Error::OutputNotLinear { operation: operation.to_string() }),
-            None => Ok(self.network),
-        }
-    }
-}
-
-/// Draws weights and biases of every layer, each layer from a stream of its own.
-fn draw<T: Scalar>(blocks: &mut [Block<T>], init: Init, seed: u64) {
-    let saturates = |operation: &Operation<T>| matches!(operation, Operation::Activation(activation) if activation.saturates());
-    let hidden = &blocks[..blocks.len() - 1];
-    let saturating = hidden.iter().all(|block| block.operations.iter().any(saturates));
-    for (index, Block { layer, .. }) in blocks.iter_mut().enumerate() {
-        let mut rng = stream(seed, Purpose::Weights, index as u64, 0);
-        let (fan_in, fan_out) = layer.fans();
-        let (weights, bias) = init.spread(fan_in, fan_out, saturating);
-        weights.fill(layer.weights.as_mut_slice(), &mut rng);
-        if let Some(values) = &mut layer.bias {
-            bias.fill(values.as_mut_slice(), &mut rng);
-        }
     }
 }

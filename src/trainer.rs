@@ -1,21 +1,27 @@
 //! The training loop: the five stages in a row, epoch after epoch.
 
-use std::fmt;
+mod builder;
+mod scores;
 
 use nalgebra::DMatrix;
+
+pub use builder::TrainerBuilder;
+pub use scores::{ConfusionMatrix, Epoch, Evaluation, Step};
+
+use scores::Tally;
 
 use crate::{
     activation::Activation,
     adversarial::FastGradientSign,
     buffer::{Columns, Pass},
-    data::{BatchTargets, Dataset, require_batch_size},
+    data::{Augmentation, BatchTargets, Dataset},
     error::{Error, Result, require, require_shape},
     feedback::Feedback,
     init::FeedbackInit,
     layer::Operation,
     loss::{Loss, Targets},
     network::{EVALUATION_BATCH, Network},
-    optimizer::{Optimizer, OptimizerState, Schedule},
+    optimizer::OptimizerState,
     rule::FeedbackRule,
     scalar::Scalar,
     workspace::{Activations, Deltas, Gradients},
@@ -64,6 +70,7 @@ pub struct Trainer<T> {
     stopping: Option<StoppingRule>,
     /// The running average of the stopping rule.
     running_error: f64,
+    augmentation: Option<Augmentation>,
     adversarial: Option<FastGradientSign<T>>,
     epochs: u64,
     scratch: Scratch<T>,
@@ -82,27 +89,15 @@ struct Scratch<T> {
 impl<T: Scalar> Trainer<T> {
     /// Starts a trainer of `network`.
     pub fn builder(network: Network<T>) -> TrainerBuilder<T> {
-        TrainerBuilder {
-            network,
-            rule: FeedbackRule::Dfa,
-            feedback_init: FeedbackInit::default(),
-            feedback: None,
-            loss: Loss::default(),
-            optimizer: Optimizer::default(),
-            schedule: Schedule::default(),
-            max_norm: None,
-            batch_size: 64,
-            seed: 0,
-            stopping: None,
-            adversarial: None,
-        }
+        TrainerBuilder::new(network)
     }
 
     /// One training step on the samples `x`, of shape `n_0 × N`.
     ///
     /// # Errors
     /// Those of [`Network::forward`] and [`Loss::error`] for inputs and targets that do not fit,
-    /// [`Error::NonFiniteLoss`]; the weights are then as they were.
+    /// [`Error::NonFiniteLoss`], or [`Error::NonFinite`] for an overflow in a layer that the loss
+    /// does not see; the weights are then as they were.
     pub fn step<'a>(&mut self, x: &DMatrix<T>, targets: impl Into<Targets<'a, T>>) -> Result<Step> {
         self.scratch.activations.set_time(self.optimizer.steps());
         self.network.forward(x, &mut self.scratch.activations)?;
@@ -114,8 +109,8 @@ impl<T: Scalar> Trainer<T> {
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] for another number of features, those of [`Loss::error`] for
-    /// targets that do not fit, before anything is learned; [`Error::NonFiniteLoss`] in the step
-    /// that finds it, with the weights as they were before that step.
+    /// targets that do not fit, before anything is learned; [`Error::NonFiniteLoss`] or
+    /// [`Error::NonFinite`] in the step that finds it, with the weights as they were before it.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
         self.check(train)?;
         let last = (train.len() - 1) % self.batch_size + 1;
@@ -149,6 +144,10 @@ impl<T: Scalar> Trainer<T> {
         train.gather_inputs(indices, activations.input.as_mut_slice());
         train.gather_targets(indices, targets);
         activations.set_time(self.optimizer.steps());
+        if let Some(augmentation) = &self.augmentation {
+            let x = activations.input.as_mut_slice();
+            augmentation.apply_to_batch(self.seed, self.epochs, indices, x);
+        }
         let pass = activations.next_pass();
         self.network.forward_loaded(activations, pass);
         let targets = std::mem::replace(targets, BatchTargets::Labels(Vec::new()));
@@ -181,6 +180,7 @@ impl<T: Scalar> Trainer<T> {
             let (epoch, step) = (self.epochs + 1, self.optimizer.steps() + 1);
             return Err(Error::NonFiniteLoss { loss, epoch, step });
         }
+        activations.require_finite()?;
         let errors = count_errors(self.loss, targets, activations.logit_columns()?);
         self.feedback.deliver(&self.network, activations, deltas)?;
         self.network.gradients(activations, deltas, gradients)?;
@@ -337,144 +337,6 @@ fn require_movable<T: Scalar>(network: &Network<T>, rule: FeedbackRule) -> Resul
     Err(Error::CannotLearn { rule: rule.to_string(), reason })
 }
 
-/// Sets up a [`Trainer`].
-#[derive(Clone, Debug)]
-#[must_use = "a trainer comes of `.build()`"]
-pub struct TrainerBuilder<T> {
-    network: Network<T>,
-    rule: FeedbackRule,
-    feedback_init: FeedbackInit,
-    feedback: Option<Feedback<T>>,
-    loss: Loss,
-    optimizer: Optimizer,
-    schedule: Schedule,
-    max_norm: Option<f64>,
-    batch_size: usize,
-    seed: u64,
-    stopping: Option<StoppingRule>,
-    adversarial: Option<f64>,
-}
-
-impl<T: Scalar> TrainerBuilder<T> {
-    /// The learning rule; [`FeedbackRule::Dfa`] by default.
-    pub fn rule(mut self, rule: FeedbackRule) -> Self {
-        self.rule = rule;
-        self.feedback = None;
-        self
-    }
-
-    /// What feedback matrices are drawn from; [`FeedbackInit::Nokland`] by default.
-    pub fn feedback_init(mut self, init: FeedbackInit) -> Self {
-        self.feedback_init = init;
-        self
-    }
-
-    /// A rule with matrices of one's own, in place of [`rule`](Self::rule).
-    pub fn feedback(mut self, feedback: Feedback<T>) -> Self {
-        self.feedback = Some(feedback);
-        self
-    }
-
-    /// The loss; [`Loss::SoftmaxCrossEntropy`] by default.
-    pub fn loss(mut self, loss: Loss) -> Self {
-        self.loss = loss;
-        self
-    }
-
-    /// The optimiser; [`RmsProp::default`](crate::RmsProp::default) by default.
-    pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
-        self.optimizer = optimizer.into();
-        self
-    }
-
-    /// The schedule of the learning rate; constant by default.
-    pub fn schedule(mut self, schedule: impl Into<Schedule>) -> Self {
-        self.schedule = schedule.into();
-        self
-    }
-
-    /// A bound on the norm of every unit's incoming weights; none by default.
-    pub fn max_norm(mut self, max_norm: f64) -> Self {
-        self.max_norm = Some(max_norm);
-        self
-    }
-
-    /// Samples in a step of [`Trainer::epoch`]; 64 by default.
-    pub fn batch_size(mut self, batch_size: usize) -> Self {
-        self.batch_size = batch_size;
-        self
-    }
-
-    /// The seed of the feedback matrices and of the order of samples; 0 by default.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// When [`Trainer::is_finished`] says so; never by default.
-    pub fn stopping(mut self, rule: StoppingRule) -> Self {
-        self.stopping = Some(rule);
-        self
-    }
-
-    /// Trains on samples perturbed by [`FastGradientSign`] of this `epsilon` instead of the
-    /// samples themselves; off by default.
-    pub fn adversarial(mut self, epsilon: f64) -> Self {
-        self.adversarial = Some(epsilon);
-        self
-    }
-
-    /// Draws the feedback matrices.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameter`] for a hyper-parameter out of its range,
-    /// [`Error::SoftmaxNeedsTwoOutputs`], [`Error::StageMismatch`] for feedback of another
-    /// network, and [`Error::CannotLearn`] for a network whose weights are all zero where the rule
-    /// cannot leave that point: BP with a hidden layer, IFA with two or more, any rule with a
-    /// hidden ReLU.
-    pub fn build(self) -> Result<Trainer<T>> {
-        let Self { network, .. } = self;
-        require_batch_size(self.batch_size)?;
-        self.loss.check_outputs(network.outputs())?;
-        let mut optimizer =
-            OptimizerState::new(&network, self.optimizer)?.with_schedule(self.schedule)?;
-        if let Some(max_norm) = self.max_norm {
-            optimizer = optimizer.with_max_norm(max_norm)?;
-        }
-        if let Some(rule) = self.stopping {
-            rule.check()?;
-        }
-        let feedback = match self.feedback {
-            Some(feedback) => feedback,
-            None => Feedback::new(&network, self.rule, self.feedback_init, self.seed)?,
-        };
-        feedback.require_network(&network)?;
-        require_movable(&network, feedback.rule())?;
-        let adversarial =
-            self.adversarial.map(|epsilon| FastGradientSign::new(&network, epsilon)).transpose()?;
-        Ok(Trainer {
-            adversarial,
-            network,
-            feedback,
-            feedback_init: self.feedback_init,
-            loss: self.loss,
-            optimizer,
-            batch_size: self.batch_size,
-            seed: self.seed,
-            stopping: self.stopping,
-            running_error: 1.0,
-            epochs: 0,
-            scratch: Scratch {
-                activations: Activations::seeded(self.seed),
-                deltas: Deltas::new(),
-                gradients: Gradients::new(),
-                order: Vec::new(),
-                targets: BatchTargets::Labels(Vec::new()),
-            },
-        })
-    }
-}
-
 /// Stops by a running average of the training error: `m ← μ m + (1 − μ) E` after every epoch,
 /// from `m = 1`; finished at `m ≤ threshold`. `E` is the error rate counted on the training
 /// passes as they happen.
@@ -502,136 +364,5 @@ impl StoppingRule {
         let momentum = (0.0..1.0).contains(&self.momentum);
         require(momentum, "momentum", self.momentum, "a number from 0 up to, not including, 1")?;
         require(self.threshold >= 0.0, "threshold", self.threshold, "a number of at least 0")
-    }
-}
-
-/// What one training step saw, before it changed the weights.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Step {
-    /// `J`, the mean loss of the batch.
-    pub loss: f64,
-    /// Samples in the batch.
-    pub samples: usize,
-    /// Samples put into the wrong class; `None` where targets are real values.
-    pub errors: Option<usize>,
-}
-
-/// What the training passes of one epoch saw, as they happened.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Epoch {
-    /// Number of the epoch, counted from 1.
-    pub number: u64,
-    /// Mean loss of a sample.
-    pub loss: f64,
-    /// Share of samples put into the wrong class, from 0 to 1; `None` where targets are real
-    /// values.
-    pub error_rate: Option<f64>,
-    /// The learning rate of the epoch's first step.
-    pub learning_rate: f64,
-}
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "epoch {:>3}  training ", self.number)?;
-        write_scores(f, self.loss, self.error_rate)
-    }
-}
-
-/// How a network does on a dataset.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Evaluation {
-    /// Mean loss of a sample.
-    pub loss: f64,
-    /// Share of samples put into the wrong class, from 0 to 1; `None` where targets are real
-    /// values.
-    pub error_rate: Option<f64>,
-    /// Which classes are taken for which; `None` where targets are real values.
-    pub confusion: Option<ConfusionMatrix>,
-}
-
-impl fmt::Display for Evaluation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_scores(f, self.loss, self.error_rate)
-    }
-}
-
-fn write_scores(f: &mut fmt::Formatter<'_>, loss: f64, error_rate: Option<f64>) -> fmt::Result {
-    write!(f, "loss {loss:.4}")?;
-    match error_rate {
-        Some(rate) => write!(f, "  error {:.2} %", 100.0 * rate),
-        None => Ok(()),
-    }
-}
-
-/// How often samples of one class were taken for another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfusionMatrix {
-    classes: usize,
-    /// Row after row; a row is an actual class.
-    counts: Vec<usize>,
-}
-
-impl ConfusionMatrix {
-    fn new(classes: usize) -> Self {
-        Self { classes, counts: vec![0; classes * classes] }
-    }
-
-    fn add(&mut self, actual: usize, predicted: usize) {
-        self.counts[actual * self.classes + predicted] += 1;
-    }
-
-    /// Number of classes.
-    #[must_use]
-    pub fn classes(&self) -> usize {
-        self.classes
-    }
-
-    /// Samples of class `actual` that were taken for `predicted`; 0 for classes there are not.
-    #[must_use]
-    pub fn count(&self, actual: usize, predicted: usize) -> usize {
-        let known = actual < self.classes && predicted < self.classes;
-        if known { self.counts[actual * self.classes + predicted] } else { 0 }
-    }
-}
-
-impl fmt::Display for ConfusionMatrix {
-    /// A row for each actual class, a column for each predicted one.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let largest = self.counts.iter().copied().max().unwrap_or(0).max(self.classes);
-        let width = largest.to_string().len().max(2);
-        write!(f, "actual \\ predicted")?;
-        (0..self.classes).try_for_each(|class| write!(f, " {class:>width$}"))?;
-        for (class, row) in self.counts.chunks_exact(self.classes).enumerate() {
-            write!(f, "\n{class:>18}")?;
-            row.iter().try_for_each(|count| write!(f, " {count:>width$}"))?;
-        }
-        Ok(())
-    }
-}
-
-/// Adds up what steps saw.
-#[derive(Default)]
-struct Tally {
-    loss: f64,
-    samples: usize,
-    errors: Option<usize>,
-}
-
-impl Tally {
-    fn add(&mut self, step: &Step) {
-        self.loss += step.loss * step.samples as f64;
-        self.samples += step.samples;
-        self.errors = step.errors.map(|errors| self.errors.unwrap_or(0) + errors);
-    }
-
-    fn loss(&self) -> f64 {
-        self.loss / self.samples as f64
-    }
-
-    fn error_rate(&self) -> Option<f64> {
-        self.errors.map(|errors| errors as f64 / self.samples as f64)
     }
 }

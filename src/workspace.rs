@@ -9,7 +9,7 @@ use nalgebra::{DMatrix, DMatrixView, DVector};
 
 use crate::{
     buffer::{Columns, Notes, Pass, Slots},
-    error::{Error, Result},
+    error::{Error, Result, require_finite},
     layer::{LayerGradient, NormGradient},
     scalar::Scalar,
 };
@@ -209,6 +209,15 @@ impl<T: Scalar> Activations<T> {
         }
     }
 
+    /// Fails if some `a` has overflowed. The loss need not show it, since `σ(∞)` and `tanh ∞` are
+    /// fine numbers; the gradients would, as `0 · ∞`. An `h` that overflows shows in the next `a`.
+    pub(crate) fn require_finite(&self) -> Result<()> {
+        self.blocks.iter().enumerate().try_for_each(|(layer, block)| {
+            let what = || format!("a of weighted layer {layer} (units × samples)");
+            require_finite(what, block.a.rows(), block.a.as_slice())
+        })
+    }
+
     fn block(&self, layer: usize) -> Result<&BlockActivations<T>> {
         self.blocks.get(layer).ok_or(Error::NoSuchLayer {
             what: "weighted layer",
@@ -358,6 +367,13 @@ impl<T: Scalar> Gradients<T> {
             layer,
             count: self.layers.len(),
         })
+    }
+}
+
+impl<T: PartialEq> PartialEq for Gradients<T> {
+    /// Compares what has been learned, not the scratch memory.
+    fn eq(&self, other: &Self) -> bool {
+        self.layers == other.layers && self.norms == other.norms
     }
 }
 

@@ -1,7 +1,11 @@
 //! Comma-separated files of numeric features with a label column, such as Kaggle's Digit
 //! Recognizer (`label,pixel0,…,pixel783`).
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{BufReader, Read},
+    path::Path,
+};
 
 use nalgebra::DMatrix;
 
@@ -127,21 +131,19 @@ fn read<T: Scalar>(
     labels: &mut Vec<usize>,
 ) -> Result<(usize, Cells<T>)> {
     let csv_error = |source: ::csv::Error| Error::Csv { path: path.to_owned(), source };
-    let file =
-        std::fs::File::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     let mut reader = ::csv::ReaderBuilder::new()
         .has_headers(header == Header::Present)
         .trim(::csv::Trim::All)
         .from_reader(file);
     let first = reader.headers().map_err(csv_error)?.clone();
-    let label = label.map(|label| label.find(path, &first)).transpose()?;
+    let label = label.map(|label| label.find(path, header, &first)).transpose()?;
     let mut cells = Cells::Bytes(Vec::new());
     let mut record = ::csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(csv_error)? {
-        let line = record.position().map_or(0, ::csv::Position::line);
         let refuse = |column: usize, expected, found: &str| Error::Cell {
             path: path.to_owned(),
-            line,
+            line: record.position().map_or(0, |position| line(path, position)),
             column: column + 1,
             expected,
             found: found.to_owned(),
@@ -161,11 +163,31 @@ fn read<T: Scalar>(
     Ok((first.len() - usize::from(label.is_some()), cells))
 }
 
+/// The line, counted from 1, of the record that was read from `position` on. The reader's own
+/// count lags behind at `\r\n` and where blank lines stand before the record.
+fn line(path: &Path, position: &::csv::Position) -> u64 {
+    let Ok(file) = File::open(path) else { return position.line() };
+    let (mut line, mut before) = (1, b' ');
+    for (index, byte) in (0..).zip(BufReader::new(file).bytes()) {
+        match byte {
+            Ok(b'\r') => line += 1,
+            Ok(b'\n') => line += u64::from(before != b'\r'),
+            Ok(_) if index < position.byte() => {}
+            _ => break,
+        }
+        before = byte.unwrap_or(before);
+    }
+    line
+}
+
 impl Label {
     /// The position of the column in a file that starts with the row `first`.
-    fn find(&self, path: &Path, first: &::csv::StringRecord) -> Result<usize> {
+    fn find(&self, path: &Path, header: Header, first: &::csv::StringRecord) -> Result<usize> {
         let (position, name) = match self {
-            Self::Name(name) => (first.iter().position(|cell| cell == name), format!("'{name}'")),
+            Self::Name(name) => {
+                let named = first.iter().position(|cell| cell == name);
+                (named.filter(|_| header == Header::Present), format!("'{name}'"))
+            }
             Self::Index(index) => (Some(*index), index.to_string()),
         };
         position.filter(|&position| position < first.len()).ok_or_else(|| Error::NoSuchColumn {

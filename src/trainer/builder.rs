@@ -1,0 +1,184 @@
+//! Setting up a trainer.
+
+use super::{Scratch, StoppingRule, Trainer, require_movable};
+use crate::{
+    adversarial::FastGradientSign,
+    data::{Augmentation, BatchTargets, require_batch_size},
+    error::Result,
+    feedback::Feedback,
+    init::FeedbackInit,
+    loss::Loss,
+    network::Network,
+    optimizer::{Optimizer, OptimizerState, Schedule},
+    rule::FeedbackRule,
+    scalar::Scalar,
+    workspace::{Activations, Deltas, Gradients},
+};
+
+/// Sets up a [`Trainer`].
+#[derive(Clone, Debug)]
+#[must_use = "a trainer comes of `.build()`"]
+pub struct TrainerBuilder<T> {
+    network: Network<T>,
+    rule: FeedbackRule,
+    feedback_init: FeedbackInit,
+    feedback: Option<Feedback<T>>,
+    loss: Loss,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    max_norm: Option<f64>,
+    batch_size: usize,
+    seed: u64,
+    stopping: Option<StoppingRule>,
+    augmentation: Option<Augmentation>,
+    adversarial: Option<f64>,
+}
+
+impl<T: Scalar> TrainerBuilder<T> {
+    pub(super) fn new(network: Network<T>) -> Self {
+        Self {
+            network,
+            rule: FeedbackRule::Dfa,
+            feedback_init: FeedbackInit::default(),
+            feedback: None,
+            loss: Loss::default(),
+            optimizer: Optimizer::default(),
+            schedule: Schedule::default(),
+            max_norm: None,
+            batch_size: 64,
+            seed: 0,
+            stopping: None,
+            augmentation: None,
+            adversarial: None,
+        }
+    }
+
+    /// The learning rule; [`FeedbackRule::Dfa`] by default.
+    pub fn rule(mut self, rule: FeedbackRule) -> Self {
+        self.rule = rule;
+        self.feedback = None;
+        self
+    }
+
+    /// What feedback matrices are drawn from; [`FeedbackInit::Nokland`] by default.
+    pub fn feedback_init(mut self, init: FeedbackInit) -> Self {
+        self.feedback_init = init;
+        self
+    }
+
+    /// A rule with matrices of one's own, in place of [`rule`](Self::rule).
+    pub fn feedback(mut self, feedback: Feedback<T>) -> Self {
+        self.feedback = Some(feedback);
+        self
+    }
+
+    /// The loss; [`Loss::SoftmaxCrossEntropy`] by default.
+    pub fn loss(mut self, loss: Loss) -> Self {
+        self.loss = loss;
+        self
+    }
+
+    /// The optimiser; [`RmsProp::default`](crate::RmsProp::default) by default.
+    pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
+        self.optimizer = optimizer.into();
+        self
+    }
+
+    /// The schedule of the learning rate; constant by default.
+    pub fn schedule(mut self, schedule: impl Into<Schedule>) -> Self {
+        self.schedule = schedule.into();
+        self
+    }
+
+    /// A bound on the norm of every unit's incoming weights; none by default.
+    pub fn max_norm(mut self, max_norm: f64) -> Self {
+        self.max_norm = Some(max_norm);
+        self
+    }
+
+    /// Samples in a step of [`Trainer::epoch`]; 64 by default.
+    pub fn batch_size(mut self, batch_size: usize) -> Self {
+        self.batch_size = batch_size;
+        self
+    }
+
+    /// The seed of the feedback matrices and of the order of samples; 0 by default.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// When [`Trainer::is_finished`] says so; never by default.
+    pub fn stopping(mut self, rule: StoppingRule) -> Self {
+        self.stopping = Some(rule);
+        self
+    }
+
+    /// Varies the images of each epoch of [`Trainer::epoch`] at random; off by default.
+    pub fn augmentation(mut self, augmentation: Augmentation) -> Self {
+        self.augmentation = Some(augmentation);
+        self
+    }
+
+    /// Trains on samples perturbed by [`FastGradientSign`] of this `epsilon` instead of the
+    /// samples themselves; off by default.
+    pub fn adversarial(mut self, epsilon: f64) -> Self {
+        self.adversarial = Some(epsilon);
+        self
+    }
+
+    /// Draws the feedback matrices.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a hyper-parameter out of its range,
+    /// [`Error::ShapeMismatch`] for an augmentation of other images,
+    /// [`Error::SoftmaxNeedsTwoOutputs`], [`Error::StageMismatch`] for feedback of another
+    /// network, and [`Error::CannotLearn`] for a network whose weights are all zero where the rule
+    /// cannot leave that point: BP with a hidden layer, IFA with two or more, any rule with a
+    /// hidden ReLU.
+    pub fn build(self) -> Result<Trainer<T>> {
+        let Self { network, .. } = self;
+        require_batch_size(self.batch_size)?;
+        self.loss.check_outputs(network.outputs())?;
+        let mut optimizer =
+            OptimizerState::new(&network, self.optimizer)?.with_schedule(self.schedule)?;
+        if let Some(max_norm) = self.max_norm {
+            optimizer = optimizer.with_max_norm(max_norm)?;
+        }
+        if let Some(rule) = self.stopping {
+            rule.check()?;
+        }
+        if let Some(augmentation) = &self.augmentation {
+            augmentation.require_fits(network.inputs())?;
+        }
+        let feedback = match self.feedback {
+            Some(feedback) => feedback,
+            None => Feedback::new(&network, self.rule, self.feedback_init, self.seed)?,
+        };
+        feedback.require_network(&network)?;
+        require_movable(&network, feedback.rule())?;
+        let adversarial =
+            self.adversarial.map(|epsilon| FastGradientSign::new(&network, epsilon)).transpose()?;
+        Ok(Trainer {
+            augmentation: self.augmentation,
+            adversarial,
+            network,
+            feedback,
+            feedback_init: self.feedback_init,
+            loss: self.loss,
+            optimizer,
+            batch_size: self.batch_size,
+            seed: self.seed,
+            stopping: self.stopping,
+            running_error: 1.0,
+            epochs: 0,
+            scratch: Scratch {
+                activations: Activations::seeded(self.seed),
+                deltas: Deltas::new(),
+                gradients: Gradients::new(),
+                order: Vec::new(),
+                targets: BatchTargets::Labels(Vec::new()),
+            },
+        })
+    }
+}
