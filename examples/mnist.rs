@@ -13,6 +13,8 @@
 //! examples carry, in less than one.
 
 mod common;
+#[path = "common/verbose.rs"]
+mod verbose;
 
 use std::{
     io::{self, Write},
@@ -26,6 +28,7 @@ use feedback_alignment::{
     Activation, Adam, AdamW, Error, FeedbackRule, Init, Loss, Network, Optimizer, RmsProp, Sgd,
     Trainer, data::idx,
 };
+use verbose::Rules;
 
 /// Trains a network on MNIST and prints how it does after every epoch.
 #[derive(Parser)]
@@ -78,21 +81,6 @@ struct Args {
     /// SVG file to draw the test error per epoch into
     #[arg(long, value_name = "FILE", default_value = "target/mnist.svg")]
     plot: PathBuf,
-}
-
-/// One rule, or all of them.
-#[derive(Clone)]
-struct Rules(Vec<FeedbackRule>);
-
-impl std::str::FromStr for Rules {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "all" => Ok(Self(FeedbackRule::all().collect())),
-            _ => text.parse().map(|rule| Self(vec![rule])),
-        }
-    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -155,17 +143,7 @@ impl Args {
     /// Trains a new network by one rule and prints a line after every epoch.
     fn learn(&self, rule: FeedbackRule, data: &Split) -> Result<Run> {
         let trainer = self.trainer(rule, data)?;
-        let mut out = io::stdout();
-        writeln!(out, "\n{rule}, {}, {} loss", trainer.network(), self.loss)?;
-        let bar = common::progress(self.epochs())?.with_message(rule.to_string());
-        bar.tick(); // Shown from the start: an epoch can take a while.
-        let run = common::train(trainer, data, self.epochs(), |epoch, test| {
-            bar.inc(1);
-            bar.suspend(|| writeln!(out, "{epoch}  test {test}"))?;
-            Ok(())
-        });
-        bar.finish_and_clear();
-        run
+        verbose::train_aloud(trainer, data, self.epochs())
     }
 
     fn trainer(&self, rule: FeedbackRule, data: &Split) -> Result<Trainer<f32>> {

@@ -1,0 +1,38 @@
+//! What `mnist` and `cifar` share: several rules on the command line, a line after every epoch.
+
+use std::io::{self, Write};
+
+use feedback_alignment::{Error, FeedbackRule, Trainer};
+
+use crate::common::{Result, Run, Split, progress, train};
+
+/// One rule, or all of them.
+#[derive(Clone)]
+pub struct Rules(pub Vec<FeedbackRule>);
+
+impl std::str::FromStr for Rules {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self(FeedbackRule::all().collect())),
+            _ => text.parse().map(|rule| Self(vec![rule])),
+        }
+    }
+}
+
+/// Trains for some epochs and prints a line after each.
+pub fn train_aloud(trainer: Trainer<f32>, data: &Split, epochs: u64) -> Result<Run> {
+    let (rule, loss) = (trainer.feedback().rule(), trainer.loss());
+    let mut out = io::stdout();
+    writeln!(out, "\n{rule}, {}, {loss} loss", trainer.network())?;
+    let bar = progress(epochs)?.with_message(rule.to_string());
+    bar.tick(); // Shown from the start: an epoch can take a while.
+    let run = train(trainer, data, epochs, |epoch, test| {
+        bar.inc(1);
+        bar.suspend(|| writeln!(out, "{epoch}  test {test}"))?;
+        Ok(())
+    });
+    bar.finish_and_clear();
+    run
+}
