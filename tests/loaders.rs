@@ -597,7 +597,10 @@ fn no_file_makes_a_loader_panic() {
                 .extend([damage.done_to(common::gzip(&good)), common::gzip(&damage.done_to(good))]);
         }
         for file in files {
-            load_every_way(&folder.write("file", file), &whole);
+            let path = folder.write("file", file);
+            load_every_way(&path, &whole);
+            // Some file systems flush a file that is written over; a new one costs less.
+            fs::remove_file(path).unwrap();
         }
         Ok(())
     });
