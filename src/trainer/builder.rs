@@ -136,6 +136,12 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// network, and [`Error::CannotLearn`] for a network whose weights are all zero where the rule
     /// cannot leave that point: BP with a hidden layer, IFA with two or more, any rule with a
     /// hidden ReLU.
+    ///
+    /// [`Error::CannotLearn`]: crate::Error::CannotLearn
+    /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
+    /// [`Error::ShapeMismatch`]: crate::Error::ShapeMismatch
+    /// [`Error::SoftmaxNeedsTwoOutputs`]: crate::Error::SoftmaxNeedsTwoOutputs
+    /// [`Error::StageMismatch`]: crate::Error::StageMismatch
     pub fn build(self) -> Result<Trainer<T>> {
         let Self { network, .. } = self;
         require_batch_size(self.batch_size)?;
