@@ -11,8 +11,8 @@ use std::{
 
 use common::{Folder, idx};
 use feedback_alignment::{
-    Adam, AdamW, Dataset, Error, FeedbackRule, Loss, Momentum, Network, Optimizer, RmsProp, Scalar,
-    Sgd, Trainer, data::idx, nalgebra::DMatrix,
+    Adam, AdamW, AvgPool2d, Conv2d, Dataset, Error, FeedbackRule, Loss, MaxPool2d, Momentum,
+    Network, Optimizer, RmsProp, Scalar, Sgd, Trainer, data::idx, nalgebra::DMatrix,
 };
 
 /// The system's allocator, counting for each thread so that tests do not count each other's.
@@ -137,6 +137,41 @@ fn an_epoch_allocates_once_for_every_product_and_nothing_else() {
             let (count, ..) = allocated(|| trainer.epoch(&data).unwrap());
             assert_eq!(count, 3 * products(3), "{rule} on {name}"); // 4 + 4 + 2 samples
         }
+    }
+}
+
+/// A convolution is a product for each sample, forward, back and for the gradient.
+#[test]
+fn a_convolutional_step_allocates_once_for_every_product_and_nothing_else() {
+    let samples = 6;
+    let x = DMatrix::from_fn(72, samples, |i, j| ((i * 7 + j * 5) % 11) as f32 / 11.0);
+    let labels = [0, 1, 2, 0, 1, 2];
+    for rule in FeedbackRule::all() {
+        let network = Network::builder((2, 6, 6))
+            .dropout(0.1)
+            .conv2d(Conv2d { padding: (1, 1), ..Conv2d::new(3, 3) })
+            .batch_norm()
+            .tanh()
+            .max_pool2d(MaxPool2d::new(2, 2))
+            .dropout(0.5)
+            .conv2d(Conv2d::new(4, 2))
+            .tanh()
+            .avg_pool2d(AvgPool2d::new(2, 1))
+            .dense(5)
+            .batch_norm()
+            .tanh()
+            .dense(3)
+            .build()
+            .unwrap();
+        let mut trainer = Trainer::builder(network).rule(rule).build().unwrap();
+        trainer.step(&x, &labels).unwrap();
+        let (count, ..) = allocated(|| trainer.step(&x, &labels).unwrap());
+        let forward = 2 * samples + 2;
+        let deltas = match rule {
+            FeedbackRule::Dfa => 3,
+            _ => samples + 2, // One of the three passes through a convolution.
+        };
+        assert_eq!(count, forward + deltas + forward, "{rule}");
     }
 }
 

@@ -661,3 +661,40 @@ fn every_rule_trains_a_convolutional_network() {
         assert!(last < 0.5 * first, "{rule}: {first} to {last}");
     }
 }
+
+/// The trainer varies the images of every epoch, by seed and epoch, and learns the varied ones.
+#[test]
+fn augmented_epochs_learn_varied_images() {
+    use feedback_alignment::{
+        Dataset,
+        data::{Augmentation, Flip},
+    };
+    let augmentation = Augmentation { shape: (1, 4, 4), flip: Flip::Horizontal, crop_padding: 1 };
+    let data = Dataset::new(random(16, 10, 1), labels(10, 3)).unwrap();
+    let network = Network::<f64>::builder((1, 4, 4))
+        .conv2d(Conv2d::new(2, 3))
+        .tanh()
+        .dense(3)
+        .build()
+        .unwrap();
+    let builder = || Trainer::builder(network.clone()).batch_size(10).seed(3);
+    let mut trainer = builder().augmentation(augmentation).build().unwrap();
+    let mut by_hand = builder().build().unwrap();
+    for epoch in 0..4 {
+        trainer.epoch(&data).unwrap();
+        let batch = data.batches(10, 3, epoch).unwrap().next().unwrap();
+        let mut x = batch.inputs().clone();
+        // Each column is a sample of the dataset; find which, since the variation depends on it.
+        let all = data.inputs();
+        let which: Vec<usize> = x
+            .column_iter()
+            .map(|column| all.column_iter().position(|other| other == column).unwrap())
+            .collect();
+        augmentation.augment(3, epoch, &which, &mut x).unwrap();
+        assert_ne!(x, *batch.inputs());
+        by_hand.step(&x, batch.targets()).unwrap();
+        assert_eq!(trainer.network(), by_hand.network());
+    }
+    let wrong = Augmentation { shape: (1, 5, 5), ..augmentation };
+    assert!(builder().augmentation(wrong).build().is_err());
+}

@@ -29,12 +29,31 @@ pub struct BatchNorm<T> {
 }
 
 /// `∂J/∂γ`, `∂J/∂β`, and the statistics of the batch for the running ones to follow.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct NormGradient<T> {
     pub(crate) scale: Vec<T>,
     pub(crate) shift: Vec<T>,
     pub(crate) mean: Vec<T>,
     pub(crate) variance: Vec<T>,
+}
+
+impl<T: Clone> Clone for NormGradient<T> {
+    fn clone(&self) -> Self {
+        Self {
+            scale: self.scale.clone(),
+            shift: self.shift.clone(),
+            mean: self.mean.clone(),
+            variance: self.variance.clone(),
+        }
+    }
+
+    /// Into the memory that is there, which the derived one does not do.
+    fn clone_from(&mut self, source: &Self) {
+        self.scale.clone_from(&source.scale);
+        self.shift.clone_from(&source.shift);
+        self.mean.clone_from(&source.mean);
+        self.variance.clone_from(&source.variance);
+    }
 }
 
 impl<T> NormGradient<T> {
