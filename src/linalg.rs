@@ -189,6 +189,19 @@ fn threads() -> usize {
     1
 }
 
+/// Does both, at once where a thread is free.
+#[cfg(feature = "parallel")]
+pub(crate) fn join(left: impl FnOnce() + Send, right: impl FnOnce() + Send) {
+    rayon::join(left, right);
+}
+
+/// Does one, then the other.
+#[cfg(not(feature = "parallel"))]
+pub(crate) fn join(left: impl FnOnce(), right: impl FnOnce()) {
+    left();
+    right();
+}
+
 /// Calls `work(index, chunk, slot)` for every chunk of `size` elements of `out`; as many threads
 /// share the chunks as there are slots, each with a slot of its own.
 pub(crate) fn share_out<T: Scalar, S: Send>(
@@ -199,13 +212,12 @@ pub(crate) fn share_out<T: Scalar, S: Send>(
     work: &(impl Fn(usize, &mut [T], &mut S) + Sync),
 ) {
     let chunks = out.len().div_ceil(size);
-    #[cfg(feature = "parallel")]
     if slots.len() > 1 && chunks > 1 {
         let half = slots.len() / 2;
         let cut = (chunks * half / slots.len()).max(1);
         let (left_slots, right_slots) = slots.split_at_mut(half);
         let (left, right) = out.split_at_mut(cut * size);
-        rayon::join(
+        join(
             || share_out(left, size, first, left_slots, work),
             || share_out(right, size, first + cut, right_slots, work),
         );

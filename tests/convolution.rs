@@ -698,3 +698,33 @@ fn augmented_epochs_learn_varied_images() {
     let wrong = Augmentation { shape: (1, 5, 5), ..augmentation };
     assert!(builder().augmentation(wrong).build().is_err());
 }
+
+/// Samples, columns of gradients and windows are shared out among threads; sums are not.
+#[cfg(feature = "parallel")]
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    let x = DMatrix::from_fn(3 * 16 * 16, 30, |i, j| ((i * 31 + j * 17) % 29) as f32 / 29.0);
+    let train = |rule: FeedbackRule, threads: usize| {
+        let network = Network::<f32>::builder((3, 16, 16))
+            .conv2d(Conv2d { padding: (2, 2), ..Conv2d::new(24, 5) })
+            .batch_norm()
+            .tanh()
+            .max_pool2d(MaxPool2d::new(3, 2))
+            .conv2d(Conv2d { padding: (1, 1), ..Conv2d::new(20, 3) })
+            .tanh()
+            .dropout(0.2)
+            .dense(10)
+            .build()
+            .unwrap();
+        let mut trainer = Trainer::builder(network).rule(rule).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| (0..3).for_each(|_| drop(trainer.step(&x, &labels(30, 10)).unwrap())));
+        trainer.into_network()
+    };
+    for rule in FeedbackRule::all() {
+        let alone = train(rule, 1);
+        for threads in 2..5 {
+            assert_eq!(train(rule, threads), alone, "{rule}, {threads} threads");
+        }
+    }
+}
