@@ -718,7 +718,9 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
             .unwrap();
         let mut trainer = Trainer::builder(network).rule(rule).build().unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| (0..3).for_each(|_| drop(trainer.step(&x, &labels(30, 10)).unwrap())));
+        for _ in 0..3 {
+            pool.install(|| trainer.step(&x, &labels(30, 10))).unwrap();
+        }
         trainer.into_network()
     };
     for rule in FeedbackRule::all() {
