@@ -109,27 +109,7 @@ impl<T: Scalar> Layer<T> {
 
     /// `a ← W h + b`
     pub(crate) fn forward(&self, h: &Columns<T>, a: &mut Columns<T>, slots: &mut Slots<T>) {
-        match &self.map {
-            LinearMap::Dense => {
-                let into = match &self.bias {
-                    Some(bias) => {
-                        linalg::fill_columns(bias, a.as_mut_slice());
-                        Into::Add
-                    }
-                    None => Into::Overwrite,
-                };
-                linalg::product(Mat::from(&self.weights), h.mat(), into, a.mat_mut());
-            }
-            LinearMap::Conv2d(conv) => {
-                conv.apply(
-                    &self.weights,
-                    self.bias.as_ref(),
-                    h.as_slice(),
-                    a.as_mut_slice(),
-                    slots,
-                );
-            }
-        }
+        self.affine(&self.weights, self.bias.as_ref(), h, a, slots);
     }
 
     /// `y ← M x` with any `M` in the shape of `W`.
@@ -140,12 +120,31 @@ impl<T: Scalar> Layer<T> {
         y: &mut Columns<T>,
         slots: &mut Slots<T>,
     ) {
+        self.affine(weights, None, x, y, slots);
+    }
+
+    /// `y ← M x (+ b)`
+    fn affine(
+        &self,
+        weights: &DMatrix<T>,
+        bias: Option<&DVector<T>>,
+        x: &Columns<T>,
+        y: &mut Columns<T>,
+        slots: &mut Slots<T>,
+    ) {
         match &self.map {
             LinearMap::Dense => {
-                linalg::product(weights.into(), x.mat(), Into::Overwrite, y.mat_mut());
+                let into = match bias {
+                    Some(bias) => {
+                        linalg::fill_columns(bias, y.as_mut_slice());
+                        Into::Add
+                    }
+                    None => Into::Overwrite,
+                };
+                linalg::product(weights.into(), x.mat(), into, y.mat_mut());
             }
             LinearMap::Conv2d(conv) => {
-                conv.apply(weights, None, x.as_slice(), y.as_mut_slice(), slots);
+                conv.apply(weights, bias, x.as_slice(), y.as_mut_slice(), slots);
             }
         }
     }
