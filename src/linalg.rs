@@ -261,12 +261,11 @@ impl<T: Scalar> Block<T> {
     /// The three matrices are as `Kernel::gemm` needs them.
     #[allow(unsafe_code)]
     unsafe fn run(self, beta: T, pieces: usize) {
-        #[cfg(feature = "parallel")]
         if pieces > 1 {
             let first = pieces / 2;
             // SAFETY: `split` gives two blocks of the same matrices that share nothing of `c`.
             let (left, right) = unsafe { self.split(first, pieces) };
-            rayon::join(
+            join(
                 // SAFETY: as above.
                 move || unsafe { left.run(beta, first) },
                 // SAFETY: as above.
@@ -284,7 +283,6 @@ impl<T: Scalar> Block<T> {
     ///
     /// # Safety
     /// As for [`run`](Self::run).
-    #[cfg(feature = "parallel")]
     #[allow(unsafe_code)]
     unsafe fn split(self, part: usize, whole: usize) -> (Self, Self) {
         const TILE: usize = 16;

@@ -109,7 +109,8 @@ impl<T: Scalar> Trainer<T> {
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] for another number of features, those of [`Loss::error`] for
-    /// targets that do not fit, before anything is learned; [`Error::NonFiniteLoss`] or
+    /// targets that do not fit, [`Error::BatchTooSmall`] if batch normalisation would see a single
+    /// value in the last batch, all before anything is learned; [`Error::NonFiniteLoss`] or
     /// [`Error::NonFinite`] in the step that finds it, with the weights as they were before it.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
         self.check(train)?;
@@ -258,7 +259,8 @@ impl<T: Scalar> Trainer<T> {
         &self.network
     }
 
-    /// The network, to set weights from outside; its shape cannot change.
+    /// The network, to set weights from outside. Put a network of other shapes in its place and the
+    /// next step is refused with [`Error::StageMismatch`].
     pub fn network_mut(&mut self) -> &mut Network<T> {
         &mut self.network
     }
