@@ -9,6 +9,7 @@
 mod elementary;
 mod scalar;
 mod error;
+pub mod files;
 mod linalg;
 mod buffer;
 mod seed;

@@ -3,11 +3,21 @@
 //! The rule of an optimiser is a plain value; what it remembers from step to step is the
 //! [`OptimizerState`].
 
+#[cfg(feature = "safetensors")]
+mod description;
+#[cfg(feature = "safetensors")]
+mod moments;
 mod schedule;
 
 use nalgebra::{DMatrix, DVector};
 
 pub use schedule::{Decay, Schedule};
+
+#[cfg(feature = "safetensors")]
+pub(crate) use {
+    description::{OPTIMIZER, SCHEDULE},
+    moments::MOMENTS,
+};
 
 use crate::{
     error::{Error, Result, require, require_shape},

@@ -1,0 +1,193 @@
+//! The parameters of a network one after the other, under the names that PyTorch gives them.
+
+use nalgebra::DVector;
+
+use super::{
+    Network,
+    architecture::{Architecture, Item},
+};
+use crate::{
+    error::Result,
+    files::{Draft, Expected, File},
+    layer::{BatchNorm, Bias, Conv2d, Operation, Shape},
+    scalar::Scalar,
+};
+
+/// A parameter of a network, and the tensor that it is in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    pub(crate) tensor: Expected,
+    pub(crate) role: Role,
+}
+
+/// What a parameter is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It follows the gradient.
+    Learned,
+    /// Running mean of batch normalisation.
+    Mean,
+    /// Running variance of batch normalisation, at least 0.
+    Variance,
+}
+
+impl Architecture {
+    /// All parameters, in the order of [`Network::values`]. Only sizes are computed: the network
+    /// of a file may be larger than memory.
+    pub(crate) fn parameters(&self) -> Result<Vec<Parameter>> {
+        let mut shape = self.input;
+        let mut parameters = Vec::new();
+        for (index, item) in self.items.iter().enumerate() {
+            parameters.extend(item.parameters(index, shape));
+            shape = item.output(shape)?;
+        }
+        Ok(parameters)
+    }
+
+    /// Fails unless a file has all parameters as tensors of type `T`; returns these.
+    pub(crate) fn require_in<T: Scalar>(&self, file: &File) -> Result<Vec<Expected>> {
+        let parameters = self.parameters().map_err(|error| file.blame(error))?;
+        let tensors: Vec<_> = parameters.into_iter().map(|parameter| parameter.tensor).collect();
+        tensors.iter().try_for_each(|tensor| file.require::<T>(tensor))?;
+        Ok(tensors)
+    }
+
+    /// Tensors that PyTorch writes and this crate has no use for.
+    pub(crate) fn counters(&self) -> Vec<String> {
+        let items = self.items.iter().enumerate();
+        let norms = items.filter(|(_, item)| matches!(item, Item::BatchNorm { .. }));
+        norms.map(|(index, _)| format!("{index}.num_batches_tracked")).collect()
+    }
+}
+
+impl Item {
+    /// The parameters of entry `index` of the list, which is given an `input` of this shape.
+    fn parameters(&self, index: usize, input: Shape) -> Vec<Parameter> {
+        let parameter = |name: &str, role, shape| {
+            let name = format!("{index}.{name}");
+            Parameter { tensor: Expected { name, shape }, role }
+        };
+        let layer = |units, weights, bias| {
+            let mut parameters = vec![parameter("weight", Role::Learned, weights)];
+            if bias == Bias::With {
+                parameters.push(parameter("bias", Role::Learned, vec![units]));
+            }
+            parameters
+        };
+        match *self {
+            Self::Dense { outputs, bias } => layer(outputs, vec![outputs, input.len()], bias),
+            Self::Conv2d(Conv2d { channels, kernel: (height, width), bias, .. }) => {
+                layer(channels, vec![channels, input.channels, height, width], bias)
+            }
+            Self::BatchNorm { .. } => [
+                ("weight", Role::Learned),
+                ("bias", Role::Learned),
+                ("running_mean", Role::Mean),
+                ("running_var", Role::Variance),
+            ]
+            .map(|(name, role)| parameter(name, role, vec![input.channels]))
+            .to_vec(),
+            Self::Activation(_)
+            | Self::MaxPool2d(_)
+            | Self::AvgPool2d(_)
+            | Self::Dropout(_)
+            | Self::Flatten => Vec::new(),
+        }
+    }
+
+    /// The shape of what it makes of an `input` of this shape.
+    fn output(&self, input: Shape) -> Result<Shape> {
+        Ok(match *self {
+            Self::Dense { outputs, .. } => outputs.into(),
+            Self::Conv2d(config) => config.over(input)?.output(),
+            Self::MaxPool2d(pool) => pool.over(input)?.output(),
+            Self::AvgPool2d(pool) => pool.over(input)?.output(),
+            Self::Flatten => input.len().into(),
+            Self::Activation(_) | Self::BatchNorm { .. } | Self::Dropout(_) => input,
+        })
+    }
+}
+
+impl<T: Scalar> Network<T> {
+    /// The list that the network was built from.
+    pub(crate) fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// All parameters, in the order of [`values`](Self::values).
+    pub(crate) fn described_parameters(&self) -> Vec<Parameter> {
+        self.architecture.parameters().expect("what was built has shapes")
+    }
+
+    /// The numbers of every parameter as they stand in memory, matrices column by column.
+    pub(crate) fn values(&self) -> Vec<&[T]> {
+        let mut values = Vec::new();
+        for block in &self.blocks {
+            values.push(block.layer.weights.as_slice());
+            values.extend(block.layer.bias.iter().map(DVector::as_slice));
+            for operation in &block.operations {
+                if let Operation::BatchNorm(norm) = operation {
+                    let BatchNorm { scale, shift, running_mean, running_variance, .. } = norm;
+                    let vectors = [scale, shift, running_mean, running_variance];
+                    values.extend(vectors.map(DVector::as_slice));
+                }
+            }
+        }
+        values
+    }
+
+    /// [`values`](Self::values), to be written.
+    fn values_mut(&mut self) -> Vec<&mut [T]> {
+        let mut values = Vec::new();
+        for block in &mut self.blocks {
+            values.push(block.layer.weights.as_mut_slice());
+            values.extend(block.layer.bias.iter_mut().map(DVector::as_mut_slice));
+            for operation in &mut block.operations {
+                if let Operation::BatchNorm(norm) = operation {
+                    let BatchNorm { scale, shift, running_mean, running_variance, .. } = norm;
+                    let vectors = [scale, shift, running_mean, running_variance];
+                    values.extend(vectors.map(DVector::as_mut_slice));
+                }
+            }
+        }
+        values
+    }
+
+    /// Puts every parameter into a file.
+    pub(crate) fn add_to(&self, draft: &mut Draft) -> Result<()> {
+        self.described_parameters().into_iter().zip(self.values()).try_for_each(
+            |(parameter, values)| {
+                let rows = parameter.tensor.shape[0];
+                draft.add(parameter.tensor, &row_major(values, rows))
+            },
+        )
+    }
+
+    /// Takes every parameter from a file, or none if there is an error.
+    pub(crate) fn take_from(&mut self, file: &File) -> Result<()> {
+        let values = self.described_parameters().into_iter().map(|Parameter { tensor, role }| {
+            let values = match role {
+                Role::Variance => file.read_squares::<T>(&tensor)?,
+                Role::Learned | Role::Mean => file.read(&tensor)?,
+            };
+            Ok(column_major(&values, tensor.shape[0]))
+        });
+        let values: Vec<Vec<T>> = values.collect::<Result<_>>()?;
+        for (to, from) in self.values_mut().into_iter().zip(&values) {
+            to.copy_from_slice(from);
+        }
+        Ok(())
+    }
+}
+
+/// A matrix of `rows` rows that stands column by column, row by row.
+pub(crate) fn row_major<T: Scalar>(values: &[T], rows: usize) -> Vec<T> {
+    let columns = values.len() / rows;
+    let row = |row| (0..columns).map(move |column| values[column * rows + row]);
+    (0..rows).flat_map(row).collect()
+}
+
+/// A matrix of `rows` rows that stands row by row, column by column.
+pub(crate) fn column_major<T: Scalar>(values: &[T], rows: usize) -> Vec<T> {
+    row_major(values, values.len() / rows)
+}
