@@ -94,3 +94,6 @@ pub(crate) use {
     replace::read,
     tensors::{Draft, Expected, File},
 };
+
+#[cfg(all(test, feature = "safetensors"))]
+pub(crate) use description::text;

@@ -144,15 +144,17 @@ impl<'a> Lines<'a> {
         if self.text == expected {
             return Ok(());
         }
-        let (mut found, mut expected) = (self.text.split('\n'), expected.split('\n'));
+        let (mut found, mut expected) = (self.text.lines(), expected.lines());
         let mut index = 0;
         loop {
             let (found, expected) = (found.next(), expected.next());
-            if found != expected || found.is_none() {
-                let expected = format!("'{}'", expected.unwrap_or_default());
-                return Err(self.entry(index, found.unwrap_or_default()).refuse(expected));
+            let entry = self.entry(index, found.unwrap_or_default());
+            match expected {
+                Some(line) if found != expected => return Err(entry.refuse(format!("'{line}'"))),
+                // They differ after the last line, or in how a line ends.
+                None => return Err(entry.refuse("the end, after a line feed")),
+                Some(_) => index += 1,
             }
-            index += 1;
         }
     }
 
@@ -282,7 +284,7 @@ mod tests {
             ("a b=5\n\nc\n", 2),
             ("a b=5\nc\nc\n", 3),
             ("a b=5\nc", 3),
-            ("a b=5\r\nc\n", 1),
+            ("a b=5\r\nc\n", 3),
             ("a b=5\n", 2),
             ("", 1),
         ] {

@@ -113,3 +113,84 @@ fn read_bias(entry: &Entry) -> Result<Bias> {
         _ => Err(entry.refuse("'bias=with' or 'bias=without'")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{error::Error, files::text};
+
+    fn read(text: &str) -> Result<Architecture> {
+        let mut lines = Lines::new(Path::new("file"), text, 0);
+        let architecture = Architecture::read(&mut lines)?;
+        lines.require(&architecture.lines())?;
+        Ok(architecture)
+    }
+
+    #[test]
+    fn every_entry_comes_back() {
+        let conv = Conv2d { kernel: (3, 2), stride: (2, 1), padding: (0, 4), ..Conv2d::new(7, 1) };
+        let mut list = vec![
+            Item::Dropout(0.1 + 0.2),
+            Item::Conv2d(conv),
+            Item::BatchNorm { momentum: 0.1, epsilon: 1e-5 },
+            Item::MaxPool2d(MaxPool2d { kernel: (2, 3), stride: (1, 2) }),
+            Item::Conv2d(Conv2d { bias: Bias::Without, ..conv }),
+            Item::AvgPool2d(AvgPool2d { kernel: (1, 2), stride: (2, 3) }),
+            Item::Flatten,
+            Item::Dense { outputs: 5, bias: Bias::Without },
+            Item::Activation(Activation::LeakyRelu { slope: 0.3 }),
+            Item::Activation(Activation::Elu { alpha: 1e-3 }),
+            Item::Dense { outputs: usize::MAX, bias: Bias::With },
+        ];
+        list.extend(Activation::all().map(Item::Activation));
+        let architecture = Architecture::new((3, 32, 32).into(), list).unwrap();
+        assert_eq!(read(&text(&architecture.lines())).unwrap(), architecture);
+    }
+
+    /// PyTorch's names count it, so the text names it.
+    #[test]
+    fn an_image_is_flattened_once_before_a_dense_layer() {
+        let image = [Item::Conv2d(Conv2d::new(2, 3)), Item::Activation(Activation::Tanh)];
+        let dense = [Item::Dense { outputs: 2, bias: Bias::With }; 2];
+        let by_itself = [&image[..], &dense].concat();
+        let by_name = [&image[..1], &[Item::Flatten], &image[1..], &dense].concat();
+        let flattened = [&image[..], &[Item::Flatten], &dense].concat();
+        let items = |shape: Shape, list| Architecture::new(shape, list).unwrap().items;
+        assert_eq!(items((1, 4, 4).into(), by_itself), flattened);
+        assert_eq!(items((1, 4, 4).into(), by_name.clone()), by_name);
+        assert_eq!(items((1, 4, 4).into(), dense.to_vec())[0], Item::Flatten);
+        assert_eq!(items(16.into(), dense.to_vec()), dense);
+        // A convolution makes an image even of a single pixel; PyTorch sees four dimensions.
+        let pixel = vec![Item::Conv2d(Conv2d::new(2, 1)), dense[0]];
+        assert_eq!(items(3.into(), pixel)[1], Item::Flatten);
+    }
+
+    #[test]
+    fn what_is_no_architecture_is_refused_with_its_line() {
+        for (text, line) in [
+            ("", 1),
+            ("output shape=1x1x1\n", 1),
+            ("input shape=1x1\n", 1),
+            ("input shape=1x1x1\ndense outputs=2\n", 2),
+            ("input shape=1x1x1\ndense outputs=2 bias=maybe\n", 2),
+            ("input shape=1x1x1\ndense outputs=2 bias=with\ntransformer\n", 3),
+            ("input shape=1x1x1\nTANH\n", 2),
+            ("input shape=1x1x1\ndropout probability=0.50\n", 2),
+            ("input shape=1x1x1\ntanh\n\n", 3),
+            ("input shape=1x1x1\nelu\n", 2),
+            ("input shape=1x1x1\nleaky-relu slope=x\n", 2),
+            ("input shape=1x2x1\ndense outputs=2 bias=with\n", 2),
+        ] {
+            let refused = read(text).unwrap_err();
+            let found = matches!(refused, Error::Description { line: found, .. } if found == line);
+            assert!(found, "{text:?}: {refused}");
+        }
+        for text in ["input shape=0x1x1\n", "input shape=4294967296x4294967296x4294967296\n"] {
+            let refused = read(text).unwrap_err();
+            let Error::Content { source, .. } = &refused else { panic!("{refused}") };
+            assert!(matches!(**source, Error::ZeroWidth { .. } | Error::TooLarge { .. }));
+        }
+    }
+}

@@ -191,3 +191,60 @@ pub(crate) fn row_major<T: Scalar>(values: &[T], rows: usize) -> Vec<T> {
 pub(crate) fn column_major<T: Scalar>(values: &[T], rows: usize) -> Vec<T> {
     row_major(values, values.len() / rows)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::{AvgPool2d, MaxPool2d};
+
+    fn network() -> Network<f64> {
+        Network::builder((2, 9, 7))
+            .dropout(0.1)
+            .conv2d(Conv2d { kernel: (3, 2), stride: (2, 1), padding: (1, 0), ..Conv2d::new(3, 1) })
+            .batch_norm()
+            .tanh()
+            .max_pool2d(MaxPool2d::new(2, 1))
+            .conv2d(Conv2d { bias: Bias::Without, ..Conv2d::new(4, 2) })
+            .avg_pool2d(AvgPool2d::new(2, 2))
+            .dense_without_bias(6)
+            .batch_norm()
+            .dense(5)
+            .build()
+            .unwrap()
+    }
+
+    /// What the file is compared with, from sizes alone, is what stands in memory.
+    #[test]
+    fn parameters_are_as_large_as_their_values() {
+        let network = network();
+        let parameters = network.described_parameters();
+        let sizes = parameters.iter().map(|parameter| parameter.tensor.shape.iter().product());
+        let values = network.values();
+        assert_eq!(
+            sizes.collect::<Vec<usize>>(),
+            values.iter().map(|v| v.len()).collect::<Vec<_>>()
+        );
+        let learned = parameters.iter().zip(values).filter(|(p, _)| p.role == Role::Learned);
+        assert_eq!(learned.map(|(_, v)| v.len()).sum::<usize>(), network.parameters());
+        let mut changed = network.clone();
+        for (value, number) in changed.values_mut().into_iter().flatten().zip(0_u32..) {
+            *value = f64::from(number);
+        }
+        let numbered = changed.values().concat();
+        assert!(numbered.iter().zip(0_u32..).all(|(value, number)| *value == f64::from(number)));
+        assert_eq!(changed.layer(0).unwrap().weights()[(0, 0)], 0.0);
+        assert_eq!(changed.layer(0).unwrap().bias().unwrap()[0], 36.0);
+        let norm = changed.batch_norm(0).unwrap().unwrap();
+        let first = [norm.scale(), norm.shift(), norm.running_mean(), norm.running_variance()];
+        assert_eq!(first.map(|vector| vector[0]), [39.0, 42.0, 45.0, 48.0]);
+    }
+
+    #[test]
+    fn rows_and_columns_change_places_and_back() {
+        let by_columns = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0];
+        let by_rows = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        assert_eq!(row_major(&by_columns, 2), by_rows);
+        assert_eq!(column_major(&by_rows, 2), by_columns);
+        assert_eq!(row_major(&by_rows, 6), by_rows);
+    }
+}

@@ -152,3 +152,155 @@ fn read_augmentation(entry: &Entry) -> Result<Augmentation> {
     let (shape, crop_padding) = (entry.field("shape")?, entry.field("crop_padding")?);
     Ok(Augmentation { shape, flip, crop_padding })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        Adam, AdamW, Decay, Momentum, RmsProp, Sgd, WeightDecay,
+        error::{Error, Result},
+        files::text,
+    };
+
+    fn plain() -> Settings {
+        Settings {
+            rule: FeedbackRule::Dfa,
+            loss: Loss::SoftmaxCrossEntropy,
+            batch_size: 64,
+            seed: 7,
+            epochs: 3,
+            steps: 41,
+            feedback_init: FeedbackInit::Nokland,
+            optimizer: RmsProp::default().into(),
+            schedule: Schedule::default(),
+            max_norm: None,
+            adversarial: None,
+            stopping: None,
+            running_error: 1.0,
+            augmentation: None,
+        }
+    }
+
+    /// Every variant of everything that has variants, with numbers that are easily lost.
+    fn variants() -> Vec<Settings> {
+        let odd = 0.1 + 0.2;
+        let mut variants = vec![plain()];
+        variants.extend(FeedbackRule::all().map(|rule| Settings { rule, ..plain() }));
+        variants.extend(Loss::all().map(|loss| Settings { loss, ..plain() }));
+        variants.extend(
+            [
+                FeedbackInit::Nokland,
+                FeedbackInit::Lillicrap,
+                FeedbackInit::Frenkel,
+                FeedbackInit::LightOn,
+                FeedbackInit::Uniform { bound: odd },
+                FeedbackInit::Normal { std: 5e-324 },
+            ]
+            .map(|feedback_init| Settings { feedback_init, ..plain() }),
+        );
+        let sgd = Sgd { learning_rate: odd, ..Sgd::default() };
+        let adam = Adam { learning_rate: 1e300, beta1: 0.0, beta2: odd, epsilon: 1e-300 };
+        let optimizers: [Optimizer; 8] = [
+            sgd.into(),
+            Sgd { momentum: Momentum::Classical(odd), ..sgd }.into(),
+            Sgd { momentum: Momentum::Nesterov(0.9), ..sgd }.into(),
+            Sgd { weight_decay: WeightDecay::L2(1e-4), ..sgd }.into(),
+            Sgd {
+                momentum: Momentum::Nesterov(0.5),
+                weight_decay: WeightDecay::Decoupled(odd),
+                ..sgd
+            }
+            .into(),
+            RmsProp { learning_rate: odd, decay: 0.9, epsilon: 1e-7 }.into(),
+            adam.into(),
+            AdamW { adam, weight_decay: odd }.into(),
+        ];
+        variants.extend(optimizers.map(|optimizer| Settings { optimizer, ..plain() }));
+        let decays = [
+            Decay::Constant,
+            Decay::Step { every: 3, factor: odd },
+            Decay::Exponential { every: u64::MAX, factor: 1.0 },
+            Decay::Cosine { steps: 100 },
+        ];
+        variants.extend(decays.map(|decay| {
+            let schedule = Schedule { warm_up: 17, decay };
+            Settings { schedule, ..plain() }
+        }));
+        variants.extend([
+            Settings { max_norm: Some(odd), ..plain() },
+            Settings { adversarial: Some(0.08), ..plain() },
+            Settings { stopping: Some(StoppingRule::default()), running_error: odd, ..plain() },
+            Settings { batch_size: usize::MAX, seed: u64::MAX, ..plain() },
+            Settings { epochs: MOST - 1, steps: MOST - 1, ..plain() },
+        ]);
+        variants.extend([Flip::Never, Flip::Horizontal].map(|flip| {
+            let augmentation = Augmentation { flip, shape: (1, 8, 9), crop_padding: 2 };
+            Settings { augmentation: Some(augmentation), ..plain() }
+        }));
+        variants.push(Settings {
+            max_norm: Some(1.0),
+            adversarial: Some(0.0),
+            stopping: Some(StoppingRule { momentum: 0.5, threshold: f64::INFINITY }),
+            augmentation: Some(Augmentation::default()),
+            ..plain()
+        });
+        variants
+    }
+
+    fn read(text: &str) -> Result<Settings> {
+        let mut lines = Lines::new(Path::new("file"), text, 0);
+        let settings = Settings::read(&mut lines)?;
+        lines.require(&settings.lines())?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn all_settings_come_back() {
+        let mut texts = std::collections::BTreeSet::new();
+        for settings in variants() {
+            let text = text(&settings.lines());
+            assert_eq!(read(&text).unwrap(), settings, "{text}");
+            texts.insert(text);
+        }
+        assert!(texts.len() > 30, "{} texts differ", texts.len());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_line() {
+        let good = text(&plain().lines());
+        read(&good).unwrap();
+        for (from, to, line, expected) in [
+            ("trainer rule", "trainers rule", 1, "'trainer …'"),
+            ("rule=DFA", "rule=XYZ", 1, "'rule=' with a feedback rule"),
+            ("rule=DFA", "rule=dfa", 1, "rule=DFA"),
+            ("loss=softmax", "loss=hinge", 1, "'loss=' with a loss"),
+            ("batch_size=64", "batch_size=-1", 1, "'batch_size=' with a whole number"),
+            ("epochs=3", "epochs=9007199254740992", 1, "'epochs=' with less than"),
+            ("steps=41", "steps=18446744073709551615", 1, "'steps=' with less than"),
+            ("steps=41", "steps=041", 1, "steps=41"),
+            ("running_error=1.0", "running_error=1.5", 1, "from 0 to 1"),
+            ("running_error=1.0", "running_error=NaN", 1, "from 0 to 1"),
+            ("init=nokland", "init=xavier", 2, "'init=' with"),
+            ("init=nokland", "init=uniform", 2, "'bound=' with a number"),
+            ("name=rmsprop", "name=lion", 3, "'name=' with sgd"),
+            ("name=rmsprop", "name=adam", 3, "'beta1=' with a number"),
+            ("name=rmsprop", "name=sgd", 3, "'momentum=' with"),
+            ("decay=constant", "decay=linear", 4, "'decay=' with"),
+            ("decay=constant", "decay=step", 4, "'every=' with a whole number"),
+            ("decay=constant", "decay=constant every=3", 4, "decay=constant'"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let refused = read(&good.replacen(from, to, 1)).unwrap_err();
+            assert!(
+                matches!(refused, Error::Description { line: found, .. } if found == line),
+                "{from} → {to}: {refused}"
+            );
+            let message = refused.to_string();
+            assert!(message.contains(expected), "'{message}' does not name '{expected}'");
+        }
+        let extra = read(&format!("{good}max-norm bound=1.0\nmax-norm bound=1.0\n"));
+        assert!(matches!(extra, Err(Error::Description { line: 6, .. })));
+    }
+}
