@@ -228,7 +228,7 @@ impl Optimizer {
 /// An optimiser at work on one network: its moments and the number of steps made.
 ///
 /// The fifth stage of a training step, and the only one that writes parameters.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct OptimizerState<T> {
     optimizer: Optimizer,
     schedule: Schedule,
@@ -237,6 +237,15 @@ pub struct OptimizerState<T> {
     blocks: Vec<BlockMoments<T>>,
     /// Scratch for the norms of the rows of a weight matrix.
     norms: Vec<T>,
+}
+
+impl<T: PartialEq> PartialEq for OptimizerState<T> {
+    /// Compares what lasts, not the scratch memory.
+    fn eq(&self, other: &Self) -> bool {
+        (self.optimizer, self.schedule, self.max_norm, self.steps)
+            == (other.optimizer, other.schedule, other.max_norm, other.steps)
+            && self.blocks == other.blocks
+    }
 }
 
 /// Moments of the parameters of one block; as many as the optimiser has.
@@ -260,10 +269,6 @@ impl<T: Scalar> OptimizerState<T> {
             [0, 1].map(|index| {
                 if index < optimizer.moments() { vec![T::zero(); length] } else { Vec::new() }
             })
-        };
-        let channels = |operation: &Operation<T>| match operation {
-            Operation::BatchNorm(norm) => norm.scale.len(),
-            _ => 0,
         };
         let blocks = network
             .blocks
@@ -389,9 +394,27 @@ impl<T: Scalar> OptimizerState<T> {
                 if expected != found || length(&layer.bias) != moments.bias[0].len() {
                     return Err(mismatch("moments of weights", expected, found));
                 }
+                let (expected, found) = (block.operations.len(), moments.norms.len());
+                if expected != found {
+                    return Err(mismatch("moments of operations", expected, found));
+                }
+                for (operation, [scale, _]) in block.operations.iter().zip(&moments.norms) {
+                    let (expected, found) = (channels(operation), scale[0].len());
+                    if expected != found {
+                        return Err(mismatch("moments of batch normalisation", expected, found));
+                    }
+                }
             }
         }
         Ok(())
+    }
+}
+
+/// How many scales and shifts an operation learns.
+fn channels<T: Scalar>(operation: &Operation<T>) -> usize {
+    match operation {
+        Operation::BatchNorm(norm) => norm.scale.len(),
+        _ => 0,
     }
 }
 
