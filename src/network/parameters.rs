@@ -182,9 +182,11 @@ impl<T: Scalar> Network<T> {
 
 /// A matrix of `rows` rows that stands column by column, row by row.
 pub(crate) fn row_major<T: Scalar>(values: &[T], rows: usize) -> Vec<T> {
-    let columns = values.len() / rows;
-    let row = |row| (0..columns).map(move |column| values[column * rows + row]);
-    (0..rows).flat_map(row).collect()
+    let mut by_rows = Vec::with_capacity(values.len());
+    for row in 0..rows {
+        by_rows.extend(values.iter().skip(row).step_by(rows));
+    }
+    by_rows
 }
 
 /// A matrix of `rows` rows that stands row by row, column by column.
