@@ -57,15 +57,16 @@
 //!   they follow the settings of the run. There is one way to write every line, and no other is
 //!   read.
 //!
-//! # Safety
+//! # What can go wrong
 //! A file is written under another name in the same folder, put to disk, and then takes the place
 //! of the old one: whatever happens, the path holds the old content or the new. What a writer left
 //! that was killed in the middle is removed by the next one to save to the same path.
 //!
-//! Loading either succeeds or returns a named [`Error`](crate::Error) and changes nothing. Whether
-//! a file is cut off, damaged, made by something else or made up by somebody, it is compared with
-//! its own description before memory is taken: that never takes more than a small multiple of the
-//! file's size. A NaN or an infinity is neither saved nor loaded.
+//! Loading either succeeds or returns a named [`Error`](crate::Error) and changes nothing, whether
+//! a file is cut off, damaged, made by something else or made up by somebody. Before memory is
+//! taken for what a file describes, that is compared with the tensors that the file has: loading
+//! takes a few times their size, and up to some fifty times that of the header, which is refused
+//! beyond 16 MiB. A NaN or an infinity is neither saved nor loaded.
 //!
 //! [`Error::FormatVersion`]: crate::Error::FormatVersion
 //! [`Feedback::matrix`]: crate::Feedback::matrix

@@ -167,7 +167,8 @@ fn every_flipped_bit_is_noticed() {
 fn every_cut_is_refused_and_the_tensor_that_suffers_is_named() {
     let mut lab = Lab::new();
     for original in lab.originals() {
-        let header = 8 + u64::from_le_bytes(*original.first_chunk().unwrap()) as usize;
+        let header = u64::from_le_bytes(*original.first_chunk().unwrap());
+        let header = 8 + usize::try_from(header).unwrap();
         for kept in 0..original.len() {
             assert!(!lab.load(&original[..kept]), "{kept} bytes");
         }
