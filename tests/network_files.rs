@@ -564,7 +564,7 @@ fn any_network_that_can_be_built_comes_back() {
     let result = runner.run(&lists(), |list| {
         let Ok(network) = list.build() else { return Ok(()) };
         built.set(built.get() + 1);
-        let path = folder.path().join(&format!("network-{}", built.get()));
+        let path = folder.path().join(format!("network-{}", built.get()));
         network.save(&path).unwrap();
         prop_assert_eq!(bits(&Network::<f64>::load(&path).unwrap()), bits(&network));
         let mut other = network.clone();
