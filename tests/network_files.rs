@@ -17,7 +17,7 @@ use feedback_alignment::{
     nalgebra::{DMatrix, DVector},
 };
 use proptest::prelude::*;
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 use tempfile::{TempDir, tempdir};
 
 /// `Debug` tells every number from its neighbours, and −0 from 0.
@@ -467,6 +467,32 @@ fn other_kinds_and_versions_are_named() {
     let digits = format!("{:08x}", file.checksum());
     fs::write(&path, file.seal_with("checksum 00000000")).unwrap();
     assert_refused!(path, Error::Checksum { .. }, ["damaged", "00000000", &digits]);
+}
+
+/// Parsing takes many times the header, so that a long one is worth making up.
+#[test]
+fn a_header_beyond_all_measure_is_refused() {
+    let folder = tempdir().unwrap();
+    let (file, path) = good(&folder);
+    let mut bytes = file.seal();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap());
+    let end = 8 + usize::try_from(header).unwrap();
+    for (length, is_good) in [(16 << 20, true), ((16 << 20) + 1, false)] {
+        let spaces = vec![b' '; length - (end - 8)];
+        let mut long = [&bytes[..end], &spaces, &bytes[end..]].concat();
+        long[..8].copy_from_slice(&(length as u64).to_le_bytes());
+        fs::write(&path, &long).unwrap();
+        let loaded = Network::<f32>::load(&path);
+        assert_eq!(loaded.is_ok(), is_good, "{length}");
+        if let Err(error) = loaded {
+            let source = SafeTensorError::HeaderTooLarge;
+            assert_eq!(error.to_string(), format!("{}: {source}", path.display()));
+        }
+    }
+    bytes.truncate(end);
+    bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    assert!(matches!(Network::<f32>::load(&path), Err(Error::Safetensors { .. })));
 }
 
 #[test]

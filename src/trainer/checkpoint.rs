@@ -102,15 +102,11 @@ impl<T: Scalar> Trainer<T> {
         written.extend(architecture.lines());
         lines.require(&written)?;
 
-        // First what the file should hold, then memory for it.
         let mut expected = architecture.require_in::<T>(&file)?;
         let network = Network::<T>::from_file(&file, architecture)?;
         let feedback = feedback_tensors(&network, settings.rule);
         let moments = moment_tensors(&network, settings.optimizer);
-        for tensor in feedback.iter().chain(moments.iter().flatten()) {
-            file.require::<T>(tensor)?;
-            expected.push(tensor.clone());
-        }
+        expected.extend(feedback.iter().chain(moments.iter().flatten()).cloned());
         file.require_only(&expected, &[])?;
 
         let matrices = feedback.iter().map(|tensor| {
