@@ -262,7 +262,7 @@ impl<T: Scalar> OptimizerState<T> {
     /// An optimiser that has made no step yet, with a constant learning rate and no max-norm.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a hyper-parameter out of its range.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its range.
     pub fn new(network: &Network<T>, optimizer: impl Into<Optimizer>) -> Result<Self> {
         let optimizer = optimizer.into();
         optimizer.check::<T>()?;
@@ -297,7 +297,7 @@ impl<T: Scalar> OptimizerState<T> {
     /// Sets the schedule of the learning rate.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a schedule out of its range.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a schedule out of its range.
     pub fn with_schedule(mut self, schedule: impl Into<Schedule>) -> Result<Self> {
         self.schedule = schedule.into();
         self.schedule.check()?;
@@ -308,7 +308,7 @@ impl<T: Scalar> OptimizerState<T> {
     /// is longer is scaled down to `max_norm` (Srivastava et al. 2014, section 5.1).
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] unless it is positive.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive.
     pub fn with_max_norm(mut self, max_norm: f64) -> Result<Self> {
         let representable = max_norm.is_finite() && T::of(max_norm) > T::zero();
         let expected = "a positive number that the scalar can represent";
@@ -332,8 +332,9 @@ impl<T: Scalar> OptimizerState<T> {
     /// Makes one step on every parameter.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] or [`Error::StageMismatch`] if the gradients, or this state, are
-    /// of another network; nothing has then changed.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) or
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the gradients, or this state, are of
+    /// another network; nothing has then changed.
     pub fn step(&mut self, network: &mut Network<T>, gradients: &Gradients<T>) -> Result<()> {
         self.check_shapes(network, gradients)?;
         let update = Update::<T>::new(self.optimizer, self.learning_rate(), self.steps + 1);
