@@ -262,7 +262,8 @@ impl<T: Scalar> OptimizerState<T> {
     /// An optimiser that has made no step yet, with a constant learning rate and no max-norm.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its range.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
+    /// range.
     pub fn new(network: &Network<T>, optimizer: impl Into<Optimizer>) -> Result<Self> {
         let optimizer = optimizer.into();
         optimizer.check::<T>()?;
