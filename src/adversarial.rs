@@ -62,6 +62,12 @@ impl<T: Scalar> FastGradientSign<T> {
         })
     }
 
+    /// `ε`.
+    #[must_use]
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
     /// `x + ε sign(∂J/∂x)`, of the shape of `x`.
     ///
     /// # Errors

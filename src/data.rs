@@ -10,10 +10,7 @@ use crate::{
     seed::{Purpose, stream},
 };
 
-mod file;
 mod scaling;
-#[cfg(feature = "safetensors")]
-mod tensors;
 pub mod cifar;
 #[cfg(feature = "csv")]
 pub mod csv;

@@ -393,7 +393,7 @@ pub enum Error {
         /// Iterations allowed.
         iterations: usize,
     },
-    /// A file that is not safetensors, or is cut off or damaged.
+    /// A file that is not safetensors, or whose header is cut off or damaged.
     #[cfg(feature = "safetensors")]
     #[error("{}: {source}", path.display())]
     Safetensors {
@@ -402,15 +402,63 @@ pub enum Error {
         /// What the parser says.
         source: safetensors::SafeTensorError,
     },
-    /// A safetensors file that holds something else than what was to be loaded.
-    #[error("{}: expected a file of format '{expected}', found '{found}'", path.display())]
-    FileFormat {
+    /// A file of another kind than what was to be loaded, or not of this crate.
+    #[error("{}: expected a {expected} saved by this crate, found {found}", path.display())]
+    FileKind {
         /// The file.
         path: PathBuf,
-        /// The entry `format` expected in the file's metadata.
+        /// The kind expected, such as "network".
         expected: &'static str,
-        /// The entry found; empty where there is none.
+        /// What the file is.
         found: String,
+    },
+    /// A file in a format that this version of the crate does not know.
+    #[error(
+        "{}: feedback-alignment {writer} wrote this file in format {found}, expected format {expected}: load it with that version or a newer one",
+        path.display()
+    )]
+    FormatVersion {
+        /// The file.
+        path: PathBuf,
+        /// The format that this version reads.
+        expected: u32,
+        /// The format of the file.
+        found: String,
+        /// The version of the crate that wrote it.
+        writer: String,
+    },
+    /// A file whose content has changed since it was written.
+    #[error(
+        "{}: the file is damaged: it should have the checksum {expected}, found {found}",
+        path.display()
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// The checksum that the file states.
+        expected: String,
+        /// The checksum of its content.
+        found: String,
+    },
+    /// A line of a file's description that does not read as it should.
+    #[error("{}: line {line} of the description: expected {expected}, found '{found}'", path.display())]
+    Description {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// What should be there.
+        expected: String,
+        /// The line.
+        found: String,
+    },
+    /// A file whose content this crate refuses as it would refuse it from a caller.
+    #[error("{}: {source}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<Error>,
     },
     /// A tensor that the file does not have.
     #[error("{}: no tensor '{expected}', found: {}", path.display(), found.join(", "))]
@@ -418,9 +466,19 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The name looked for.
-        expected: &'static str,
+        expected: String,
         /// The names there are.
         found: Vec<String>,
+    },
+    /// A tensor for which there is no place in what was to be loaded.
+    #[error("{}: there is no place for tensor '{tensor}'; expected: {}", path.display(), expected.join(", "))]
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The names for which there is a place.
+        expected: Vec<String>,
     },
     /// A tensor of another shape.
     #[error("{}: tensor '{tensor}' must be {expected:?}, found {found:?}", path.display())]
@@ -428,7 +486,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The tensor.
-        tensor: &'static str,
+        tensor: String,
         /// The shape expected.
         expected: Vec<usize>,
         /// The shape found.
@@ -440,11 +498,37 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The tensor.
-        tensor: &'static str,
+        tensor: String,
         /// The type expected, as [`Scalar::NAME`] has it.
         expected: &'static str,
         /// The type found, as safetensors calls it.
         found: String,
+    },
+    /// A tensor that holds a number out of its range.
+    #[error("{}: tensor '{tensor}' holds {found}, expected {expected}", path.display())]
+    TensorValue {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The range.
+        expected: &'static str,
+        /// The number.
+        found: f64,
+    },
+    /// A file that ends before all of its tensors have come.
+    #[error(
+        "{}: tensor '{tensor}' is cut off: expected {expected} bytes, found {found}", path.display()
+    )]
+    TensorCutOff {
+        /// The file.
+        path: PathBuf,
+        /// The first tensor that is not whole.
+        tensor: String,
+        /// Bytes of the tensor.
+        expected: usize,
+        /// Bytes of it there are.
+        found: usize,
     },
 }
 

@@ -141,16 +141,23 @@ impl<T: Scalar> Feedback<T> {
         let hops = rule.hops(network.layers());
         let mut matrices = vec![None; network.layers() - 1];
         for hop in &hops {
-            let (rows, columns) = match hop.transport {
-                Transport::RandomTransposed => network.layer(hop.to + 1)?.weights().shape(),
-                Transport::RandomDirect => (network.layout.output(hop.to), network.outputs()),
-                Transport::SenderTransposed | Transport::ReceiverForward => continue,
-            };
+            let Some((rows, columns)) = shape(network, hop) else { continue };
             let mut matrix = zero_matrix(rows, columns)?;
             fill(hop, &mut matrix);
             matrices[hop.to] = Some(matrix);
         }
         Ok(Self { rule, layout: Arc::clone(&network.layout), hops, matrices })
+    }
+
+    /// The hidden layers that have a matrix of their own under `rule`, in order from the first,
+    /// with its rows and columns.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn shapes(network: &Network<T>, rule: FeedbackRule) -> Vec<(usize, (usize, usize))> {
+        let hops = rule.hops(network.layers());
+        let mut shapes: Vec<_> =
+            hops.iter().filter_map(|hop| Some((hop.to, shape(network, hop)?))).collect();
+        shapes.sort_unstable(); // A route may come down from the top.
+        shapes
     }
 
     /// The learning rule.
@@ -250,15 +257,24 @@ impl<T: Scalar> Feedback<T> {
 
     /// Fails unless the matrices were made for a network of this layout.
     pub(crate) fn require_network(&self, network: &Network<T>) -> Result<()> {
-        if self.layout == network.layout {
-            return Ok(());
-        }
-        Err(Error::StageMismatch {
+        let mismatch = |expected: String, found: String| Error::StageMismatch {
             stage: "deliver",
             what: "feedback matrices",
-            expected: network.layout.to_string(),
-            found: self.layout.to_string(),
-        })
+            expected,
+            found,
+        };
+        if self.layout != network.layout {
+            return Err(mismatch(network.layout.to_string(), self.layout.to_string()));
+        }
+        // Kernels of other sizes can make the same layout.
+        for hop in &self.hops {
+            let (expected, found) =
+                (shape(network, hop), self.matrices[hop.to].as_ref().map(DMatrix::shape));
+            if expected != found {
+                return Err(mismatch(format!("{expected:?}"), format!("{found:?}")));
+            }
+        }
+        Ok(())
     }
 
     /// One hop, from the delta of one block to that of another.
@@ -299,6 +315,15 @@ impl<T: Scalar> Feedback<T> {
             }
         }
         receiver.backward(activations, to);
+    }
+}
+
+/// Rows and columns of the matrix that a hop draws, if it has one of its own.
+fn shape<T: Scalar>(network: &Network<T>, hop: &Hop) -> Option<(usize, usize)> {
+    match hop.transport {
+        Transport::RandomTransposed => Some(network.blocks[hop.to + 1].layer.weights.shape()),
+        Transport::RandomDirect => Some((network.layout.output(hop.to), network.outputs())),
+        Transport::SenderTransposed | Transport::ReceiverForward => None,
     }
 }
 

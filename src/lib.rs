@@ -3,12 +3,14 @@
 //! # Where to find what
 //! [`FeedbackRule`] states the rules, [`Network`] is what they train, [`Trainer`] is the loop.
 //! The five stages of a training step are [`Network::forward`], [`Loss::error`],
-//! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`].
+//! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`]. What is written to disk
+//! is described in [`files`].
 
 // The order is that of dependence: a module uses only those above it.
 mod elementary;
 mod scalar;
 mod error;
+pub mod files;
 mod linalg;
 mod buffer;
 mod seed;

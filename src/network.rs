@@ -1,12 +1,23 @@
 //! The network: forward parameters and nothing else.
 
+mod architecture;
 mod builder;
+#[cfg(feature = "safetensors")]
+mod description;
+#[cfg(feature = "safetensors")]
+mod file;
+#[cfg(feature = "safetensors")]
+mod parameters;
 
 use std::{fmt, sync::Arc};
 
 use nalgebra::{DMatrix, DVector};
 
 pub use builder::NetworkBuilder;
+
+pub(crate) use architecture::Architecture;
+#[cfg(feature = "safetensors")]
+pub(crate) use parameters::{Role, column_major, row_major};
 
 use crate::{
     activation::Activation,
@@ -38,6 +49,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network<T> {
+    architecture: Architecture,
     pub(crate) layout: Arc<Layout>,
     /// Operations on the input: dropout.
     input_operations: Vec<Operation<T>>,

@@ -3,20 +3,32 @@
 //! The rule of an optimiser is a plain value; what it remembers from step to step is the
 //! [`OptimizerState`].
 
+#[cfg(feature = "safetensors")]
+mod description;
+#[cfg(feature = "safetensors")]
+mod moments;
 mod schedule;
+mod shapes;
+mod step;
 mod update;
 
-use nalgebra::{DMatrix, DVector};
+use nalgebra::DVector;
 
 pub use schedule::{Decay, Schedule};
 
+#[cfg(feature = "safetensors")]
+pub(crate) use {
+    description::{OPTIMIZER, SCHEDULE},
+    moments::MOMENTS,
+};
+
+use step::{NextStep, slices};
 use update::Update;
 
 use crate::{
-    error::{Error, Result, require, require_shape},
-    layer::{Layer, NormGradient, Operation},
-    linalg::{self, Chunks},
-    network::{Block, Network},
+    error::{Result, require},
+    layer::Operation,
+    network::Network,
     scalar::Scalar,
     workspace::{Activations, Deltas, Gradients, require_match},
 };
@@ -222,13 +234,22 @@ impl Optimizer {
 /// An optimiser at work on one network: its moments and the number of steps made.
 ///
 /// The fifth stage of a training step, and the only one that writes parameters.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct OptimizerState<T> {
     optimizer: Optimizer,
     schedule: Schedule,
     max_norm: Option<f64>,
     steps: u64,
     blocks: Vec<BlockMoments<T>>,
+}
+
+impl<T: PartialEq> PartialEq for OptimizerState<T> {
+    /// Compares what lasts, not the scratch memory.
+    fn eq(&self, other: &Self) -> bool {
+        (self.optimizer, self.schedule, self.max_norm, self.steps)
+            == (other.optimizer, other.schedule, other.max_norm, other.steps)
+            && self.blocks == other.blocks
+    }
 }
 
 /// Moments of the parameters of one block; as many as the optimiser has.
@@ -244,7 +265,8 @@ impl<T: Scalar> OptimizerState<T> {
     /// An optimiser that has made no step yet, with a constant learning rate and no max-norm.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a hyper-parameter out of its range.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
+    /// range.
     pub fn new(network: &Network<T>, optimizer: impl Into<Optimizer>) -> Result<Self> {
         let optimizer = optimizer.into();
         optimizer.check::<T>()?;
@@ -252,10 +274,6 @@ impl<T: Scalar> OptimizerState<T> {
             [0, 1].map(|index| {
                 if index < optimizer.moments() { vec![T::zero(); length] } else { Vec::new() }
             })
-        };
-        let channels = |operation: &Operation<T>| match operation {
-            Operation::BatchNorm(norm) => norm.scale.len(),
-            _ => 0,
         };
         let blocks = network
             .blocks
@@ -276,7 +294,7 @@ impl<T: Scalar> OptimizerState<T> {
     /// Sets the schedule of the learning rate.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a schedule out of its range.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a schedule out of its range.
     pub fn with_schedule(mut self, schedule: impl Into<Schedule>) -> Result<Self> {
         self.schedule = schedule.into();
         self.schedule.check()?;
@@ -287,7 +305,7 @@ impl<T: Scalar> OptimizerState<T> {
     /// is longer is scaled down to `max_norm` (Srivastava et al. 2014, section 5.1).
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] unless it is positive.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive.
     pub fn with_max_norm(mut self, max_norm: f64) -> Result<Self> {
         let representable = max_norm.is_finite() && T::of(max_norm) > T::zero();
         let expected = "a positive number that the scalar can represent";
@@ -311,8 +329,9 @@ impl<T: Scalar> OptimizerState<T> {
     /// Makes one step on every parameter.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] or [`Error::StageMismatch`] if the gradients, or this state, are
-    /// of another network; nothing has then changed.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) or
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the gradients, or this state, are of
+    /// another network; nothing has then changed.
     pub fn step(&mut self, network: &mut Network<T>, gradients: &Gradients<T>) -> Result<()> {
         self.check_shapes(network, gradients)?;
         let step = self.next();
@@ -355,7 +374,7 @@ impl<T: Scalar> OptimizerState<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] if the activations, the deltas or this state are of another
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the activations, the deltas or this state are of another
     /// network, or of two different batches; nothing has then changed.
     pub fn learn(
         &mut self,
@@ -377,189 +396,14 @@ impl<T: Scalar> OptimizerState<T> {
         let max_norm = self.max_norm.map(T::of);
         NextStep { weights, others: weights.without_decay(), max_norm }
     }
-
-    fn check_shapes(&self, network: &Network<T>, gradients: &Gradients<T>) -> Result<()> {
-        let mismatch = |what, expected: usize, found: usize| Error::StageMismatch {
-            stage: "optimizer step",
-            what,
-            expected: expected.to_string(),
-            found: found.to_string(),
-        };
-        let layers = network.layers();
-        if gradients.layers.len() != layers {
-            return Err(mismatch("gradients of layers", layers, gradients.layers.len()));
-        }
-        for (index, block) in network.blocks.iter().enumerate() {
-            let (expected, found) = (block.operations.len(), gradients.norms[index].len());
-            if expected != found {
-                return Err(mismatch("gradients of operations", expected, found));
-            }
-            let (layer, gradient) = (&block.layer, &gradients.layers[index]);
-            let what = || format!("the gradient of W of weighted layer {index}");
-            require_shape(what, layer.weights.shape(), gradient.weights.shape())?;
-            let length = |bias: &Option<DVector<T>>| bias.as_ref().map_or(0, DVector::len);
-            if length(&layer.bias) != length(&gradient.bias) {
-                let (expected, found) = (length(&layer.bias), length(&gradient.bias));
-                return Err(mismatch("gradients of a bias of", expected, found));
-            }
-        }
-        self.check_moments(network)
-    }
-
-    /// Fails unless the moments are those of a network of this shape.
-    fn check_moments(&self, network: &Network<T>) -> Result<()> {
-        let mismatch = |what, expected: usize, found: usize| {
-            let (expected, found) = (expected.to_string(), found.to_string());
-            Err(Error::StageMismatch { stage: "optimizer step", what, expected, found })
-        };
-        if self.blocks.len() != network.layers() {
-            return mismatch("moments of layers", network.layers(), self.blocks.len());
-        }
-        if self.optimizer.moments() == 0 {
-            return Ok(());
-        }
-        for (Block { layer, .. }, moments) in network.blocks.iter().zip(&self.blocks) {
-            let bias = layer.bias.as_ref().map_or(0, DVector::len);
-            let (expected, found) = (layer.weights.len(), moments.weights[0].len());
-            if expected != found || bias != moments.bias[0].len() {
-                return mismatch("moments of weights", expected, found);
-            }
-        }
-        Ok(())
-    }
 }
 
-/// What a step does to every layer.
-struct NextStep<T> {
-    weights: Update<T>,
-    /// The same without weight decay, for everything else.
-    others: Update<T>,
-    max_norm: Option<T>,
-}
-
-impl<T: Scalar> NextStep<T> {
-    /// Gradients and updates of some blocks, of which the first has the number `first`.
-    fn learn(
-        &self,
-        blocks: &mut [Block<T>],
-        moments: &mut [BlockMoments<T>],
-        first: usize,
-        activations: &Activations<T>,
-        deltas: &Deltas<T>,
-    ) {
-        match blocks {
-            [] => {}
-            [block] => self.learn_block(block, &mut moments[0], first, activations, deltas),
-            _ => {
-                let work: usize = blocks.iter().map(|block| work(block, activations.batch)).sum();
-                let middle = blocks.len() / 2;
-                let (left, right) = blocks.split_at_mut(middle);
-                let (left_moments, right_moments) = moments.split_at_mut(middle);
-                linalg::both(
-                    work,
-                    || self.learn(left, left_moments, first, activations, deltas),
-                    || self.learn(right, right_moments, first + middle, activations, deltas),
-                );
-            }
-        }
+/// How many scales and shifts an operation learns.
+fn channels<T: Scalar>(operation: &Operation<T>) -> usize {
+    match operation {
+        Operation::BatchNorm(norm) => norm.scale.len(),
+        _ => 0,
     }
-
-    fn learn_block(
-        &self,
-        block: &mut Block<T>,
-        moments: &mut BlockMoments<T>,
-        index: usize,
-        activations: &Activations<T>,
-        deltas: &Deltas<T>,
-    ) {
-        let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
-        // Twice as many parts as threads, so that the first to be ready can lend a hand.
-        let parts = match linalg::pieces(work(block, activations.batch), 1) {
-            1 => 1,
-            pieces => 2 * pieces,
-        };
-        let Layer { map, weights, bias } = &mut block.layer;
-        let (map, biases) = (*map, bias.as_ref().map_or(0, DVector::len));
-        let tiles = map.tiles(weights.nrows(), weights.ncols());
-        let chunks = |data| Chunks { data, size: tiles.size };
-        let [m, v] = slices(&mut moments.weights);
-        let out = (chunks(weights.as_mut_slice()), (chunks(m), chunks(v)));
-        linalg::share_out(out, 0..tiles.count, parts, &|range, (w, (m, v))| {
-            T::with_scratch(tiles.size + tiles.scratch, |scratch| {
-                let (gradient, scratch) = scratch.split_at_mut(tiles.size);
-                let (mut m, mut v) = (m.data.chunks_mut(tiles.size), v.data.chunks_mut(tiles.size));
-                for (tile, w) in range.zip(w.data.chunks_mut(tiles.size)) {
-                    let gradient = &mut gradient[..w.len()];
-                    map.gradient(delta, h, tiles, tile, (gradient, scratch));
-                    let moments = [&mut m, &mut v].map(|tiles| tiles.next().unwrap_or_default());
-                    self.weights.apply(w, gradient, moments);
-                }
-            });
-        });
-        self.bound(weights);
-        let norms = &deltas.blocks[index].norms;
-        T::with_scratch(biases, |gradient| {
-            if !gradient.is_empty() {
-                map.bias_gradient(delta, gradient);
-            }
-            self.finish(block, Some(gradient), norms, moments);
-        });
-    }
-
-    /// Scales down every row of `weights` that is longer than the max-norm.
-    fn bound(&self, weights: &mut DMatrix<T>) {
-        let Some(bound) = self.max_norm else { return };
-        let rows = weights.nrows();
-        T::with_scratch(rows, |norms| {
-            norms.fill(T::zero());
-            for column in weights.as_slice().chunks_exact(rows) {
-                for (norm, &w) in norms.iter_mut().zip(column) {
-                    *norm += w * w;
-                }
-            }
-            for norm in norms.iter_mut() {
-                let length = norm.sqrt();
-                *norm = if length > bound { bound / length } else { T::one() };
-            }
-            for column in weights.as_mut_slice().chunks_exact_mut(rows) {
-                for (w, &scale) in column.iter_mut().zip(norms.iter()) {
-                    *w *= scale;
-                }
-            }
-        });
-    }
-
-    /// What is left of a step when the weights of a block have been updated.
-    fn finish(
-        &self,
-        block: &mut Block<T>,
-        bias_gradient: Option<&[T]>,
-        norms: &[NormGradient<T>],
-        moments: &mut BlockMoments<T>,
-    ) {
-        if let (Some(bias), Some(gradient)) = (&mut block.layer.bias, bias_gradient) {
-            self.others.apply(bias.as_mut_slice(), gradient, slices(&mut moments.bias));
-        }
-        let operations = block.operations.iter_mut().zip(norms).zip(&mut moments.norms);
-        for ((operation, gradient), [scale, shift]) in operations {
-            if let Operation::BatchNorm(norm) = operation {
-                self.others.apply(norm.scale.as_mut_slice(), &gradient.scale, slices(scale));
-                self.others.apply(norm.shift.as_mut_slice(), &gradient.shift, slices(shift));
-                norm.commit(gradient);
-            }
-        }
-    }
-}
-
-/// The multiply-adds that gradient and update of a block take: an update of a weight costs about
-/// as much as sixteen.
-fn work<T: Scalar>(block: &Block<T>, batch: usize) -> usize {
-    let cost = block.layer.map.gradient_cost(batch).saturating_add(16);
-    block.layer.weights.len().saturating_mul(cost)
-}
-
-fn slices<T>([first, second]: &mut [Vec<T>; 2]) -> [&mut [T]; 2] {
-    [first, second]
 }
 
 #[cfg(test)]
@@ -567,6 +411,7 @@ mod tests {
     use approx::assert_relative_eq;
 
     use super::*;
+    use crate::error::Error;
 
     /// Three steps on a parameter of 1 with gradients 0.5, −0.2, 0.1.
     fn three_steps(optimizer: impl Into<Optimizer>) -> f64 {

@@ -1,7 +1,11 @@
 //! The training loop: the five stages in a row, epoch after epoch.
 
 mod builder;
+#[cfg(feature = "safetensors")]
+mod checkpoint;
 mod scores;
+#[cfg(feature = "safetensors")]
+mod settings;
 
 use nalgebra::DMatrix;
 

@@ -2,6 +2,9 @@
 #![allow(unsafe_code)] // An allocator is unsafe by nature.
 
 mod common;
+#[cfg(feature = "safetensors")]
+#[path = "common/craft.rs"]
+mod craft;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -225,4 +228,109 @@ fn a_plausible_promise_takes_no_memory_before_the_bytes_arrive() {
     let (_, bytes, result) = allocated(|| idx::load::<f32>(file, &labels));
     assert!(matches!(result, Err(Error::Truncated { .. })), "{result:?}");
     assert!(bytes < 1 << 22, "{bytes} bytes");
+}
+
+/// Files of networks and checkpoints.
+#[cfg(feature = "safetensors")]
+mod saved {
+    use super::{
+        craft::{Craft, Tensor},
+        *,
+    };
+
+    /// Bytes allocated by loading, as a network and as a checkpoint, and whether that succeeded.
+    fn loading(folder: &Folder, bytes: &[u8]) -> (usize, bool) {
+        let path = folder.write("file", bytes);
+        let (_, network, loaded) = allocated(|| Network::<f32>::load(&path).is_ok());
+        let (_, checkpoint, resumed) = allocated(|| Trainer::<f32>::load(&path).is_ok());
+        (network.max(checkpoint), loaded || resumed)
+    }
+
+    /// A file with this header and some bytes after it.
+    fn with_header(header: &str, data: &[u8]) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+    }
+
+    /// Memory follows the file, whatever its header and its description promise.
+    #[test]
+    fn no_promise_takes_memory() {
+        let folder = Folder::new();
+        let one = || Tensor::of(&[1], &[1.0]);
+        let list = |list: &str| Craft::new("network", list).with("0.weight", one()).seal();
+        let run = "trainer rule=DFA loss=softmax batch_size=1 seed=1 epochs=0 steps=0 \
+                   running_error=1.0\nfeedback init=nokland\noptimizer name=adam \
+                   learning_rate=0.001 beta1=0.9 beta2=0.999 epsilon=1e-8\nschedule warm_up=0 \
+                   decay=constant\n";
+        let pixel = Tensor::of(&[1, 1, 1, 1], &[1.0]);
+        let wide = "input shape=1x1x1\n\
+                    conv2d channels=1 kernel=1x1 stride=1x1 padding=30000x30000 bias=without\n\
+                    conv2d channels=2 kernel=1x1 stride=70000x70000 padding=0x0 bias=without\n\
+                    flatten\ndense outputs=2 bias=without\n";
+        let checkpoint = Craft::new("checkpoint", &format!("{run}{wide}"))
+            .with("0.weight", pixel.clone())
+            .with("1.weight", Tensor::of(&[2, 1, 1, 1], &[1.0; 2]))
+            .with("3.weight", Tensor::of(&[2, 2], &[1.0; 4]));
+        let tensor = "{\"a\":{\"dtype\":\"F32\",\"shape\":[SIZE],\"data_offsets\":[0,END]}}";
+        let promise = |numbers: u64| {
+            let header = tensor.replace("SIZE", &numbers.to_string());
+            with_header(&header.replace("END", &(4 * numbers).to_string()), &[0; 100])
+        };
+        for (name, bytes) in [
+            (
+                "a layer of 10⁹ units",
+                list("input shape=1x1x1\ndense outputs=1000000000 bias=with\n"),
+            ),
+            (
+                "10⁹ inputs",
+                list("input shape=1000000000x1x1\ndense outputs=1000000000 bias=without\n"),
+            ),
+            (
+                "10⁹ kernels",
+                list(
+                    "input shape=1x9x9\nconv2d channels=1000000000 kernel=9x9 stride=1x1 \
+                     padding=0x0 bias=with\ndense outputs=1 bias=without\n",
+                ),
+            ),
+            ("feedback to 3.6·10⁹ units", checkpoint.seal()),
+            ("a tensor of a terabyte", promise(1 << 38)),
+            ("a tensor of half of what can be addressed", promise(1 << 60)),
+            ("a header of 10 MiB", (10_u64 << 20).to_le_bytes().repeat(100)),
+            ("a header of an exabyte", (1_u64 << 60).to_le_bytes().repeat(100)),
+        ] {
+            let (allocated, loaded) = loading(&folder, &bytes);
+            assert!(!loaded, "{name}");
+            assert!(allocated < 1 << 16, "{name}: {allocated} bytes for {}", bytes.len());
+        }
+        // Nothing but feedback was missing.
+        let with_feedback = Craft::new("network", wide)
+            .with("0.weight", pixel)
+            .with("1.weight", Tensor::of(&[2, 1, 1, 1], &[1.0; 2]))
+            .with("3.weight", Tensor::of(&[2, 2], &[1.0; 4]));
+        let (allocated, loaded) = loading(&folder, &with_feedback.seal());
+        assert!(loaded && allocated < 1 << 16, "{allocated} bytes");
+    }
+
+    #[test]
+    fn loading_takes_a_small_multiple_of_the_file() {
+        let folder = Folder::new();
+        let path = folder.path("file");
+        let network = Network::<f32>::builder(300).dense(500).tanh().dense(100).batch_norm().tanh();
+        let trainer = Trainer::builder(network.dense(10).build().unwrap());
+        let trainer = trainer.optimizer(Adam::default()).build().unwrap();
+        trainer.network().save(&path).unwrap();
+        let network = std::fs::read(&path).unwrap();
+        trainer.save(&path).unwrap();
+        for file in [network, std::fs::read(&path).unwrap()] {
+            let (allocated, loaded) = loading(&folder, &file);
+            assert!(loaded);
+            assert!(allocated < 6 * file.len(), "{allocated} bytes for {}", file.len());
+        }
+        // The worst of headers: text of two bytes for every number.
+        let zeros = "0,".repeat(500_000);
+        let header =
+            format!("{{\"a\":{{\"dtype\":\"F32\",\"shape\":[{zeros}0],\"data_offsets\":[0,0]}}}}");
+        let (allocated, _) = loading(&folder, &with_header(&header, &[]));
+        println!("{allocated} bytes for a header of {}", header.len());
+        assert!(allocated < 64 * header.len(), "{allocated} bytes for {}", header.len());
+    }
 }

@@ -10,11 +10,9 @@ use std::{
 };
 
 use crate::{
-    data::{
-        Dataset, Scaling,
-        file::{first_of, open},
-    },
+    data::{Dataset, Scaling},
     error::{Error, Result},
+    files::{first_of, open},
     scalar::Scalar,
 };
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
 #[cfg(feature = "safetensors")]
-use crate::data::tensors::{File, Tensor, save};
+use crate::files::{Draft, Expected, File, read};
 use crate::{
     data::{Dataset, scaling::means},
     error::{Error, Result, require, require_finite, require_shape},
@@ -17,9 +17,9 @@ use crate::{
 /// Samples that are whitened, or added to the covariance, in one product.
 const CHUNK: usize = 1024;
 
-/// How the file of a whitening is marked.
+/// What the description of a whitening's file calls it.
 #[cfg(feature = "safetensors")]
-const FORMAT: &str = "feedback-alignment ZCA whitening";
+const KIND: &str = "whitening";
 
 /// The map `x ← W·(x − μ)` that gives the training set the covariance `I`, up to `ε`, fitted on a
 /// training set and applied to every set by [`Dataset::whitened`].
@@ -209,34 +209,46 @@ impl<T: Scalar> Whitening<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`], [`Error::NonFinite`] for an infinite entry.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let features = self.mean.len();
-        let mean = Tensor { shape: &[features], data: self.mean.as_slice() };
-        let matrix = Tensor { shape: &[features, features], data: self.matrix.as_slice() };
-        save(path.as_ref(), FORMAT, vec![("mean", mean), ("matrix", matrix)])
+        let [mean, matrix] = tensors(self.mean.len());
+        let mut draft = Draft::new(path.as_ref(), KIND, &[]);
+        draft.add(mean, self.mean.as_slice())?;
+        draft.add(matrix, self.matrix.as_slice())?; // Symmetric: by rows or by columns is the same.
+        draft.save()
     }
 
     /// Loads what [`save`](Self::save) wrote, bit by bit.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Safetensors`] for a file that is cut off or of another kind,
-    /// [`Error::FileFormat`], [`Error::MissingTensor`], [`Error::TensorShape`] and
-    /// [`Error::TensorType`] for one that holds something else, [`Error::NonFinite`] for a NaN or
-    /// an infinity in it.
+    /// [`Error::Io`]; for a file that is cut off, damaged or no safetensors file
+    /// [`Error::Safetensors`], [`Error::TensorCutOff`], [`Error::TrailingBytes`] or
+    /// [`Error::Checksum`]; [`Error::FileKind`], [`Error::FormatVersion`],
+    /// [`Error::Description`], [`Error::MissingTensor`], [`Error::UnexpectedTensor`],
+    /// [`Error::TensorShape`] and [`Error::TensorType`] for one that holds something else,
+    /// [`Error::NonFinite`] for a NaN or an infinity in it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes =
-            std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let file = File::parse(path, &bytes, FORMAT)?;
+        let bytes = read(path)?;
+        let file = File::parse(path, &bytes)?;
+        file.lines(KIND)?.require(&[])?;
         let features = file.shape("mean")?.iter().product();
         if features == 0 {
             return Err(Error::Empty { what: format!("{}: tensor 'mean'", path.display()) });
         }
-        let mean = DVector::from_vec(file.read("mean", &[features])?);
-        let matrix = file.read("matrix", &[features, features])?;
-        Ok(Self { mean, matrix: DMatrix::from_vec(features, features, matrix) })
+        let expected = tensors(features);
+        file.require_only(&expected, &[])?;
+        let [mean, matrix] = expected;
+        let mean = DVector::from_vec(file.read(&mean)?);
+        Ok(Self { mean, matrix: DMatrix::from_vec(features, features, file.read(&matrix)?) })
     }
+}
+
+/// What a file holds.
+#[cfg(feature = "safetensors")]
+fn tensors(features: usize) -> [Expected; 2] {
+    [("mean", vec![features]), ("matrix", vec![features, features])]
+        .map(|(name, shape)| Expected { name: name.into(), shape })
 }
 
 /// The covariance of the population, `1/N Σ (x − μ)(x − μ)ᵀ`; `progress` is told the part done.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Block, Network};
+use super::{
+    Block, Network,
+    architecture::{Architecture, Item},
+};
 use crate::{
     activation::Activation,
     error::{Error, Result, require_finite},
@@ -24,17 +27,6 @@ pub struct NetworkBuilder<T> {
     init: Init,
     seed: u64,
     scalar: std::marker::PhantomData<T>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Item {
-    Dense { outputs: usize, bias: Bias },
-    Conv2d(Conv2d),
-    Activation(Activation),
-    MaxPool2d(MaxPool2d),
-    AvgPool2d(AvgPool2d),
-    BatchNorm { momentum: f64, epsilon: f64 },
-    Dropout(f64),
 }
 
 impl<T: Scalar> NetworkBuilder<T> {
@@ -89,10 +81,11 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.push(Item::Dropout(probability))
     }
 
-    /// Nothing: images are columns already, channel by channel and row by row. For those who like
-    /// to see where the image ends.
+    /// From here on the values of an image are plain features: they stay where they are, channel
+    /// by channel and row by row, but batch normalisation takes each by itself. A dense layer
+    /// flattens what it reads anyway.
     pub fn flatten(self) -> Self {
-        self
+        self.push(Item::Flatten)
     }
 
     /// Any activation function.
@@ -157,20 +150,7 @@ impl<T: Scalar> NetworkBuilder<T> {
     /// represent what is drawn, and [`Error::TooLarge`] where memory does not suffice.
     pub fn build(self) -> Result<Network<T>> {
         self.init.check()?;
-        match self.input.checked_len() {
-            Some(0) => return Err(Error::ZeroWidth { layer: 0 }),
-            Some(_) => {}
-            None => {
-                let Shape { channels, height, width } = self.input;
-                let columns = height.saturating_mul(width);
-                return Err(Error::TooLarge { rows: channels, columns });
-            }
-        }
-        let mut assembly = Assembly::new(self.input);
-        for item in self.items {
-            assembly.add(item)?;
-        }
-        let mut network = assembly.finish()?;
+        let mut network = assemble(Architecture::new(self.input, self.items)?)?;
         draw(&mut network.blocks, self.init, self.seed)?;
         Ok(network)
     }
@@ -181,6 +161,14 @@ impl<T: Scalar> NetworkBuilder<T> {
     }
 }
 
+/// The network of an architecture, with all weights and biases zero.
+pub(super) fn assemble<T: Scalar>(architecture: Architecture) -> Result<Network<T>> {
+    let items = architecture.items.clone();
+    let mut assembly = Assembly::new(architecture);
+    items.into_iter().try_for_each(|item| assembly.add(item))?;
+    assembly.finish()
+}
+
 /// A network that is being put together, and the shape of what it yields so far.
 struct Assembly<T> {
     network: Network<T>,
@@ -189,9 +177,11 @@ struct Assembly<T> {
 }
 
 impl<T: Scalar> Assembly<T> {
-    fn new(input: Shape) -> Self {
+    fn new(architecture: Architecture) -> Self {
+        let input = architecture.input;
         let layout = Arc::new(Layout { inputs: input.len(), ..Layout::default() });
-        let network = Network { layout, input_operations: Vec::new(), blocks: Vec::new() };
+        let (input_operations, blocks) = (Vec::new(), Vec::new());
+        let network = Network { architecture, layout, input_operations, blocks };
         Self { network, shape: input, dropouts: 0 }
     }
 
@@ -229,6 +219,7 @@ impl<T: Scalar> Assembly<T> {
                 self.dropouts += 1;
                 self.add_operation(Operation::Dropout(dropout))?;
             }
+            Item::Flatten => self.shape = self.shape.len().into(),
         }
         Ok(())
     }
@@ -249,7 +240,7 @@ impl<T: Scalar> Assembly<T> {
     }
 
     fn add_operation(&mut self, operation: Operation<T>) -> Result<()> {
-        let Network { layout, input_operations, blocks } = &mut self.network;
+        let Network { layout, input_operations, blocks, .. } = &mut self.network;
         let layout = Arc::make_mut(layout);
         let (Some(block), Some(sizes)) = (blocks.last_mut(), layout.blocks.last_mut()) else {
             if !matches!(operation, Operation::Dropout(_)) {

@@ -1,0 +1,100 @@
+//! The files that this crate reads and writes.
+//!
+//! Datasets come from IDX, CIFAR and CSV files; see [`data`](crate::data). Everything that the
+//! crate writes is a [safetensors](https://github.com/huggingface/safetensors) file, behind the
+//! feature of that name:
+//!
+//! | kind | holds | written by | read by |
+//! |---|---|---|---|
+//! | `network` | architecture and parameters | [`Network::save`] | [`Network::load`], [`Network::load_parameters`] |
+//! | `checkpoint` | a whole training run | [`Trainer::save`] | [`Trainer::load`] |
+//! | `whitening` | mean and matrix | [`Whitening::save`] | [`Whitening::load`] |
+//!
+//! # Tensors
+//! All are of the type `T` of what was saved, `F32` or `F64`, and stand in the order of PyTorch,
+//! last index first (row by row, for a matrix). The parameters are called and shaped as in the
+//! `state_dict()` of a PyTorch `nn.Sequential` of the same list:
+//!
+//! | entry `i` of the list | tensors |
+//! |---|---|
+//! | dense | `i.weight` `[out, in]`, `i.bias` `[out]` |
+//! | convolution | `i.weight` `[out, in, height, width]`, `i.bias` `[out]` |
+//! | batch normalisation | `i.weight` (`γ`), `i.bias` (`β`), `i.running_mean`, `i.running_var`, each `[channels]` |
+//!
+//! Every entry of the builder's list counts, from 0: activations, pooling and dropout too, and the
+//! `flatten` that PyTorch needs between an image and a dense layer, whether the list names it or
+//! not. So `conv2d`, `tanh`, `max_pool2d`, `dense` have the tensors `0.weight`, `0.bias`,
+//! `4.weight` and `4.bias`. What PyTorch counts as `i.num_batches_tracked` is not used here: it is
+//! ignored in files from there, and PyTorch does without it in files from here.
+//!
+//! A checkpoint also holds the feedback matrix of each hidden layer `l` that has one, as
+//! `feedback.l` in the shape that [`Feedback::matrix`] has, and the moments of the optimiser, as
+//! `first_moment.` and `second_moment.` before the name of their parameter.
+//!
+//! # Description
+//! The header's `__metadata__` has one entry, `feedback-alignment`. It is a text of lines:
+//!
+//! ```text
+//! format 1
+//! crate 0.1.0
+//! kind network
+//! checksum 6c1b9a04
+//! input shape=1x8x8
+//! conv2d channels=8 kernel=3x3 stride=1x1 padding=1x1 bias=with
+//! batch-norm momentum=0.1 epsilon=1e-5
+//! relu
+//! max-pool2d kernel=2x2 stride=2x2
+//! dropout probability=0.5
+//! flatten
+//! dense outputs=10 bias=with
+//! ```
+//!
+//! - The first two lines are the same in every format to come: a file in a format that this version
+//!   does not know is refused with [`Error::FormatVersion`], which names the version that wrote it.
+//! - The checksum is the CRC-32 (that of zlib and PNG) of the description without the line of the
+//!   checksum and then, for each tensor in the order of their names as bytes, of name and data.
+//! - `input` and the lines after it are the architecture, an entry of the list each. In a checkpoint
+//!   they follow the settings of the run. There is one way to write every line, and no other is
+//!   read.
+//!
+//! # What can go wrong
+//! A file is written under another name in the same folder, put to disk, and then takes the place
+//! of the old one: whatever happens, the path holds the old content or the new. What a writer left
+//! that was killed in the middle is removed by the next one to save to the same path.
+//!
+//! Loading either succeeds or returns a named [`Error`](crate::Error) and changes nothing, whether
+//! a file is cut off, damaged, made by something else or made up by somebody. Before memory is
+//! taken for what a file describes, that is compared with the tensors that the file has: loading
+//! takes a few times their size, and up to some fifty times that of the header, which is refused
+//! beyond 16 MiB. A NaN or an infinity is neither saved nor loaded.
+//!
+//! [`Error::FormatVersion`]: crate::Error::FormatVersion
+//! [`Feedback::matrix`]: crate::Feedback::matrix
+//! [`Network::load`]: crate::Network::load
+//! [`Network::load_parameters`]: crate::Network::load_parameters
+//! [`Network::save`]: crate::Network::save
+//! [`Trainer::load`]: crate::Trainer::load
+//! [`Trainer::save`]: crate::Trainer::save
+//! [`Whitening::load`]: crate::data::Whitening::load
+//! [`Whitening::save`]: crate::data::Whitening::save
+
+mod open;
+
+#[cfg(feature = "safetensors")]
+mod description;
+#[cfg(feature = "safetensors")]
+mod replace;
+#[cfg(feature = "safetensors")]
+mod tensors;
+
+pub(crate) use open::{first_of, open};
+
+#[cfg(feature = "safetensors")]
+pub(crate) use {
+    description::{Entry, Line, Lines},
+    replace::read,
+    tensors::{Draft, Expected, File},
+};
+
+#[cfg(all(test, feature = "safetensors"))]
+pub(crate) use description::text;

@@ -1,0 +1,136 @@
+//! Saving and loading a network.
+
+use std::path::Path;
+
+use super::{Network, architecture::Architecture, builder::assemble};
+use crate::{
+    error::Result,
+    files::{Draft, File, read},
+    scalar::Scalar,
+};
+
+/// What the description of such a file calls it.
+const KIND: &str = "network";
+
+impl<T: Scalar> Network<T> {
+    /// Saves architecture and parameters as a safetensors file that [`load`](Self::load) makes the
+    /// same network of, to the bit. The parameters are named, shaped and ordered as PyTorch does in
+    /// the `state_dict()` of an `nn.Sequential` of the same list: see [`files`](crate::files).
+    ///
+    /// ```python
+    /// model = torch.nn.Sequential(torch.nn.Linear(784, 800), torch.nn.Tanh(), torch.nn.Linear(800, 10))
+    /// model.load_state_dict(safetensors.torch.load_file("network.safetensors"))
+    /// ```
+    ///
+    /// The file is written under another name in the same folder and then takes the place of
+    /// `path`: whatever happens, `path` holds the old content or the new.
+    ///
+    /// ```
+    /// use feedback_alignment::Network;
+    ///
+    /// let network = Network::<f32>::builder(4).dropout(0.1).dense(8).tanh().dense(3).build()?;
+    /// let path = std::env::temp_dir().join(format!("network-{}.safetensors", std::process::id()));
+    /// network.save(&path)?;
+    /// assert_eq!(Network::load(&path)?, network);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io), [`Error::NonFinite`](crate::Error::NonFinite) if a parameter
+    /// is infinite, as the last step of a training that diverges may leave it; the old file then
+    /// stays.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut draft = Draft::new(path.as_ref(), KIND, &self.architecture.lines());
+        self.add_to(&mut draft)?;
+        draft.save()
+    }
+
+    /// Loads a network that [`save`](Self::save) wrote, to the bit.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; for a file that is cut off, damaged or no safetensors file
+    /// [`Error::Safetensors`], [`Error::TensorCutOff`], [`Error::TrailingBytes`] or
+    /// [`Error::Checksum`]; [`Error::FileKind`] for one that holds something else, as one from
+    /// PyTorch does ([`load_parameters`](Self::load_parameters) reads it);
+    /// [`Error::FormatVersion`] for one from a newer version of this crate. If the content does
+    /// not make sense, [`Error::Description`], [`Error::Content`], [`Error::MissingTensor`],
+    /// [`Error::UnexpectedTensor`], [`Error::TensorShape`], [`Error::TensorValue`] or
+    /// [`Error::NonFinite`]; [`Error::TensorType`] if it is a network of the other scalar.
+    ///
+    /// [`Error::Checksum`]: crate::Error::Checksum
+    /// [`Error::Content`]: crate::Error::Content
+    /// [`Error::Description`]: crate::Error::Description
+    /// [`Error::FileKind`]: crate::Error::FileKind
+    /// [`Error::FormatVersion`]: crate::Error::FormatVersion
+    /// [`Error::Io`]: crate::Error::Io
+    /// [`Error::MissingTensor`]: crate::Error::MissingTensor
+    /// [`Error::NonFinite`]: crate::Error::NonFinite
+    /// [`Error::Safetensors`]: crate::Error::Safetensors
+    /// [`Error::TensorCutOff`]: crate::Error::TensorCutOff
+    /// [`Error::TensorShape`]: crate::Error::TensorShape
+    /// [`Error::TensorType`]: crate::Error::TensorType
+    /// [`Error::TensorValue`]: crate::Error::TensorValue
+    /// [`Error::TrailingBytes`]: crate::Error::TrailingBytes
+    /// [`Error::UnexpectedTensor`]: crate::Error::UnexpectedTensor
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = read(path)?;
+        let file = File::parse(path, &bytes)?;
+        let mut lines = file.lines(KIND)?;
+        let architecture = Architecture::read(&mut lines)?;
+        lines.require(&architecture.lines())?;
+        let expected = architecture.require_in::<T>(&file)?;
+        file.require_only(&expected, &[])?;
+        Self::from_file(&file, architecture)
+    }
+
+    /// Replaces all parameters by those of a file: one that [`save`](Self::save) wrote, or one
+    /// from PyTorch or elsewhere that names, shapes and orders them alike (see
+    /// [`files`](crate::files)). Activations and other operations stay as they are: a file from
+    /// elsewhere does not say which they were, and one of this crate may be of a network with
+    /// another dropout, say.
+    ///
+    /// ```python
+    /// safetensors.torch.save_file(model.state_dict(), "model.safetensors")
+    /// ```
+    ///
+    /// ```
+    /// use feedback_alignment::Network;
+    ///
+    /// let list = || Network::<f64>::builder(4).dense(8).relu().dense(3);
+    /// let (trained, mut network) = (list().seed(1).build()?, list().seed(2).build()?);
+    /// let path = std::env::temp_dir().join(format!("model-{}.safetensors", std::process::id()));
+    /// trained.save(&path)?;
+    /// network.load_parameters(&path)?;
+    /// assert_eq!(network, trained);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load); [`Error::MissingTensor`], [`Error::UnexpectedTensor`] and
+    /// [`Error::TensorShape`] tell of parameters of another network. Nothing has then changed.
+    ///
+    /// [`Error::MissingTensor`]: crate::Error::MissingTensor
+    /// [`Error::TensorShape`]: crate::Error::TensorShape
+    /// [`Error::UnexpectedTensor`]: crate::Error::UnexpectedTensor
+    pub fn load_parameters(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let bytes = read(path)?;
+        let file = File::parse(path, &bytes)?;
+        if file.is_ours() {
+            file.lines(KIND)?;
+        }
+        let expected = self.architecture.require_in::<T>(&file)?;
+        file.require_only(&expected, &self.architecture.counters())?;
+        self.take_from(&file)
+    }
+
+    /// The network of an architecture whose parameters the file has been found to hold.
+    pub(crate) fn from_file(file: &File, architecture: Architecture) -> Result<Self> {
+        let mut network: Self = assemble(architecture).map_err(|error| file.blame(error))?;
+        network.take_from(file)?;
+        Ok(network)
+    }
+}

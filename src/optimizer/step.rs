@@ -1,0 +1,145 @@
+//! One step on every block of a network: tile by tile, shared out among threads.
+
+use nalgebra::{DMatrix, DVector};
+
+use super::{BlockMoments, update::Update};
+use crate::{
+    layer::{Layer, NormGradient, Operation},
+    linalg::{self, Chunks},
+    network::Block,
+    scalar::Scalar,
+    workspace::{Activations, Deltas},
+};
+
+/// What a step does to every layer.
+pub(super) struct NextStep<T> {
+    pub(super) weights: Update<T>,
+    /// The same without weight decay, for everything else.
+    pub(super) others: Update<T>,
+    pub(super) max_norm: Option<T>,
+}
+
+impl<T: Scalar> NextStep<T> {
+    /// Gradients and updates of some blocks, of which the first has the number `first`.
+    pub(super) fn learn(
+        &self,
+        blocks: &mut [Block<T>],
+        moments: &mut [BlockMoments<T>],
+        first: usize,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) {
+        match blocks {
+            [] => {}
+            [block] => self.learn_block(block, &mut moments[0], first, activations, deltas),
+            _ => {
+                let work: usize = blocks.iter().map(|block| work(block, activations.batch)).sum();
+                let middle = blocks.len() / 2;
+                let (left, right) = blocks.split_at_mut(middle);
+                let (left_moments, right_moments) = moments.split_at_mut(middle);
+                linalg::both(
+                    work,
+                    || self.learn(left, left_moments, first, activations, deltas),
+                    || self.learn(right, right_moments, first + middle, activations, deltas),
+                );
+            }
+        }
+    }
+
+    fn learn_block(
+        &self,
+        block: &mut Block<T>,
+        moments: &mut BlockMoments<T>,
+        index: usize,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) {
+        let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
+        // Twice as many parts as threads, so that the first to be ready can lend a hand.
+        let parts = match linalg::pieces(work(block, activations.batch), 1) {
+            1 => 1,
+            pieces => 2 * pieces,
+        };
+        let Layer { map, weights, bias } = &mut block.layer;
+        let (map, biases) = (*map, bias.as_ref().map_or(0, DVector::len));
+        let tiles = map.tiles(weights.nrows(), weights.ncols());
+        let chunks = |data| Chunks { data, size: tiles.size };
+        let [m, v] = slices(&mut moments.weights);
+        let out = (chunks(weights.as_mut_slice()), (chunks(m), chunks(v)));
+        linalg::share_out(out, 0..tiles.count, parts, &|range, (w, (m, v))| {
+            T::with_scratch(tiles.size + tiles.scratch, |scratch| {
+                let (gradient, scratch) = scratch.split_at_mut(tiles.size);
+                let (mut m, mut v) = (m.data.chunks_mut(tiles.size), v.data.chunks_mut(tiles.size));
+                for (tile, w) in range.zip(w.data.chunks_mut(tiles.size)) {
+                    let gradient = &mut gradient[..w.len()];
+                    map.gradient(delta, h, tiles, tile, (gradient, scratch));
+                    let moments = [&mut m, &mut v].map(|tiles| tiles.next().unwrap_or_default());
+                    self.weights.apply(w, gradient, moments);
+                }
+            });
+        });
+        self.bound(weights);
+        let norms = &deltas.blocks[index].norms;
+        T::with_scratch(biases, |gradient| {
+            if !gradient.is_empty() {
+                map.bias_gradient(delta, gradient);
+            }
+            self.finish(block, Some(gradient), norms, moments);
+        });
+    }
+
+    /// Scales down every row of `weights` that is longer than the max-norm.
+    pub(super) fn bound(&self, weights: &mut DMatrix<T>) {
+        let Some(bound) = self.max_norm else { return };
+        let rows = weights.nrows();
+        T::with_scratch(rows, |norms| {
+            norms.fill(T::zero());
+            for column in weights.as_slice().chunks_exact(rows) {
+                for (norm, &w) in norms.iter_mut().zip(column) {
+                    *norm += w * w;
+                }
+            }
+            for norm in norms.iter_mut() {
+                let length = norm.sqrt();
+                *norm = if length > bound { bound / length } else { T::one() };
+            }
+            for column in weights.as_mut_slice().chunks_exact_mut(rows) {
+                for (w, &scale) in column.iter_mut().zip(norms.iter()) {
+                    *w *= scale;
+                }
+            }
+        });
+    }
+
+    /// What is left of a step when the weights of a block have been updated.
+    pub(super) fn finish(
+        &self,
+        block: &mut Block<T>,
+        bias_gradient: Option<&[T]>,
+        norms: &[NormGradient<T>],
+        moments: &mut BlockMoments<T>,
+    ) {
+        if let (Some(bias), Some(gradient)) = (&mut block.layer.bias, bias_gradient) {
+            self.others.apply(bias.as_mut_slice(), gradient, slices(&mut moments.bias));
+        }
+        let operations = block.operations.iter_mut().zip(norms).zip(&mut moments.norms);
+        for ((operation, gradient), [scale, shift]) in operations {
+            if let Operation::BatchNorm(norm) = operation {
+                self.others.apply(norm.scale.as_mut_slice(), &gradient.scale, slices(scale));
+                self.others.apply(norm.shift.as_mut_slice(), &gradient.shift, slices(shift));
+                norm.commit(gradient);
+            }
+        }
+    }
+}
+
+/// The multiply-adds that gradient and update of a block take: an update of a weight costs about
+/// as much as sixteen.
+fn work<T: Scalar>(block: &Block<T>, batch: usize) -> usize {
+    let cost = block.layer.map.gradient_cost(batch).saturating_add(16);
+    block.layer.weights.len().saturating_mul(cost)
+}
+
+pub(super) fn slices<T>([first, second]: &mut [Vec<T>; 2]) -> [&mut [T]; 2] {
+    [first, second]
+}

@@ -1,0 +1,209 @@
+//! Saving a training run and going on with it.
+
+use std::path::Path;
+
+use nalgebra::DMatrix;
+
+use super::{Trainer, settings::Settings};
+use crate::{
+    adversarial::FastGradientSign,
+    error::Result,
+    feedback::Feedback,
+    files::{Draft, Expected, File, read},
+    network::{Architecture, Network, Role, column_major, row_major},
+    optimizer::{MOMENTS, Optimizer},
+    rule::FeedbackRule,
+    scalar::Scalar,
+};
+
+/// What the description of such a file calls it.
+const KIND: &str = "checkpoint";
+
+impl<T: Scalar> Trainer<T> {
+    /// Saves the whole training run as a safetensors file: network and running statistics, rule
+    /// and feedback matrices, loss, optimiser with its moments, schedule and max-norm, stopping
+    /// rule and its average, augmentation, perturbation, batch size, seed, steps and epochs.
+    /// Training that goes on from there ([`load`](Self::load)) is the one that was never
+    /// interrupted, to the bit. See [`files`](crate::files) for the format.
+    ///
+    /// Between any two calls is a good time, after a single [`step`](Self::step) as much as after
+    /// an [`epoch`](Self::epoch). The data are not saved.
+    ///
+    /// The file is written under another name in the same folder and then takes the place of
+    /// `path`: whatever happens, `path` holds the old checkpoint or the new.
+    ///
+    /// ```
+    /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::DMatrix};
+    ///
+    /// let x = DMatrix::from_column_slice(2, 4, &[0.0_f32, 0., 0., 1., 1., 0., 1., 1.]);
+    /// let xor = Dataset::new(x, vec![0, 1, 1, 0])?;
+    /// let network = Network::builder(2).dense(8).tanh().dropout(0.2).dense(2).build()?;
+    /// let mut trainer = Trainer::builder(network).batch_size(2).build()?;
+    /// trainer.epoch(&xor)?;
+    ///
+    /// let path = std::env::temp_dir().join(format!("run-{}.safetensors", std::process::id()));
+    /// trainer.save(&path)?;
+    /// let mut resumed = Trainer::<f32>::load(&path)?;
+    /// assert_eq!(resumed.epoch(&xor)?, trainer.epoch(&xor)?);
+    /// assert_eq!(resumed.network(), trainer.network());
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io), [`Error::NonFinite`](crate::Error::NonFinite) if a parameter
+    /// or moment is infinite, as the last step of a training that diverges may leave it,
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network was replaced by one of
+    /// other shapes; the old file then stays.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let parameters = self.network.described_parameters();
+        let learned = parameters.into_iter().zip(self.network.values());
+        let learned: Vec<(Expected, usize)> = learned
+            .filter(|(parameter, _)| parameter.role == Role::Learned)
+            .map(|(parameter, values)| (parameter.tensor, values.len()))
+            .collect();
+        self.feedback.require_network(&self.network)?;
+        let sizes: Vec<usize> = learned.iter().map(|&(_, size)| size).collect();
+        self.optimizer.require_sizes(&sizes)?;
+
+        let mut lines = self.settings().lines();
+        lines.extend(self.network.architecture().lines());
+        let mut draft = Draft::new(path.as_ref(), KIND, &lines);
+        self.network.add_to(&mut draft)?;
+        for layer in 0..self.network.layers() - 1 {
+            if let Some(matrix) = self.feedback.matrix(layer)? {
+                let (rows, columns) = matrix.shape();
+                let tensor = feedback_tensor(layer, rows, columns);
+                draft.add(tensor, &row_major(matrix.as_slice(), rows))?;
+            }
+        }
+        for index in self.optimizer.optimizer().moment_indices() {
+            for ((tensor, _), moment) in learned.iter().zip(self.optimizer.moments(index)) {
+                let tensor = moment_tensor(index, tensor);
+                let rows = tensor.shape[0];
+                draft.add(tensor, &row_major(moment, rows))?;
+            }
+        }
+        draft.save()
+    }
+
+    /// Goes on with the training run that [`save`](Self::save) saved.
+    ///
+    /// # Errors
+    /// As for [`Network::load`], for checkpoints.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = read(path)?;
+        let file = File::parse(path, &bytes)?;
+        let mut lines = file.lines(KIND)?;
+        let settings = Settings::read(&mut lines)?;
+        let architecture = Architecture::read(&mut lines)?;
+        let mut written = settings.lines();
+        written.extend(architecture.lines());
+        lines.require(&written)?;
+
+        let mut expected = architecture.require_in::<T>(&file)?;
+        let network = Network::<T>::from_file(&file, architecture)?;
+        let feedback = feedback_tensors(&network, settings.rule);
+        let moments = moment_tensors(&network, settings.optimizer);
+        expected.extend(feedback.iter().chain(moments.iter().flatten()).cloned());
+        file.require_only(&expected, &[])?;
+
+        let matrices = feedback.iter().map(|tensor| {
+            let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
+            Ok(DMatrix::from_vec(rows, columns, column_major(&file.read(tensor)?, rows)))
+        });
+        let matrices = matrices.collect::<Result<_>>()?;
+        let moments = moments.iter().enumerate().map(|(index, tensors)| {
+            let square = settings.optimizer.square() == Some(index);
+            let read = |tensor: &Expected| {
+                let values = if square { file.read_squares(tensor)? } else { file.read(tensor)? };
+                Ok(column_major(&values, tensor.shape[0]))
+            };
+            tensors.iter().map(read).collect()
+        });
+        let moments = moments.collect::<Result<Vec<Vec<Vec<T>>>>>()?;
+        let feedback = Feedback::from_matrices(&network, settings.rule, matrices);
+        let trainer = feedback.and_then(|feedback| settings.build(network, feedback, &moments));
+        trainer.map_err(|error| file.blame(error))
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            rule: self.feedback.rule(),
+            loss: self.loss,
+            batch_size: self.batch_size,
+            seed: self.seed,
+            epochs: self.epochs,
+            steps: self.optimizer.steps(),
+            feedback_init: self.feedback_init,
+            optimizer: self.optimizer.optimizer(),
+            schedule: self.optimizer.schedule(),
+            max_norm: self.optimizer.max_norm(),
+            adversarial: self.adversarial.as_ref().map(FastGradientSign::epsilon),
+            stopping: self.stopping,
+            running_error: self.running_error,
+            augmentation: self.augmentation,
+        }
+    }
+}
+
+impl Settings {
+    fn build<T: Scalar>(
+        self,
+        network: Network<T>,
+        feedback: Feedback<T>,
+        moments: &[Vec<Vec<T>>],
+    ) -> Result<Trainer<T>> {
+        let mut builder = Trainer::builder(network)
+            .feedback_init(self.feedback_init)
+            .feedback(feedback)
+            .loss(self.loss)
+            .optimizer(self.optimizer)
+            .schedule(self.schedule)
+            .batch_size(self.batch_size)
+            .seed(self.seed);
+        if let Some(bound) = self.max_norm {
+            builder = builder.max_norm(bound);
+        }
+        if let Some(epsilon) = self.adversarial {
+            builder = builder.adversarial(epsilon);
+        }
+        if let Some(rule) = self.stopping {
+            builder = builder.stopping(rule);
+        }
+        if let Some(augmentation) = self.augmentation {
+            builder = builder.augmentation(augmentation);
+        }
+        self.feedback_init.check()?;
+        let mut trainer = builder.build()?;
+        trainer.optimizer.restore(self.steps, moments);
+        trainer.epochs = self.epochs;
+        trainer.running_error = self.running_error;
+        Ok(trainer)
+    }
+}
+
+/// The feedback matrices of `rule`, in order of the hidden layers that have one.
+fn feedback_tensors<T: Scalar>(network: &Network<T>, rule: FeedbackRule) -> Vec<Expected> {
+    let shapes = Feedback::shapes(network, rule).into_iter();
+    shapes.map(|(layer, (rows, columns))| feedback_tensor(layer, rows, columns)).collect()
+}
+
+fn feedback_tensor(layer: usize, rows: usize, columns: usize) -> Expected {
+    Expected { name: format!("feedback.{layer}"), shape: vec![rows, columns] }
+}
+
+/// Each moment of every learned parameter.
+fn moment_tensors<T: Scalar>(network: &Network<T>, optimizer: Optimizer) -> Vec<Vec<Expected>> {
+    let parameters = network.described_parameters().into_iter();
+    let learned: Vec<_> = parameters.filter(|parameter| parameter.role == Role::Learned).collect();
+    let moment =
+        |index| learned.iter().map(|parameter| moment_tensor(index, &parameter.tensor)).collect();
+    optimizer.moment_indices().map(moment).collect()
+}
+
+fn moment_tensor(index: usize, parameter: &Expected) -> Expected {
+    let name = format!("{}.{}", MOMENTS[index], parameter.name);
+    Expected { name, shape: parameter.shape.clone() }
+}

@@ -1,0 +1,306 @@
+//! All of a training run but its network and its numbers, as text in the metadata of a file.
+
+use super::StoppingRule;
+use crate::{
+    data::{Augmentation, Flip},
+    error::Result,
+    files::{Entry, Line, Lines},
+    init::FeedbackInit,
+    loss::Loss,
+    optimizer::{OPTIMIZER, Optimizer, SCHEDULE, Schedule},
+    rule::FeedbackRule,
+};
+
+/// Counts beyond this are no counts: a step a nanosecond would take years. So nothing that is
+/// added to them overflows, and a float has them exactly.
+const MOST: u64 = 1 << 53;
+
+/// What a trainer was set up with, and how far it has come.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub(super) rule: FeedbackRule,
+    pub(super) loss: Loss,
+    pub(super) batch_size: usize,
+    pub(super) seed: u64,
+    pub(super) epochs: u64,
+    pub(super) steps: u64,
+    pub(super) feedback_init: FeedbackInit,
+    pub(super) optimizer: Optimizer,
+    pub(super) schedule: Schedule,
+    pub(super) max_norm: Option<f64>,
+    pub(super) adversarial: Option<f64>,
+    /// With the running average.
+    pub(super) stopping: Option<StoppingRule>,
+    pub(super) running_error: f64,
+    pub(super) augmentation: Option<Augmentation>,
+}
+
+impl Settings {
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let mut lines = vec![
+            Line::new("trainer")
+                .word("rule", self.rule)
+                .word("loss", self.loss)
+                .with("batch_size", self.batch_size)
+                .with("seed", self.seed)
+                .with("epochs", self.epochs)
+                .with("steps", self.steps)
+                .with("running_error", self.running_error),
+            feedback_line(self.feedback_init),
+            self.optimizer.line(),
+            self.schedule.line(),
+        ];
+        lines.extend(self.max_norm.map(|bound| Line::new("max-norm").with("bound", bound)));
+        let adversarial = |epsilon| Line::new("adversarial").with("epsilon", epsilon);
+        lines.extend(self.adversarial.map(adversarial));
+        lines.extend(self.stopping.map(|StoppingRule { momentum, threshold }| {
+            Line::new("stopping").with("momentum", momentum).with("threshold", threshold)
+        }));
+        lines.extend(self.augmentation.map(augmentation_line));
+        lines
+    }
+
+    /// Takes the lines of the settings; others may follow.
+    pub(super) fn read(lines: &mut Lines) -> Result<Self> {
+        let trainer = lines.take("trainer")?;
+        let (feedback, optimizer, schedule) =
+            (lines.take("feedback")?, lines.take(OPTIMIZER)?, lines.take(SCHEDULE)?);
+        let count = |key| match trainer.field(key)? {
+            count if count < MOST => Ok(count),
+            _ => Err(trainer.refuse(format!("'{key}=' with less than {MOST}"))),
+        };
+        let running_error = trainer.field("running_error")?;
+        if !(0.0..=1.0).contains(&running_error) {
+            return Err(trainer.refuse("'running_error=' with a number from 0 to 1"));
+        }
+        let mut optional = |name: &str, key: &str| {
+            lines.take_if(name).map(|entry| entry.field::<f64>(key)).transpose()
+        };
+        Ok(Self {
+            rule: trainer
+                .word("rule")?
+                .parse()
+                .map_err(|_| trainer.refuse("'rule=' with a feedback rule"))?,
+            loss: trainer
+                .word("loss")?
+                .parse()
+                .map_err(|_| trainer.refuse("'loss=' with a loss"))?,
+            batch_size: trainer.field("batch_size")?,
+            seed: trainer.field("seed")?,
+            epochs: count("epochs")?,
+            steps: count("steps")?,
+            feedback_init: read_feedback(&feedback)?,
+            optimizer: Optimizer::read(&optimizer)?,
+            schedule: Schedule::read(&schedule)?,
+            max_norm: optional("max-norm", "bound")?,
+            adversarial: optional("adversarial", "epsilon")?,
+            stopping: lines.take_if("stopping").map(|entry| read_stopping(&entry)).transpose()?,
+            running_error,
+            augmentation: lines
+                .take_if("augmentation")
+                .map(|entry| read_augmentation(&entry))
+                .transpose()?,
+        })
+    }
+}
+
+fn feedback_line(init: FeedbackInit) -> Line {
+    let named = |name| Line::new("feedback").word("init", name);
+    match init {
+        FeedbackInit::Nokland => named("nokland"),
+        FeedbackInit::Lillicrap => named("lillicrap"),
+        FeedbackInit::Frenkel => named("frenkel"),
+        FeedbackInit::LightOn => named("lighton"),
+        FeedbackInit::Uniform { bound } => named("uniform").with("bound", bound),
+        FeedbackInit::Normal { std } => named("normal").with("std", std),
+    }
+}
+
+fn read_feedback(entry: &Entry) -> Result<FeedbackInit> {
+    Ok(match entry.word("init")? {
+        "nokland" => FeedbackInit::Nokland,
+        "lillicrap" => FeedbackInit::Lillicrap,
+        "frenkel" => FeedbackInit::Frenkel,
+        "lighton" => FeedbackInit::LightOn,
+        "uniform" => FeedbackInit::Uniform { bound: entry.field("bound")? },
+        "normal" => FeedbackInit::Normal { std: entry.field("std")? },
+        _ => return Err(entry.refuse("'init=' with a distribution of feedback")),
+    })
+}
+
+fn read_stopping(entry: &Entry) -> Result<StoppingRule> {
+    Ok(StoppingRule { momentum: entry.field("momentum")?, threshold: entry.field("threshold")? })
+}
+
+fn augmentation_line(Augmentation { shape, flip, crop_padding }: Augmentation) -> Line {
+    let flip = match flip {
+        Flip::Never => "never",
+        Flip::Horizontal => "horizontal",
+    };
+    Line::new("augmentation")
+        .with("shape", shape)
+        .word("flip", flip)
+        .with("crop_padding", crop_padding)
+}
+
+fn read_augmentation(entry: &Entry) -> Result<Augmentation> {
+    let flip = match entry.word("flip")? {
+        "never" => Flip::Never,
+        "horizontal" => Flip::Horizontal,
+        _ => return Err(entry.refuse("'flip=' with never or horizontal")),
+    };
+    let (shape, crop_padding) = (entry.field("shape")?, entry.field("crop_padding")?);
+    Ok(Augmentation { shape, flip, crop_padding })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        Adam, AdamW, Decay, Momentum, RmsProp, Sgd, WeightDecay,
+        error::{Error, Result},
+        files::text,
+    };
+
+    fn plain() -> Settings {
+        Settings {
+            rule: FeedbackRule::Dfa,
+            loss: Loss::SoftmaxCrossEntropy,
+            batch_size: 64,
+            seed: 7,
+            epochs: 3,
+            steps: 41,
+            feedback_init: FeedbackInit::Nokland,
+            optimizer: RmsProp::default().into(),
+            schedule: Schedule::default(),
+            max_norm: None,
+            adversarial: None,
+            stopping: None,
+            running_error: 1.0,
+            augmentation: None,
+        }
+    }
+
+    /// Every variant of everything that has variants, with numbers that are easily lost.
+    fn variants() -> Vec<Settings> {
+        let odd = 0.1 + 0.2;
+        let mut variants = vec![plain()];
+        variants.extend(FeedbackRule::all().map(|rule| Settings { rule, ..plain() }));
+        variants.extend(Loss::all().map(|loss| Settings { loss, ..plain() }));
+        variants.extend(
+            [
+                FeedbackInit::Nokland,
+                FeedbackInit::Lillicrap,
+                FeedbackInit::Frenkel,
+                FeedbackInit::LightOn,
+                FeedbackInit::Uniform { bound: odd },
+                FeedbackInit::Normal { std: 5e-324 },
+            ]
+            .map(|feedback_init| Settings { feedback_init, ..plain() }),
+        );
+        let sgd = Sgd { learning_rate: odd, ..Sgd::default() };
+        let adam = Adam { learning_rate: 1e300, beta1: 0.0, beta2: odd, epsilon: 1e-300 };
+        let optimizers: [Optimizer; 8] = [
+            sgd.into(),
+            Sgd { momentum: Momentum::Classical(odd), ..sgd }.into(),
+            Sgd { momentum: Momentum::Nesterov(0.9), ..sgd }.into(),
+            Sgd { weight_decay: WeightDecay::L2(1e-4), ..sgd }.into(),
+            Sgd {
+                momentum: Momentum::Nesterov(0.5),
+                weight_decay: WeightDecay::Decoupled(odd),
+                ..sgd
+            }
+            .into(),
+            RmsProp { learning_rate: odd, decay: 0.9, epsilon: 1e-7 }.into(),
+            adam.into(),
+            AdamW { adam, weight_decay: odd }.into(),
+        ];
+        variants.extend(optimizers.map(|optimizer| Settings { optimizer, ..plain() }));
+        let decays = [
+            Decay::Constant,
+            Decay::Step { every: 3, factor: odd },
+            Decay::Exponential { every: u64::MAX, factor: 1.0 },
+            Decay::Cosine { steps: 100 },
+        ];
+        variants.extend(decays.map(|decay| {
+            let schedule = Schedule { warm_up: 17, decay };
+            Settings { schedule, ..plain() }
+        }));
+        variants.extend([
+            Settings { max_norm: Some(odd), ..plain() },
+            Settings { adversarial: Some(0.08), ..plain() },
+            Settings { stopping: Some(StoppingRule::default()), running_error: odd, ..plain() },
+            Settings { batch_size: usize::MAX, seed: u64::MAX, ..plain() },
+            Settings { epochs: MOST - 1, steps: MOST - 1, ..plain() },
+        ]);
+        variants.extend([Flip::Never, Flip::Horizontal].map(|flip| {
+            let augmentation = Augmentation { flip, shape: (1, 8, 9), crop_padding: 2 };
+            Settings { augmentation: Some(augmentation), ..plain() }
+        }));
+        variants.push(Settings {
+            max_norm: Some(1.0),
+            adversarial: Some(0.0),
+            stopping: Some(StoppingRule { momentum: 0.5, threshold: f64::INFINITY }),
+            augmentation: Some(Augmentation::default()),
+            ..plain()
+        });
+        variants
+    }
+
+    fn read(text: &str) -> Result<Settings> {
+        let mut lines = Lines::new(Path::new("file"), text, 0);
+        let settings = Settings::read(&mut lines)?;
+        lines.require(&settings.lines())?;
+        Ok(settings)
+    }
+
+    #[test]
+    fn all_settings_come_back() {
+        let mut texts = std::collections::BTreeSet::new();
+        for settings in variants() {
+            let text = text(&settings.lines());
+            assert_eq!(read(&text).unwrap(), settings, "{text}");
+            texts.insert(text);
+        }
+        assert!(texts.len() > 30, "{} texts differ", texts.len());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_line() {
+        let good = text(&plain().lines());
+        read(&good).unwrap();
+        for (from, to, line, expected) in [
+            ("trainer rule", "trainers rule", 1, "'trainer …'"),
+            ("rule=DFA", "rule=XYZ", 1, "'rule=' with a feedback rule"),
+            ("rule=DFA", "rule=dfa", 1, "rule=DFA"),
+            ("loss=softmax", "loss=hinge", 1, "'loss=' with a loss"),
+            ("batch_size=64", "batch_size=-1", 1, "'batch_size=' with a whole number"),
+            ("epochs=3", "epochs=9007199254740992", 1, "'epochs=' with less than"),
+            ("steps=41", "steps=18446744073709551615", 1, "'steps=' with less than"),
+            ("steps=41", "steps=041", 1, "steps=41"),
+            ("running_error=1.0", "running_error=1.5", 1, "from 0 to 1"),
+            ("running_error=1.0", "running_error=NaN", 1, "from 0 to 1"),
+            ("init=nokland", "init=xavier", 2, "'init=' with"),
+            ("init=nokland", "init=uniform", 2, "'bound=' with a number"),
+            ("name=rmsprop", "name=lion", 3, "'name=' with sgd"),
+            ("name=rmsprop", "name=adam", 3, "'beta1=' with a number"),
+            ("name=rmsprop", "name=sgd", 3, "'momentum=' with"),
+            ("decay=constant", "decay=linear", 4, "'decay=' with"),
+            ("decay=constant", "decay=step", 4, "'every=' with a whole number"),
+            ("decay=constant", "decay=constant every=3", 4, "decay=constant'"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let refused = read(&good.replacen(from, to, 1)).unwrap_err();
+            assert!(
+                matches!(refused, Error::Description { line: found, .. } if found == line),
+                "{from} → {to}: {refused}"
+            );
+            let message = refused.to_string();
+            assert!(message.contains(expected), "'{message}' does not name '{expected}'");
+        }
+        let extra = read(&format!("{good}max-norm bound=1.0\nmax-norm bound=1.0\n"));
+        assert!(matches!(extra, Err(Error::Description { line: 6, .. })));
+    }
+}
