@@ -409,6 +409,7 @@ fn channels<T: Scalar>(operation: &Operation<T>) -> usize {
 #[cfg(test)]
 mod tests {
     use approx::assert_relative_eq;
+    use nalgebra::DMatrix;
 
     use super::*;
     use crate::error::Error;
