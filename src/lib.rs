@@ -21,6 +21,7 @@ mod network;
 mod loss;
 mod feedback;
 mod adversarial;
+mod gradient_check;
 mod optimizer;
 pub mod data;
 mod trainer;
@@ -34,6 +35,7 @@ pub use adversarial::FastGradientSign;
 pub use data::{Dataset, Scaling};
 pub use error::{Error, Result};
 pub use feedback::Feedback;
+pub use gradient_check::{GradientCheck, GradientReport, Parameter, TensorCheck};
 pub use init::{FeedbackInit, Init};
 pub use layer::{
     AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, MaxPool2d, Operation, Pool2d, Shape,

@@ -1,6 +1,7 @@
 //! The network: forward parameters and nothing else.
 
 mod builder;
+mod convert;
 
 use std::fmt;
 
