@@ -207,15 +207,22 @@ impl<T: Scalar> Feedback<T> {
 
     /// Fails unless the matrices were made for a network of this layout.
     pub(crate) fn require_network(&self, network: &Network<T>) -> Result<()> {
-        if self.layout == network.layout {
-            return Ok(());
+        if self.layout != network.layout {
+            return Err(Error::StageMismatch {
+                stage: "deliver",
+                what: "feedback matrices",
+                expected: network.layout.to_string(),
+                found: self.layout.to_string(),
+            });
         }
-        Err(Error::StageMismatch {
-            stage: "deliver",
-            what: "feedback matrices",
-            expected: network.layout.to_string(),
-            found: self.layout.to_string(),
-        })
+        // Convolutions with other kernels can yield images of the same size.
+        let chained = self.hops.iter().filter(|hop| hop.transport == Transport::RandomTransposed);
+        chained.filter_map(|hop| Some((hop.to, self.matrices[hop.to].as_ref()?))).try_for_each(
+            |(to, matrix)| {
+                let weights = &network.blocks[to + 1].layer.weights;
+                require_shape(|| name(self.rule, to), weights.shape(), matrix.shape())
+            },
+        )
     }
 
     /// Brings `M · source` to the end of block `to`.

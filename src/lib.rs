@@ -25,6 +25,7 @@ mod gradient_check;
 mod optimizer;
 pub mod data;
 mod trainer;
+mod diagnostics;
 
 pub use nalgebra;
 pub use rand;
@@ -33,6 +34,7 @@ pub use rand_distr;
 pub use activation::Activation;
 pub use adversarial::FastGradientSign;
 pub use data::{Dataset, Scaling};
+pub use diagnostics::{Diagnosis, Diagnostics, LayerDiagnosis};
 pub use error::{Error, Result};
 pub use feedback::Feedback;
 pub use gradient_check::{GradientCheck, GradientReport, Parameter, TensorCheck};

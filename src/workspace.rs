@@ -159,6 +159,11 @@ impl<T: Scalar> Activations<T> {
         pass
     }
 
+    /// Sets the seed of the dropout masks.
+    pub(crate) fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
     /// Sets the time of the next training pass.
     pub(crate) fn set_time(&mut self, time: u64) {
         self.time = time;
