@@ -118,10 +118,13 @@ fn what_makes_no_sense_is_refused() {
     let refused = run(check, &x, &[0, 1, 2, 3]);
     assert!(matches!(refused, Err(Error::LabelOutOfRange { .. })));
 
-    // What overflows is named, and does not pass for a small difference.
-    let mut network = Network::<f64>::builder(1).dense(1).dense(1).build().unwrap();
-    network.set_weights(1, DMatrix::from_element(1, 1, 1e200)).unwrap();
+    // What overflows is named, and does not pass for a small difference: here the gradient is a
+    // number, but the loss is not.
+    let mut network = Network::<f64>::builder(1).dense(1).build().unwrap();
+    network.set_weights(0, DMatrix::from_element(1, 1, 1e160)).unwrap();
     let (x, y) = (DMatrix::from_element(1, 1, 1.0), DMatrix::from_element(1, 1, 0.0));
     let refused = GradientCheck::default().run(&network, Loss::MeanSquaredError, &x, &y);
-    assert!(matches!(refused, Err(Error::NonFinite { .. })), "{refused:?}");
+    let error = refused.unwrap_err();
+    assert!(matches!(error, Error::NonFinite { .. }), "{error}");
+    assert!(error.to_string().contains("entry 0 of W of weighted layer 0"), "{error}");
 }
