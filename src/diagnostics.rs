@@ -9,7 +9,7 @@ use nalgebra::DMatrix;
 
 pub use report::{Diagnosis, LayerDiagnosis};
 
-use angle::{angle, exact, norm};
+use angle::{angle, distance, norm};
 use weights::feedback_angles;
 
 use crate::{
@@ -41,10 +41,10 @@ use crate::{
 /// come to align with the random feedback; Nøkland (2016) shows the same for direct feedback, and
 /// Refinetti et al. (2021) how the layers align first and then fit the data.
 ///
-/// A diagnosis takes one training pass, the rule's deltas and backpropagation's, and both their
-/// gradients, so about two training steps; it keeps a copy of the weights it started with, and its
-/// scratch memory. Angles and norms are computed in `f64` whatever the scalar. The trainer is only
-/// read, and one that nobody observes pays nothing.
+/// A diagnosis takes one training pass, the rule's deltas and backpropagation's, and the gradients
+/// of both: as long as two or three training steps. It keeps a copy of the weights it started with,
+/// and its scratch memory. Angles and norms are computed in `f64` whatever the scalar. The trainer
+/// is only read, and one that nobody observes pays nothing.
 ///
 /// ```
 /// use feedback_alignment::{Diagnostics, FeedbackRule, Network, Sgd, Trainer, nalgebra::DMatrix};
@@ -225,11 +225,11 @@ impl<T: Scalar> Diagnostics<T> {
             delta_angle: angle(delta.as_slice(), bp_delta.as_slice()),
             gradient_angle: angle(gradient.as_slice(), bp_gradient.as_slice()),
             feedback_angle,
-            weight_norm: norm(exact(weights)),
-            change_norm: norm(exact(weights).zip(exact(start)).map(|(now, then)| now - then)),
-            delta_norm: norm(exact(delta.as_slice())),
-            bp_delta_norm: norm(exact(bp_delta.as_slice())),
-            gradient_norm: norm(exact(gradient.as_slice())),
+            weight_norm: norm(weights),
+            change_norm: distance(weights, start),
+            delta_norm: norm(delta.as_slice()),
+            bp_delta_norm: norm(bp_delta.as_slice()),
+            gradient_norm: norm(gradient.as_slice()),
             saturated: self.saturated(block, &activations.blocks[layer]),
         })
     }

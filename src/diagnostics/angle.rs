@@ -3,13 +3,13 @@
 use crate::scalar::Scalar;
 
 /// `‖v‖`
-pub(super) fn norm(v: impl Iterator<Item = f64> + Clone) -> f64 {
-    Length::of(v).map_or(0.0, |Length { largest, scaled }| largest * scaled)
+pub(super) fn norm<T: Scalar>(v: &[T]) -> f64 {
+    Length::of(v, v, |v, _| v).map_or(0.0, Length::value)
 }
 
-/// The entries of an array, exactly.
-pub(super) fn exact<T: Scalar>(v: &[T]) -> impl Iterator<Item = f64> + Clone {
-    v.iter().map(|v| v.as_f64())
+/// `‖u − v‖`
+pub(super) fn distance<T: Scalar>(u: &[T], v: &[T]) -> f64 {
+    Length::of(u, v, |u, v| u - v).map_or(0.0, Length::value)
 }
 
 /// The angle between two arrays in degrees, from 0 to 180; none where one of them is zero.
@@ -18,35 +18,66 @@ pub(super) fn exact<T: Scalar>(v: &[T]) -> impl Iterator<Item = f64> + Clone {
 /// assessments of roundoff in floating-point computation?"), which is exact at 0 and at 180. There
 /// the cosine is flat: `acos` would make 10⁻⁶ degrees of its last digit.
 pub(super) fn angle<T: Scalar>(u: &[T], v: &[T]) -> Option<f64> {
-    debug_assert_eq!(u.len(), v.len());
-    let (of_u, of_v) = (Length::of(exact(u))?, Length::of(exact(v))?);
-    let (mut apart, mut along) = (0.0, 0.0);
-    for (u, v) in exact(u).zip(exact(v)) {
-        let (u, v) = (of_u.unit(u), of_v.unit(v));
-        apart += (u - v) * (u - v);
-        along += (u + v) * (u + v);
-    }
+    let to_unit = |v: &[T]| {
+        Length::of(v, v, |v, _| v).map(|Length { scale, scaled }| (scale, scaled.recip()))
+    };
+    let ((scale_u, of_u), (scale_v, of_v)) = (to_unit(u)?, to_unit(v)?);
+    let [apart, along] = sums(u, v, |u, v| {
+        let (u, v) = (u * scale_u * of_u, v * scale_v * of_v);
+        [(u - v) * (u - v), (u + v) * (u + v)]
+    });
     Some((2.0 * apart.sqrt().atan2(along.sqrt())).to_degrees())
 }
 
-/// The length of an array that is not zero, in two factors: squares of entries that have been
-/// divided by the largest neither overflow nor vanish.
+/// The length of an array that is not zero: `scaled / scale`, with a power of two by which entries
+/// are multiplied so that their squares neither overflow nor vanish.
+#[derive(Clone, Copy)]
 struct Length {
-    largest: f64,
+    scale: f64,
     scaled: f64,
 }
 
 impl Length {
-    fn of(v: impl Iterator<Item = f64> + Clone) -> Option<Self> {
-        let largest = v.clone().fold(0.0, |largest: f64, v| largest.max(v.abs()));
-        let squares = v.map(|v| (v / largest).powi(2));
-        (largest > 0.0).then(|| Self { largest, scaled: squares.sum::<f64>().sqrt() })
+    /// Of the array of `entry(u, v)`.
+    fn of<T: Scalar>(u: &[T], v: &[T], entry: impl Fn(f64, f64) -> f64) -> Option<Self> {
+        let scaled = |scale: f64| {
+            let [squares] = sums(u, v, |u, v| [(entry(u, v) * scale).powi(2)]);
+            squares
+        };
+        let squares = scaled(1.0);
+        if (1e-280..1e300).contains(&squares) {
+            return Some(Self { scale: 1.0, scaled: squares.sqrt() });
+        }
+        let entries = u.iter().zip(v).map(|(u, v)| entry(u.as_f64(), v.as_f64()).abs());
+        let largest = entries.fold(0.0, f64::max);
+        // Subnormal numbers, below 2⁻¹⁰²², come close enough to 1.
+        let scale = (-largest.log2().floor()).clamp(-1023.0, 1023.0).exp2();
+        (largest > 0.0).then(|| Self { scale, scaled: scaled(scale).sqrt() })
     }
 
-    /// An entry of the unit vector.
-    fn unit(&self, v: f64) -> f64 {
-        v / self.largest / self.scaled
+    fn value(self) -> f64 {
+        self.scaled / self.scale
     }
+}
+
+/// Sums over the entries of two arrays, in eight interleaved parts so that they are vectorised.
+fn sums<T: Scalar, const N: usize>(
+    u: &[T],
+    v: &[T],
+    term: impl Fn(f64, f64) -> [f64; N],
+) -> [f64; N] {
+    debug_assert_eq!(u.len(), v.len());
+    let mut parts = [[0.0; 8]; N];
+    let mut add = |lane: usize, u: T, v: T| {
+        let terms = term(u.as_f64(), v.as_f64());
+        parts.iter_mut().zip(terms).for_each(|(parts, term)| parts[lane] += term);
+    };
+    let ((chunks_u, rest_u), (chunks_v, rest_v)) = (u.as_chunks::<8>(), v.as_chunks::<8>());
+    for (u, v) in chunks_u.iter().zip(chunks_v) {
+        (0..8).for_each(|lane| add(lane, u[lane], v[lane]));
+    }
+    rest_u.iter().zip(rest_v).enumerate().for_each(|(lane, (&u, &v))| add(lane, u, v));
+    parts.map(|parts| parts.iter().sum())
 }
 
 #[cfg(test)]
@@ -65,7 +96,9 @@ mod tests {
         let small = 1e-12_f64;
         let found = angle(&[1.0, 0.0], &[small.cos(), small.sin()]).unwrap();
         assert_relative_eq!(found, small.to_degrees(), max_relative = 1e-12);
-        assert_eq!(norm(exact(&[3.0_f32, -4.0])), 5.0);
+        assert_eq!(norm(&[3.0_f32, -4.0]), 5.0);
+        assert_eq!(distance(&[1.0_f32, 5.0, 2.0], &[4.0, 1.0, 2.0]), 5.0);
+        assert_eq!(distance(&[0.1; 9], &[0.1; 9]), 0.0);
     }
 
     #[test]
@@ -74,7 +107,7 @@ mod tests {
             assert_eq!(angle(&u, &v), None);
         }
         assert_eq!(angle::<f32>(&[], &[]), None);
-        assert_eq!((norm(exact(&[0.0, -0.0])), norm(exact::<f32>(&[]))), (0.0, 0.0));
+        assert_eq!((norm(&[0.0, -0.0]), norm::<f32>(&[])), (0.0, 0.0));
     }
 
     #[test]
@@ -82,7 +115,7 @@ mod tests {
         for scale in [1e-320, f64::MIN_POSITIVE, 1e-200, 1e200, 1e307] {
             let (u, v) = ([scale, 0.0], [2.0 * scale, 2.0 * scale]);
             assert_relative_eq!(angle(&u, &v).unwrap(), 45.0, epsilon = 1e-12);
-            let length = norm([3.0 * scale, 4.0 * scale].into_iter());
+            let length = norm(&[3.0 * scale, 4.0 * scale]);
             assert_relative_eq!(length, 5.0 * scale, max_relative = 1e-3);
         }
         assert_eq!(angle(&[f64::MAX; 9], &[f64::MIN; 9]), Some(180.0));
@@ -105,7 +138,7 @@ mod tests {
             prop_assert!((plain - of_scaled).abs() < 1e-12);
             prop_assert_eq!(angle(&other, &u).unwrap(), plain);
             let dot: f64 = u.iter().zip(&other).map(|(u, v)| u * v).sum();
-            let cosine = (dot / norm(exact(&u)) / norm(exact(&other))).clamp(-1.0, 1.0);
+            let cosine = (dot / norm(&u) / norm(&other)).clamp(-1.0, 1.0);
             prop_assert!((plain.to_radians().cos() - cosine).abs() < 1e-14);
         }
     }
