@@ -207,7 +207,7 @@ impl<T: Scalar> Feedback<T> {
 
     /// Fails unless the matrices were made for a network of this layout.
     pub(crate) fn require_network(&self, network: &Network<T>) -> Result<()> {
-        if self.layout != network.layout {
+        if !self.layout.has_sizes_of(&network.layout) {
             return Err(Error::StageMismatch {
                 stage: "deliver",
                 what: "feedback matrices",

@@ -3,7 +3,8 @@
 //! # Where to find what
 //! [`FeedbackRule`] states the rules, [`Network`] is what they train, [`Trainer`] is the loop.
 //! The five stages of a training step are [`Network::forward`], [`Loss::error`],
-//! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`].
+//! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`]. [`Diagnostics`] looks
+//! inside, [`GradientCheck`] proves the gradients.
 
 // The order is that of dependence: a module uses only those above it.
 mod elementary;

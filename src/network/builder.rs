@@ -266,7 +266,8 @@ impl<T: Scalar> Assembly<T> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Network<T>> {
+    fn finish(mut self) -> Result<Network<T>> {
+        self.network.layout.description = self.network.to_string();
         let last = self.network.blocks.last().ok_or(Error::NoWeightedLayer)?;
         match last.operations.first() {
             Some(operation) => Err(Error::OutputNotLinear { operation: operation.to_string() }),
