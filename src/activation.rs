@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use multiversion::multiversion;
+
 use crate::{
     error::{Error, Result, require},
     scalar::Scalar,
@@ -73,7 +75,7 @@ impl Activation {
     pub(crate) fn apply<T: Scalar>(self, a: &[T], h: &mut [T]) {
         match self {
             Self::Identity => h.copy_from_slice(a),
-            Self::Tanh => T::tanh_all(a, h),
+            Self::Tanh => map(a, h, T::fast_tanh),
             Self::Logistic => map(a, h, logistic),
             // Written so that a NaN passes through: `max(NaN, 0)` would hide it.
             Self::Relu => map(a, h, |a| if a <= T::zero() { T::zero() } else { a }),
@@ -141,26 +143,33 @@ impl Activation {
     }
 }
 
-fn map<T: Scalar>(a: &[T], h: &mut [T], f: impl Fn(T) -> T) {
+#[multiversion(targets = "simd")]
+fn map<T: Scalar, F: Fn(T) -> T>(a: &[T], h: &mut [T], f: F) {
     for (h, &a) in h.iter_mut().zip(a) {
         *h = f(a);
     }
 }
 
-fn scale<T: Scalar>(at: &[T], delta: &mut [T], derivative: impl Fn(T) -> T) {
+#[multiversion(targets = "simd")]
+fn scale<T: Scalar, F: Fn(T) -> T>(at: &[T], delta: &mut [T], derivative: F) {
     for (delta, &at) in delta.iter_mut().zip(at) {
         *delta *= derivative(at);
     }
 }
 
 /// `σ(a)`; correct to the limits 0 and 1 since `e^∞ = ∞` and `1/∞ = 0`.
+#[allow(clippy::inline_always)] // Or it would not be vectorised.
+#[inline(always)]
 pub(crate) fn logistic<T: Scalar>(a: T) -> T {
-    (T::one() + (-a).exp()).recip()
+    T::one() / (T::one() + (-a).fast_exp())
 }
 
 /// `ln(1 + eᵃ)` without overflow: `max(a, 0) + ln(1 + e^{−|a|})`.
+#[allow(clippy::inline_always)] // Or it would not be vectorised.
+#[inline(always)]
 pub(crate) fn softplus<T: Scalar>(a: T) -> T {
-    a.max(T::zero()) + (-a.abs()).exp().ln_1p()
+    let positive = if a <= T::zero() { T::zero() } else { a };
+    positive + (-a.abs()).fast_exp().fast_ln_1p()
 }
 
 impl fmt::Display for Activation {

@@ -111,7 +111,7 @@ impl<T: Scalar> FastGradientSign<T> {
         loss.error(*targets, activations, &mut self.deltas)?;
         self.backpropagation.deliver(network, activations, &mut self.deltas)?;
         self.gradient.set_batch(activations.batch());
-        network.input_gradient(activations, &mut self.deltas, &mut self.gradient);
+        network.input_gradient(activations, &self.deltas, &mut self.gradient);
         let epsilon = T::of(self.epsilon);
         for (x, &slope) in x.iter_mut().zip(self.gradient.as_slice()) {
             // Not `signum`, which takes 0 for positive.

@@ -4,7 +4,7 @@
 use nalgebra::DMatrixView;
 
 use crate::{
-    linalg::{Mat, MatMut},
+    linalg::{self, Mat},
     scalar::Scalar,
 };
 
@@ -49,12 +49,7 @@ impl<T: Scalar> Columns<T> {
     }
 
     pub(crate) fn mat(&self) -> Mat<'_, T> {
-        Mat::new(self.as_slice(), self.rows)
-    }
-
-    pub(crate) fn mat_mut(&mut self) -> MatMut<'_, T> {
-        let rows = self.rows;
-        MatMut::new(self.as_mut_slice(), rows)
+        linalg::mat(self.as_slice(), self.rows)
     }
 
     pub(crate) fn view(&self) -> DMatrixView<'_, T> {
@@ -86,29 +81,5 @@ pub(crate) struct Notes<T> {
 impl<T> Notes<T> {
     pub(crate) fn new() -> Self {
         Self { winners: Vec::new(), kept: Vec::new(), mean: Vec::new(), variance: Vec::new() }
-    }
-}
-
-/// Room for the threads of a convolution to unroll their samples in, a slot for each.
-#[derive(Clone, Debug)]
-pub(crate) struct Slots<T> {
-    slots: Vec<Vec<T>>,
-}
-
-impl<T: Scalar> Slots<T> {
-    pub(crate) fn new() -> Self {
-        Self { slots: Vec::new() }
-    }
-
-    /// So many slots of at least that length; their content is unspecified.
-    pub(crate) fn fit(&mut self, slots: usize, length: usize) -> &mut [Vec<T>] {
-        if self.slots.len() < slots {
-            self.slots.resize_with(slots, Vec::new);
-        }
-        let slots = &mut self.slots[..slots];
-        for slot in slots.iter_mut().filter(|slot| slot.len() < length) {
-            slot.resize(length, T::zero());
-        }
-        slots
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use multiversion::multiversion;
 use thiserror::Error;
 
 use crate::scalar::Scalar;
@@ -476,9 +477,7 @@ pub(crate) fn require_finite<T: Scalar>(
     rows: usize,
     data: &[T],
 ) -> Result<()> {
-    // Chunk by chunk without branches, so that the common case is one vectorised pass.
-    let finite = |chunk: &[T]| chunk.iter().fold(true, |all, value| all & value.is_finite());
-    if data.chunks(256).all(finite) {
+    if all_finite(data) {
         return Ok(());
     }
     let at = data.iter().position(|value| !value.is_finite()).unwrap_or(0);
@@ -488,4 +487,18 @@ pub(crate) fn require_finite<T: Scalar>(
         column: at / rows,
         found: data[at].as_f64(),
     })
+}
+
+/// Whether there is no NaN and no infinity: 0 times one of them is not 0.
+#[multiversion(targets = "simd")]
+fn all_finite<T: Scalar>(data: &[T]) -> bool {
+    let mut sums = [T::zero(); 64];
+    let chunks = data.chunks_exact(64);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (sum, &value) in sums.iter_mut().zip(chunk) {
+            *sum += value * T::zero();
+        }
+    }
+    sums.iter().chain(rest).all(|&value| value * T::zero() == T::zero())
 }

@@ -1,5 +1,7 @@
 //! Delivering the error to the hidden layers: the one place where the learning rules differ.
 
+use std::sync::Arc;
+
 use nalgebra::DMatrix;
 use rand::Rng;
 use rand_distr::Distribution;
@@ -7,12 +9,13 @@ use rand_distr::Distribution;
 use crate::{
     error::{Error, Result, require_finite, require_shape},
     init::FeedbackInit,
-    linalg::{self, Into, zero_matrix},
+    layer::Layer,
+    linalg::{self, Start, zero_matrix},
     network::Network,
     rule::{FeedbackRule, Hop, Source, Transport},
     scalar::Scalar,
     seed::{Purpose, stream},
-    workspace::{Activations, Deltas, Layout, require_match},
+    workspace::{Activations, BlockDeltas, Deltas, Layout, require_match},
 };
 
 /// A learning rule at work on one network: its route and its fixed random matrices.
@@ -39,7 +42,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Feedback<T> {
     rule: FeedbackRule,
-    layout: Layout,
+    layout: Arc<Layout>,
     hops: Vec<Hop>,
     /// One slot for each hidden block.
     matrices: Vec<Option<DMatrix<T>>>,
@@ -147,7 +150,7 @@ impl<T: Scalar> Feedback<T> {
             fill(hop, &mut matrix);
             matrices[hop.to] = Some(matrix);
         }
-        Ok(Self { rule, layout: network.layout.clone(), hops, matrices })
+        Ok(Self { rule, layout: Arc::clone(&network.layout), hops, matrices })
     }
 
     /// The learning rule.
@@ -197,12 +200,52 @@ impl<T: Scalar> Feedback<T> {
     ) -> Result<()> {
         self.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
+        let (e, hidden) = deltas.blocks.split_last_mut().expect("a network has an output layer");
+        if self.hops.iter().all(|hop| hop.source == Source::Error) {
+            self.carry_at_once(&self.hops, network, activations, e, hidden);
+            return Ok(());
+        }
         for hop in &self.hops {
-            self.carry(hop, network, activations, deltas);
-            let block = &network.blocks[hop.to];
-            block.backward(&activations.blocks[hop.to], &mut deltas.blocks[hop.to]);
+            let (source, to) = match hop.source {
+                Source::Delta(from) if from < hidden.len() => {
+                    let pair = hidden.get_disjoint_mut([from, hop.to]);
+                    let [source, to] = pair.expect("a hop leads from one block to another");
+                    if hop.transport == Transport::ReceiverForward {
+                        network.blocks[from].relay(&activations.blocks[from], source);
+                    }
+                    (&*source, to)
+                }
+                _ => (&*e, &mut hidden[hop.to]),
+            };
+            self.carry(hop, network, activations, source, to);
         }
         Ok(())
+    }
+
+    /// Hops that all come from the error do not wait for each other.
+    fn carry_at_once(
+        &self,
+        hops: &[Hop],
+        network: &Network<T>,
+        activations: &Activations<T>,
+        e: &BlockDeltas<T>,
+        to: &mut [BlockDeltas<T>],
+    ) {
+        let (left, right) = hops.split_at(hops.len() / 2);
+        match hops {
+            [] => {}
+            [hop] => self.carry(hop, network, activations, e, &mut to[0]),
+            _ => {
+                let entries: usize = self.matrices.iter().flatten().map(DMatrix::len).sum();
+                let share = entries * hops.len() / self.hops.len();
+                let (to_left, to_right) = to.split_at_mut(left.len());
+                linalg::both(
+                    share.saturating_mul(activations.batch),
+                    || self.carry_at_once(left, network, activations, e, to_left),
+                    || self.carry_at_once(right, network, activations, e, to_right),
+                );
+            }
+        }
     }
 
     /// Fails unless the matrices were made for a network of this layout.
@@ -225,46 +268,44 @@ impl<T: Scalar> Feedback<T> {
         )
     }
 
-    /// Brings `M · source` to the end of block `to`.
+    /// One hop, from the delta of one block to that of another.
     fn carry(
         &self,
         hop: &Hop,
         network: &Network<T>,
         activations: &Activations<T>,
-        deltas: &mut Deltas<T>,
+        source: &BlockDeltas<T>,
+        to: &mut BlockDeltas<T>,
     ) {
-        let output = deltas.blocks.len() - 1;
-        let from = match hop.source {
-            Source::Error => output,
-            Source::Delta(from) => from,
-        };
-        let Deltas { blocks, slots, .. } = deltas;
-        let [source, to] =
-            blocks.get_disjoint_mut([from, hop.to]).expect("a hop leads from one block to another");
+        let receiver = &network.blocks[hop.to];
+        let activations = &activations.blocks[hop.to];
         let random = || self.matrices[hop.to].as_ref().expect("drawn for every hop that needs one");
-        match hop.transport {
-            Transport::SenderTransposed => {
-                let sender = &network.blocks[from].layer;
-                sender.apply_transpose(&sender.weights, source.delta(), to.arrival(), slots);
+        // Where a block is a layer and an activation, its derivative is part of the product.
+        let derivative = receiver.derivative(activations);
+        let finish = |place, delta: &mut [T], _: &mut [T]| derivative(place, delta);
+        match (hop.transport, hop.source) {
+            (Transport::SenderTransposed, Source::Delta(from)) => {
+                let Layer { map, weights, .. } = &network.blocks[from].layer;
+                map.apply_transpose(weights, source.delta(), to.arrival(), &derivative);
             }
-            Transport::RandomTransposed => {
-                let sender = &network.blocks[from].layer;
-                sender.apply_transpose(random(), source.delta(), to.arrival(), slots);
+            (Transport::RandomTransposed, Source::Delta(from)) => {
+                let map = network.blocks[from].layer.map;
+                map.apply_transpose(random(), source.delta(), to.arrival(), &derivative);
             }
-            Transport::RandomDirect => {
-                let (source, to) = (source.delta().mat(), to.arrival().mat_mut());
-                linalg::product(random().into(), source, Into::Overwrite, to);
+            (Transport::ReceiverForward, _) => {
+                // Up through what the forward pass goes through: the sender's pooling, from whose
+                // end the signal comes, the receiver's weights, the receiver's pooling.
+                let Layer { map, weights, .. } = &receiver.layer;
+                map.apply(weights, None, source.end(), &mut to.stages[0], &mut [], &finish);
+                receiver.relay(activations, to);
             }
-            Transport::ReceiverForward => {
-                // Up through what the forward pass goes through: the sender's pooling, the
-                // receiver's weights, the receiver's pooling.
-                network.blocks[from].relay(&activations.blocks[from], source);
-                let block = &network.blocks[hop.to];
-                let weights = &block.layer.weights;
-                block.layer.apply(weights, source.arrival(), &mut to.stages[0], slots);
-                block.relay(&activations.blocks[hop.to], to);
+            (Transport::RandomDirect, _) | (_, Source::Error) => {
+                let (e, delta) = (source.delta().mat(), to.arrival().as_mut_slice());
+                let matrix = linalg::of(random());
+                linalg::product_then(matrix, e, Start::Zero, delta, &mut [], &finish);
             }
         }
+        receiver.backward(activations, to);
     }
 }
 

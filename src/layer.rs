@@ -26,9 +26,9 @@ pub(crate) use conv2d::Convolution;
 
 use crate::{
     activation::Activation,
-    buffer::{Columns, Notes, Pass, Slots},
+    buffer::{Columns, Notes, Pass},
     error::{Error, Result},
-    linalg::{self, Into, Mat, MatMut, zero_matrix},
+    linalg::{self, Start, zero_matrix},
     scalar::Scalar,
 };
 
@@ -107,92 +107,135 @@ impl<T: Scalar> Layer<T> {
         }
     }
 
-    /// `a ← W h + b`
-    pub(crate) fn forward(&self, h: &Columns<T>, a: &mut Columns<T>, slots: &mut Slots<T>) {
-        self.affine(&self.weights, self.bias.as_ref(), h, a, slots);
-    }
-
-    /// `y ← M x` with any `M` in the shape of `W`.
-    pub(crate) fn apply(
+    /// `a ← W h + b`, and `y ← f(a)` while it is in cache, if the layer has an activation.
+    pub(crate) fn forward(
         &self,
-        weights: &DMatrix<T>,
-        x: &Columns<T>,
-        y: &mut Columns<T>,
-        slots: &mut Slots<T>,
+        h: &Columns<T>,
+        a: &mut Columns<T>,
+        then: Option<(Activation, &mut Columns<T>)>,
     ) {
-        self.affine(weights, None, x, y, slots);
+        match then {
+            Some((activation, y)) => {
+                let finish = |_, a: &mut [T], y: &mut [T]| activation.apply(a, y);
+                let bias = self.bias.as_ref();
+                self.map.apply(&self.weights, bias, h, a, y.as_mut_slice(), &finish);
+            }
+            None => {
+                self.map.apply(&self.weights, self.bias.as_ref(), h, a, &mut [], &|_, _, _| ());
+            }
+        }
     }
+}
 
-    /// `y ← M x (+ b)`
-    fn affine(
+impl LinearMap {
+    /// `y ← M x (+ b)` with any `M` in the shape of `W`, and then `finish(place, y, z)` on pieces
+    /// of `y` while they are in cache, and of `z`, in the shape of `y` or empty.
+    pub(crate) fn apply<T: Scalar>(
         &self,
         weights: &DMatrix<T>,
         bias: Option<&DVector<T>>,
         x: &Columns<T>,
         y: &mut Columns<T>,
-        slots: &mut Slots<T>,
+        z: &mut [T],
+        finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
     ) {
-        match &self.map {
-            LinearMap::Dense => {
-                let into = match bias {
-                    Some(bias) => {
-                        linalg::fill_columns(bias, y.as_mut_slice());
-                        Into::Add
-                    }
-                    None => Into::Overwrite,
-                };
-                linalg::product(weights.into(), x.mat(), into, y.mat_mut());
+        let y = y.as_mut_slice();
+        match self {
+            Self::Dense => {
+                let start = bias.map_or(Start::Zero, |bias| Start::Column(bias.as_slice()));
+                linalg::product_then(linalg::of(weights), x.mat(), start, y, z, finish);
             }
-            LinearMap::Conv2d(conv) => {
-                conv.apply(weights, bias, x.as_slice(), y.as_mut_slice(), slots);
-            }
+            Self::Conv2d(conv) => conv.apply(weights, bias, x.as_slice(), y, z, finish),
         }
     }
 
-    /// `y ← Mᵀ x` with any `M` in the shape of `W`.
-    pub(crate) fn apply_transpose(
+    /// `y ← Mᵀ x` with any `M` in the shape of `W`, and then `finish(place, y)` on pieces of it
+    /// while they are in cache.
+    pub(crate) fn apply_transpose<T: Scalar>(
         &self,
         weights: &DMatrix<T>,
         x: &Columns<T>,
         y: &mut Columns<T>,
-        slots: &mut Slots<T>,
+        finish: &(impl Fn(usize, &mut [T]) + Sync),
     ) {
-        match &self.map {
-            LinearMap::Dense => {
-                let transposed = Mat::from(weights).t();
-                linalg::product(transposed, x.mat(), Into::Overwrite, y.mat_mut());
+        let y = y.as_mut_slice();
+        match self {
+            Self::Dense => {
+                let (transposed, x) = (linalg::of(weights).transpose(), x.mat());
+                let finish = |place, y: &mut [T], _: &mut [T]| finish(place, y);
+                linalg::product_then(transposed, x, Start::Zero, y, &mut [], &finish);
             }
-            LinearMap::Conv2d(conv) => {
-                conv.apply_transpose(weights, x.as_slice(), y.as_mut_slice(), slots);
+            Self::Conv2d(conv) => conv.apply_transpose(weights, x.as_slice(), y, finish),
+        }
+    }
+
+    /// The tiles in which the gradient of a `rows × columns` matrix of weights is computed: few
+    /// enough columns that what is made of them next finds them in cache.
+    pub(crate) fn tiles(&self, rows: usize, columns: usize) -> Tiles {
+        const ELEMENTS: usize = 1 << 15;
+        let mut width = match self {
+            Self::Dense => (ELEMENTS / rows).max(16),
+            Self::Conv2d(conv) => (2 * ELEMENTS / conv.output().plane()).max(16),
+        };
+        width = width.min(columns);
+        // A tile of a single column would take another path through the kernel than the whole.
+        while columns % width == 1 && width > 1 {
+            width += 1;
+        }
+        let scratch = match self {
+            Self::Dense => 0,
+            Self::Conv2d(conv) => width * conv.output().plane(),
+        };
+        Tiles { size: rows * width, count: columns.div_ceil(width), scratch }
+    }
+
+    /// `∂W ← δ hᵀ` over samples (and positions, for a convolution): the columns of tile `index`.
+    pub(crate) fn gradient<T: Scalar>(
+        &self,
+        delta: &Columns<T>,
+        h: &Columns<T>,
+        tiles: Tiles,
+        index: usize,
+        (tile, scratch): (&mut [T], &mut [T]),
+    ) {
+        match self {
+            Self::Dense => {
+                let rows = delta.rows();
+                let h = h.mat().subrows(index * tiles.size / rows, tile.len() / rows);
+                linalg::product_on_one_thread(delta.mat(), h.transpose(), Start::Zero, tile);
+            }
+            Self::Conv2d(conv) => {
+                let first = index * tiles.size / conv.output().channels;
+                conv.weight_gradient(delta.as_slice(), h.as_slice(), first, tile, scratch);
             }
         }
     }
 
-    /// `∂W ← δ hᵀ` and `∂b ← Σ δ` over samples (and positions, for a convolution).
-    pub(crate) fn gradient(
-        &self,
-        delta: &Columns<T>,
-        h: &Columns<T>,
-        gradient: &mut LayerGradient<T>,
-        slots: &mut Slots<T>,
-    ) {
-        match &self.map {
-            LinearMap::Dense => {
-                let into: MatMut<T> = (&mut gradient.weights).into();
-                linalg::product(delta.mat(), h.mat().t(), Into::Overwrite, into);
-                if let Some(bias) = &mut gradient.bias {
-                    linalg::sum_columns(delta.as_slice(), bias);
-                }
-            }
-            LinearMap::Conv2d(conv) => {
-                let (delta, h) = (delta.as_slice(), h.as_slice());
-                conv.weight_gradient(delta, h, &mut gradient.weights, slots);
-                if let Some(bias) = &mut gradient.bias {
-                    conv.bias_gradient(delta, bias);
-                }
-            }
+    /// `∂b ← Σ δ` over samples (and positions, for a convolution).
+    pub(crate) fn bias_gradient<T: Scalar>(&self, delta: &Columns<T>, gradient: &mut [T]) {
+        match self {
+            Self::Dense => linalg::sum_columns(delta.as_slice(), gradient),
+            Self::Conv2d(conv) => conv.bias_gradient(delta.as_slice(), gradient),
         }
     }
+
+    /// How many multiply-adds the weight gradient of so many samples takes for each weight.
+    pub(crate) fn gradient_cost(&self, samples: usize) -> usize {
+        match self {
+            Self::Dense => samples,
+            Self::Conv2d(conv) => samples.saturating_mul(conv.output().plane()),
+        }
+    }
+}
+
+/// How a gradient is cut into tiles of whole columns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiles {
+    /// Elements of a tile; the last may have fewer.
+    pub(crate) size: usize,
+    pub(crate) count: usize,
+    /// Elements of scratch that the computation of a tile needs.
+    pub(crate) scratch: usize,
 }
 
 /// A local operation: it works on every unit, window or channel by itself.

@@ -1,134 +1,151 @@
-//! Every matrix product of the crate goes through this door.
+//! Every matrix product of the crate, and how work is shared out among threads.
 //!
-//! Products are `c ← a·b` or `c ← c + a·b` and nothing else: with any other factor the kernel
-//! rounds the edge of a matrix differently from its inside, and results would depend on how the
-//! work is split. For the same reason the split runs over rows or columns of `c`, never over the
-//! sum, so that every element is computed by the same operations whatever the number of threads.
-//!
-//! nalgebra's own products are not used: its transposed product never reaches the fast kernel and
-//! it has none of the form `a·bᵀ`.
+//! The kernel is that of the crate `faer`, which adds up an element's terms in the same order
+//! whatever the shape of the matrix around it, unless that is a single row or column. Work is split
+//! over rows or columns of an output, never over a sum, and never down to a single row: so results
+//! do not depend on the number of threads.
 
-use nalgebra::{DMatrix, DVector};
+use std::ops::Range;
+
+use faer::Accum;
+use multiversion::multiversion;
+use nalgebra::DMatrix;
 
 use crate::{
     error::{Error, Result},
-    scalar::{Scalar, kernel::Strided},
+    scalar::Scalar,
 };
 
-/// A read-only matrix over a slice; transposing swaps the strides.
+/// A read-only matrix; transposing swaps its strides.
+pub(crate) type Mat<'a, T> = faer::MatRef<'a, T>;
+
+/// A column-major matrix of `rows` rows, as many columns as `data` holds.
+pub(crate) fn mat<T>(data: &[T], rows: usize) -> Mat<'_, T> {
+    Mat::from_column_major_slice(data, rows, data.len() / rows)
+}
+
+/// A matrix of nalgebra's, without moving anything.
+pub(crate) fn of<T>(matrix: &DMatrix<T>) -> Mat<'_, T> {
+    mat(matrix.data.as_slice(), matrix.nrows())
+}
+
+/// What a product is added to.
 #[derive(Clone, Copy)]
-pub(crate) struct Mat<'a, T> {
-    data: &'a [T],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a, T> Mat<'a, T> {
-    /// A column-major matrix of `rows` rows, as many columns as `data` holds.
-    pub(crate) fn new(data: &'a [T], rows: usize) -> Self {
-        let columns = data.len() / rows;
-        assert_eq!(rows * columns, data.len(), "whole columns");
-        Self { data, rows, columns, row_stride: 1, column_stride: rows }
-    }
-
-    /// The transpose, without moving anything.
-    pub(crate) fn t(self) -> Self {
-        Self {
-            data: self.data,
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-        }
-    }
-}
-
-impl<'a, T> From<&'a DMatrix<T>> for Mat<'a, T> {
-    fn from(matrix: &'a DMatrix<T>) -> Self {
-        Self::new(matrix.data.as_slice(), matrix.nrows())
-    }
-}
-
-/// A column-major matrix to write into.
-pub(crate) struct MatMut<'a, T> {
-    data: &'a mut [T],
-    rows: usize,
-    columns: usize,
-}
-
-impl<'a, T> MatMut<'a, T> {
-    pub(crate) fn new(data: &'a mut [T], rows: usize) -> Self {
-        let columns = data.len() / rows;
-        assert_eq!(rows * columns, data.len(), "whole columns");
-        Self { data, rows, columns }
-    }
-}
-
-impl<'a, T> From<&'a mut DMatrix<T>> for MatMut<'a, T> {
-    fn from(matrix: &'a mut DMatrix<T>) -> Self {
-        let rows = matrix.nrows();
-        Self::new(matrix.data.as_mut_slice(), rows)
-    }
-}
-
-/// What becomes of the old content of `c`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Into {
+pub(crate) enum Start<'a, T> {
     /// `c ← a·b`
-    Overwrite,
+    Zero,
+    /// `c ← v 1ᵀ + a·b`: every column begins as `v`.
+    Column(&'a [T]),
     /// `c ← c + a·b`
-    Add,
+    Present,
 }
 
-/// `c ← a·b`, or `c ← c + a·b`, on as many threads as are worth it.
+/// `c ← a·b + start` for a column-major `c`, on as many threads as are worth it.
 ///
 /// # Panics
 /// If the three shapes do not fit: callers have checked what users gave them.
-pub(crate) fn product<T: Scalar>(a: Mat<T>, b: Mat<T>, into: Into, c: MatMut<T>) {
-    let parts = pieces(c.rows * c.columns, a.columns);
-    product_in_parts(a, b, into, c, parts);
+pub(crate) fn product<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Start<T>, c: &mut [T]) {
+    product_then(a, b, start, c, &mut [], &|_, _, _| ());
+}
+
+/// [`product`], and then `finish(place, c, h)` on pieces of `c`, and of an `h` of the same shape
+/// unless that is empty, while they are in cache; `place` is where a piece begins in the slices.
+pub(crate) fn product_then<T: Scalar>(
+    a: Mat<T>,
+    b: Mat<T>,
+    start: Start<T>,
+    c: &mut [T],
+    h: &mut [T],
+    finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
+) {
+    let (rows, columns) = (a.nrows(), b.ncols());
+    // A product with one column moves a matrix and calculates next to nothing.
+    let cost = if columns == 1 { 8 * a.ncols() } else { a.ncols() };
+    let parts = pieces(rows * columns, cost).min(rows / (2 * TILE));
+    if parts > 1 {
+        let c = MatMut::from_column_major_slice_mut(c, rows, columns);
+        let h = match h {
+            [] => None,
+            h => Some(MatMut::from_column_major_slice_mut(h, rows, columns)),
+        };
+        return split_rows(&Product { a, b, start, rows, finish }, 0, c, h, parts);
+    }
+    product_on_one_thread(a, b, start, c);
+    finish(0, c, h);
 }
 
 /// [`product`] for work that has been shared out among threads already.
-pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, into: Into, c: MatMut<T>) {
-    product_in_parts(a, b, into, c, 1);
+pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Start<T>, c: &mut [T]) {
+    let accum = match start {
+        Start::Zero => Accum::Replace,
+        Start::Present => Accum::Add,
+        Start::Column(column) => {
+            c.chunks_exact_mut(column.len()).for_each(|c| c.copy_from_slice(column));
+            Accum::Add
+        }
+    };
+    T::multiply(MatMut::from_column_major_slice_mut(c, a.nrows(), b.ncols()), accum, a, b);
 }
 
-fn product_in_parts<T: Scalar>(a: Mat<T>, b: Mat<T>, into: Into, c: MatMut<T>, parts: usize) {
-    assert!(
-        a.rows == c.rows && a.columns == b.rows && b.columns == c.columns,
-        "product of {}×{} by {}×{} into {}×{}",
-        a.rows,
-        a.columns,
-        b.rows,
-        b.columns,
-        c.rows,
-        c.columns
-    );
-    if c.data.is_empty() {
+/// Products are cut at multiples of the kernel's registers.
+const TILE: usize = 16;
+
+type MatMut<'a, T> = faer::MatMut<'a, T>;
+
+struct Product<'a, T, F> {
+    a: Mat<'a, T>,
+    b: Mat<'a, T>,
+    start: Start<'a, T>,
+    /// Of the whole product.
+    rows: usize,
+    finish: &'a F,
+}
+
+/// The rows of a product from `first` on, as many as `c` has, in so many parts at once.
+fn split_rows<T: Scalar, F: Fn(usize, &mut [T], &mut [T]) + Sync>(
+    product: &Product<T, F>,
+    first: usize,
+    mut c: MatMut<T>,
+    mut h: Option<MatMut<T>>,
+    parts: usize,
+) {
+    let count = c.nrows();
+    if parts > 1 {
+        let half = parts / 2;
+        let cut = (count * half / parts).next_multiple_of(TILE);
+        let (above, below) = c.split_at_row_mut(cut);
+        let (h_above, h_below) = match h.map(|h| h.split_at_row_mut(cut)) {
+            Some((above, below)) => (Some(above), Some(below)),
+            None => (None, None),
+        };
+        join(
+            || split_rows(product, first, above, h_above, half),
+            || split_rows(product, first + cut, below, h_below, parts - half),
+        );
         return;
     }
-    let beta = if into == Into::Add { T::one() } else { T::zero() };
-    let block = Block {
-        a: Strided::reading(a),
-        b: Strided::reading(b),
-        c: Strided {
-            pointer: c.data.as_mut_ptr(),
-            row_stride: 1,
-            column_stride: c.rows.cast_signed(),
-        },
-        rows: c.rows,
-        inner: a.columns,
-        columns: c.columns,
+    let &Product { a, b, start, rows, finish } = product;
+    let accum = match start {
+        Start::Zero => Accum::Replace,
+        Start::Present => Accum::Add,
+        Start::Column(column) => {
+            for j in 0..c.ncols() {
+                segment(&mut c, j).copy_from_slice(&column[first..first + count]);
+            }
+            Accum::Add
+        }
     };
-    // SAFETY: `Mat` and `MatMut` span their slices exactly, the shapes fit (asserted above), and
-    // `c` is borrowed mutably, so it overlaps neither `a` nor `b`.
-    #[allow(unsafe_code)]
-    unsafe {
-        block.run(beta, parts);
+    T::multiply(c.as_mut(), accum, a.subrows(first, count), b);
+    for j in 0..c.ncols() {
+        let h = h.as_mut().map_or(&mut [][..], |h| segment(h, j));
+        finish(first + j * rows, segment(&mut c, j), h);
     }
+}
+
+/// Column `j` of some rows of a column-major matrix.
+fn segment<'a, T>(matrix: &'a mut MatMut<T>, j: usize) -> &'a mut [T] {
+    let column = matrix.as_mut().col_mut(j).try_as_col_major_mut();
+    column.expect("the rows of a column lie side by side").as_slice_mut()
 }
 
 /// A matrix of zeros, or an error where there is no memory for it.
@@ -139,13 +156,6 @@ pub(crate) fn zero_matrix<T: Scalar>(rows: usize, columns: usize) -> Result<DMat
     data.try_reserve_exact(length).map_err(|_| too_large())?;
     data.resize(length, T::zero());
     Ok(DMatrix::from_vec(rows, columns, data))
-}
-
-/// Fills every column of `c` with `bias`, for a product to be added to.
-pub(crate) fn fill_columns<T: Scalar>(bias: &DVector<T>, c: &mut [T]) {
-    for column in c.chunks_exact_mut(bias.len()) {
-        column.copy_from_slice(bias.as_slice());
-    }
 }
 
 /// The sum of all elements, in eight interleaved parts so that it runs at the speed of memory.
@@ -162,8 +172,8 @@ pub(crate) fn sum<T: Scalar>(values: &[T]) -> T {
 }
 
 /// `sums ← Σ` of the columns of `a`, added up from the first column to the last.
-pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut DVector<T>) {
-    let sums = sums.as_mut_slice();
+#[multiversion(targets = "simd")]
+pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut [T]) {
     sums.fill(T::zero());
     for column in a.chunks_exact(sums.len()) {
         for (sum, &value) in sums.iter_mut().zip(column) {
@@ -172,11 +182,15 @@ pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut DVector<T>) {
     }
 }
 
-/// Into how many pieces a product of so many elements, each a sum of `inner` terms, is worth
-/// splitting: waking a thread costs some microseconds, a piece should be ten times that.
-pub(crate) fn pieces(elements: usize, inner: usize) -> usize {
-    const MULTIPLY_ADDS_PER_PIECE: usize = 1 << 20;
-    (elements.saturating_mul(inner) / MULTIPLY_ADDS_PER_PIECE).clamp(1, threads())
+/// Into how many pieces a computation of so many elements, each worth `cost` multiply-adds of a
+/// matrix product, is worth splitting: waking a thread costs some microseconds, a piece should be
+/// several times that.
+pub(crate) fn pieces(elements: usize, cost: usize) -> usize {
+    const MULTIPLY_ADDS_PER_PIECE: usize = 1 << 18;
+    match elements.saturating_mul(cost) / MULTIPLY_ADDS_PER_PIECE {
+        0 | 1 => 1,
+        pieces => pieces.min(threads()),
+    }
 }
 
 #[cfg(feature = "parallel")]
@@ -202,126 +216,61 @@ pub(crate) fn join(left: impl FnOnce(), right: impl FnOnce()) {
     right();
 }
 
-/// Calls `work(index, chunk, slot)` for every chunk of `size` elements of `out`; as many threads
-/// share the chunks as there are slots, each with a slot of its own.
-pub(crate) fn share_out<T: Scalar, S: Send>(
-    out: &mut [T],
-    size: usize,
-    first: usize,
-    slots: &mut [S],
-    work: &(impl Fn(usize, &mut [T], &mut S) + Sync),
+/// Does both, at once if they are worth it together: so many multiply-adds.
+pub(crate) fn both(work: usize, left: impl FnOnce() + Send, right: impl FnOnce() + Send) {
+    if pieces(work, 1) > 1 {
+        join(left, right);
+    } else {
+        left();
+        right();
+    }
+}
+
+/// What can be cut after so many of its chunks, to be worked on at once.
+pub(crate) trait Divide: Send + Sized {
+    fn divide(self, chunks: usize) -> (Self, Self);
+}
+
+/// A slice in chunks of `size`, of which the last may be shorter; there may be none at all.
+pub(crate) struct Chunks<'a, T> {
+    pub(crate) data: &'a mut [T],
+    pub(crate) size: usize,
+}
+
+impl<T: Send> Divide for Chunks<'_, T> {
+    fn divide(self, chunks: usize) -> (Self, Self) {
+        let Self { data, size } = self;
+        let cut = (chunks * size).min(data.len());
+        let (left, right) = data.split_at_mut(cut);
+        (Self { data: left, size }, Self { data: right, size })
+    }
+}
+
+impl<A: Divide, B: Divide> Divide for (A, B) {
+    fn divide(self, chunks: usize) -> (Self, Self) {
+        let ((a_left, a_right), (b_left, b_right)) = (self.0.divide(chunks), self.1.divide(chunks));
+        ((a_left, b_left), (a_right, b_right))
+    }
+}
+
+/// Calls `work` on the chunks of `out` that have the numbers `chunks`, in so many parts at once.
+pub(crate) fn share_out<D: Divide>(
+    out: D,
+    chunks: Range<usize>,
+    parts: usize,
+    work: &(impl Fn(Range<usize>, D) + Sync),
 ) {
-    let chunks = out.len().div_ceil(size);
-    if slots.len() > 1 && chunks > 1 {
-        let half = slots.len() / 2;
-        let cut = (chunks * half / slots.len()).max(1);
-        let (left_slots, right_slots) = slots.split_at_mut(half);
-        let (left, right) = out.split_at_mut(cut * size);
-        join(
-            || share_out(left, size, first, left_slots, work),
-            || share_out(right, size, first + cut, right_slots, work),
-        );
-        return;
+    if parts < 2 || chunks.len() < 2 {
+        return work(chunks, out);
     }
-    debug_assert!(chunks == 0 || !slots.is_empty());
-    for (index, chunk) in out.chunks_mut(size).enumerate() {
-        work(first + index, chunk, &mut slots[0]);
-    }
-}
-
-/// A part of a product: some rows and columns of `c` with what they need of `a` and `b`.
-struct Block<T> {
-    a: Strided<*const T>,
-    b: Strided<*const T>,
-    c: Strided<*mut T>,
-    rows: usize,
-    inner: usize,
-    columns: usize,
-}
-
-// SAFETY: a block only reads `a` and `b`, which outlive the product, and is the only one to write
-// its part of `c`; scalars are Send and Sync.
-#[allow(unsafe_code)]
-unsafe impl<T: Scalar> Send for Block<T> {}
-
-impl<T> Strided<*const T> {
-    fn reading(matrix: Mat<T>) -> Self {
-        Self {
-            pointer: matrix.data.as_ptr(),
-            row_stride: matrix.row_stride.cast_signed(),
-            column_stride: matrix.column_stride.cast_signed(),
-        }
-    }
-}
-
-impl<T: Scalar> Block<T> {
-    /// Computes the block in `pieces` parts, at once where threads are free.
-    ///
-    /// # Safety
-    /// The three matrices are as `Kernel::gemm` needs them.
-    #[allow(unsafe_code)]
-    unsafe fn run(self, beta: T, pieces: usize) {
-        if pieces > 1 {
-            let first = pieces / 2;
-            // SAFETY: `split` gives two blocks of the same matrices that share nothing of `c`.
-            let (left, right) = unsafe { self.split(first, pieces) };
-            join(
-                // SAFETY: as above.
-                move || unsafe { left.run(beta, first) },
-                // SAFETY: as above.
-                move || unsafe { right.run(beta, pieces - first) },
-            );
-            return;
-        }
-        debug_assert_eq!(pieces, 1);
-        let shape = (self.rows, self.inner, self.columns);
-        // SAFETY: the caller keeps the contract.
-        unsafe { T::gemm(shape, &self.a, &self.b, beta, &self.c) }
-    }
-
-    /// Cuts the longer side of `c` after `part / whole` of it, at a multiple of the kernel's tile.
-    ///
-    /// # Safety
-    /// As for [`run`](Self::run).
-    #[allow(unsafe_code)]
-    unsafe fn split(self, part: usize, whole: usize) -> (Self, Self) {
-        const TILE: usize = 16;
-        let cut = |length: usize| (length * part / whole).next_multiple_of(TILE).min(length);
-        let Self { a, b, c, rows, inner, columns } = self;
-        let shift = |start: &Strided<*const T>, by: isize, stride: isize| Strided {
-            // SAFETY: `by` is at most the length of that side, so the pointer stays within the
-            // matrix or one past its end.
-            pointer: unsafe { start.pointer.offset(by * stride) },
-            ..*start
-        };
-        if rows >= columns {
-            let top = cut(rows);
-            let by = top.cast_signed();
-            let lower = Self {
-                a: shift(&a, by, a.row_stride),
-                b: shift(&b, 0, 0),
-                // SAFETY: as in `shift`.
-                c: Strided { pointer: unsafe { c.pointer.offset(by * c.row_stride) }, ..c },
-                rows: rows - top,
-                inner,
-                columns,
-            };
-            (Self { a, b, c, rows: top, inner, columns }, lower)
-        } else {
-            let left = cut(columns);
-            let by = left.cast_signed();
-            let right = Self {
-                a: shift(&a, 0, 0),
-                b: shift(&b, by, b.column_stride),
-                // SAFETY: as in `shift`.
-                c: Strided { pointer: unsafe { c.pointer.offset(by * c.column_stride) }, ..c },
-                rows,
-                inner,
-                columns: columns - left,
-            };
-            (Self { a, b, c, rows, inner, columns: left }, right)
-        }
-    }
+    let half = parts / 2;
+    let cut = (chunks.len() * half / parts).max(1);
+    let (left, right) = out.divide(cut);
+    let middle = chunks.start + cut;
+    join(
+        || share_out(left, chunks.start..middle, half, work),
+        || share_out(right, middle..chunks.end, parts - half, work),
+    );
 }
 
 #[cfg(test)]
@@ -349,64 +298,77 @@ mod tests {
         ) {
             let (a, b) = (matrix(m, k, seed), matrix(k, n, seed + 1));
             let expected = naive(&a, &b);
+            let column = matrix(m, 1, seed + 2);
             let check = |a: Mat<f64>, b: Mat<f64>| {
                 let mut c = DMatrix::from_element(m, n, f64::NAN);
-                product(a, b, Into::Overwrite, (&mut c).into());
+                product(a, b, Start::Zero, c.as_mut_slice());
                 prop_assert!((&c - &expected).amax() < 1e-12);
-                product(a, b, Into::Add, (&mut c).into());
+                product(a, b, Start::Present, c.as_mut_slice());
                 prop_assert!((&c - &expected * 2.0).amax() < 1e-12);
+                product(a, b, Start::Column(column.as_slice()), c.as_mut_slice());
+                let shifted = DMatrix::from_fn(m, n, |i, j| expected[(i, j)] + column[i]);
+                prop_assert!((&c - shifted).amax() < 1e-12);
                 Ok(())
             };
             let (at, bt) = (a.transpose(), b.transpose());
-            check((&a).into(), (&b).into())?;
-            check(Mat::from(&at).t(), (&b).into())?;
-            check((&a).into(), Mat::from(&bt).t())?;
+            check(of(&a), of(&b))?;
+            check(of(&at).transpose(), of(&b))?;
+            check(of(&a), of(&bt).transpose())?;
         }
-    }
 
-    /// The promise that results do not depend on the number of threads.
-    #[cfg(feature = "parallel")]
-    #[test]
-    fn pieces_give_the_bits_of_the_whole() {
-        for (m, k, n) in [(800, 784, 64), (33, 700, 257), (7, 3, 100), (240, 240, 1), (1, 9, 1)] {
-            let (a, b) = (matrix(m, k, 1), matrix(k, n, 2));
-            let run = |pieces| {
-                let mut c = DMatrix::zeros(m, n);
-                let block = Block {
-                    a: Strided::reading((&a).into()),
-                    b: Strided::reading((&b).into()),
-                    c: Strided {
-                        pointer: c.as_mut_ptr(),
-                        row_stride: 1,
-                        column_stride: m.cast_signed(),
-                    },
-                    rows: m,
-                    inner: k,
-                    columns: n,
+        /// The promise that results do not depend on the number of threads.
+        #[test]
+        fn parts_give_the_bits_of_the_whole(
+            parts in 2..6_usize, more in 0..150_usize, k in 1..1100_usize, n in 1..70_usize,
+            transposed in 0..2, seed in 0..100_usize,
+        ) {
+            let m = 2 * TILE * parts + more;
+            let (a, b) = (matrix(m, k, seed), matrix(k, n, seed + 1));
+            let at = a.transpose();
+            let a = if transposed == 1 { of(&at).transpose() } else { of(&a) };
+            let column = matrix(m, 1, seed + 2);
+            let run = |parts| {
+                let (mut c, mut h) = (DMatrix::zeros(m, n), DMatrix::zeros(m, n));
+                let finish = |place: usize, c: &mut [f64], h: &mut [f64]| {
+                    for (index, (c, h)) in c.iter_mut().zip(h).enumerate() {
+                        *h = *c + (place + index) as f64;
+                    }
                 };
-                // SAFETY: three whole matrices whose shapes fit.
-                #[allow(unsafe_code)]
-                unsafe {
-                    block.run(0.0, pieces);
-                }
-                c
+                let start = Start::Column(column.as_slice());
+                let product = Product { a, b: of(&b), start, rows: m, finish: &finish };
+                let as_matrix = |slice| MatMut::from_column_major_slice_mut(slice, m, n);
+                let h_matrix = MatMut::from_column_major_slice_mut(h.as_mut_slice(), m, n);
+                split_rows(&product, 0, as_matrix(c.as_mut_slice()), Some(h_matrix), parts);
+                (c, h)
             };
-            let whole = run(1);
-            for count in 2..9 {
-                assert_eq!(run(count), whole, "{count} pieces of {m}×{k}×{n}");
-            }
+            let (c, h) = run(1);
+            prop_assert_eq!(&run(parts), &(c.clone(), h.clone()));
+            prop_assert!(h.iter().zip(&c).enumerate().all(|(i, (h, c))| *h == c + i as f64));
         }
     }
 
     #[test]
-    fn sums_and_fills_go_by_column() {
+    fn shared_out_work_covers_every_chunk_once() {
+        for (length, size, parts) in [(10, 3, 4), (10, 3, 1), (7, 7, 3), (100, 1, 7), (0, 3, 2)] {
+            let (mut seen, mut with) = (vec![0; length], vec![0; length]);
+            let out =
+                (Chunks { data: &mut seen, size }, Chunks { data: &mut with[..length / 2], size });
+            share_out(out, 0..length.div_ceil(size), parts, &|range, (seen, _)| {
+                assert_eq!(seen.data.len().div_ceil(size), range.len());
+                for (index, chunk) in range.zip(seen.data.chunks_mut(size)) {
+                    chunk.iter_mut().for_each(|seen| *seen += index + 1);
+                }
+            });
+            assert!(seen.iter().enumerate().all(|(i, &seen)| seen == i / size + 1), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn sums_go_by_column() {
         let a = matrix(3, 5, 4);
-        let mut sums = DVector::zeros(3);
+        let mut sums = vec![1.0; 3];
         sum_columns(a.as_slice(), &mut sums);
-        assert!((sums - a.column_sum()).amax() < 1e-15);
-        let bias = DVector::from_vec(vec![1.0, 2.0]);
-        let mut c = [0.0; 6];
-        fill_columns(&bias, &mut c);
-        assert_eq!(c, [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
+        assert!((nalgebra::DVector::from_vec(sums) - a.column_sum()).amax() < 1e-15);
+        assert!((sum(a.as_slice()) - a.sum()).abs() < 1e-14);
     }
 }

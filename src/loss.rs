@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use multiversion::multiversion;
 use nalgebra::{DMatrix, DMatrixView};
 
 use crate::{
@@ -73,6 +74,27 @@ impl<T: Scalar> Targets<'_, T> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// `y ←` the targets of all samples: one-hot columns of `outputs` rows, or the values. With one
+    /// output, labels are the numbers 0 and 1.
+    fn write(&self, y: &mut [T], outputs: usize) {
+        match self {
+            Self::Labels(labels) => {
+                y.fill(T::zero());
+                for (y, &label) in y.chunks_exact_mut(outputs).zip(*labels) {
+                    match y {
+                        [y] => *y = T::of(label as f64),
+                        _ => y[label] = T::one(),
+                    }
+                }
+            }
+            Self::Values(values) => {
+                y.chunks_exact_mut(outputs)
+                    .zip(values.column_iter())
+                    .for_each(|(y, values)| y.iter_mut().zip(&values).for_each(|(y, &v)| *y = v));
+            }
+        }
+    }
 }
 
 impl<'a, T: Scalar> From<&'a [usize]> for Targets<'a, T> {
@@ -134,63 +156,22 @@ impl Loss {
         logits: &Columns<T>,
         e: &mut Columns<T>,
     ) -> f64 {
-        let outputs = logits.rows();
-        let batch = targets.len() as f64;
-        let errors = e.as_mut_slice();
-        let mut sum = 0.0;
-        let columns = logits.as_slice().chunks_exact(outputs).zip(errors.chunks_exact_mut(outputs));
-        for (sample, (z, e)) in columns.enumerate() {
-            let loss = match targets {
-                Targets::Labels(labels) if outputs == 1 => {
-                    let y = if labels[sample] == 1 { T::one() } else { T::zero() };
-                    self.sample(z, |_| y, e)
-                }
-                Targets::Labels(labels) => {
-                    let label = labels[sample];
-                    self.sample(z, |k| if k == label { T::one() } else { T::zero() }, e)
-                }
-                Targets::Values(values) => self.sample(z, |k| values[(k, sample)], e),
-            };
-            sum += loss.as_f64();
-        }
-        let scale = T::of(batch);
-        errors.iter_mut().for_each(|e| *e /= scale);
-        sum / batch
-    }
-
-    /// The loss of one sample with logits `z` and targets `y(k)`; `e ← ŷ − y`.
-    fn sample<T: Scalar>(self, z: &[T], y: impl Fn(usize) -> T, e: &mut [T]) -> T {
-        let mut loss = T::zero();
-        match self {
-            Self::SoftmaxCrossEntropy => {
-                let (max, sum) = softmax(z, e);
-                // −Σ y_k ln ŷ_k = Σ y_k (ln Σ_j e^{z_j} − z_k), every term of it at least 0.
-                let log_sum = sum.ln();
-                for (k, (&z, e)) in z.iter().zip(e).enumerate() {
-                    let y = y(k);
-                    if y != T::zero() {
-                        loss += y * (log_sum + (max - z));
-                    }
-                    *e -= y;
-                }
-            }
+        let (outputs, z, e) = (logits.rows(), logits.as_slice(), e.as_mut_slice());
+        let sum = match self {
+            Self::SoftmaxCrossEntropy => softmax_cross_entropy(targets, z, e, outputs),
             Self::LogisticCrossEntropy => {
-                for (k, (&z, e)) in z.iter().zip(e).enumerate() {
-                    let y = y(k);
-                    // −y ln σ(z) − (1 − y) ln σ(−z), with −ln σ(z) = softplus(−z).
-                    loss += if y == T::one() { softplus(-z) } else { softplus(z) - y * z };
-                    *e = logistic(z) - y;
-                }
+                targets.write(e, outputs);
+                by_pieces(z, e, logistic_cross_entropy)
             }
             Self::MeanSquaredError => {
-                let half = T::of(0.5);
-                for (k, (&z, e)) in z.iter().zip(e).enumerate() {
-                    *e = z - y(k);
-                    loss += half * *e * *e;
-                }
+                targets.write(e, outputs);
+                by_pieces(z, e, squared_error)
             }
-        }
-        loss
+        };
+        let batch = targets.len() as f64;
+        let scale = T::of(batch);
+        e.iter_mut().for_each(|e| *e /= scale);
+        sum / batch
     }
 
     /// `ŷ` of the logits, `n_L × N`: probabilities of the classes.
@@ -308,16 +289,97 @@ impl Loss {
     }
 }
 
-/// `y ← softmax(z)`; returns `max z` and `Σ e^{z − max}`.
-fn softmax<T: Scalar>(z: &[T], y: &mut [T]) -> (T, T) {
-    let max = z.iter().fold(z[0], |max, &z| max.max(z));
-    let mut sum = T::zero();
-    for (y, &z) in y.iter_mut().zip(z) {
-        *y = (z - max).exp();
-        sum += *y;
-    }
+/// `y ← softmax(z)`
+fn softmax<T: Scalar>(z: &[T], y: &mut [T]) {
+    let max = largest(z);
+    y.iter_mut().zip(z).for_each(|(y, &z)| *y = z - max);
+    exponentials(y);
+    let sum = y.iter().fold(T::zero(), |sum, &y| sum + y);
     y.iter_mut().for_each(|y| *y /= sum);
-    (max, sum)
+}
+
+/// The largest value, or NaN if one is.
+fn largest<T: Scalar>(z: &[T]) -> T {
+    z.iter().fold(z[0], |max, &z| if z <= max { max } else { z })
+}
+
+/// `Σ −y ln ŷ` over the samples, whose columns have `outputs` rows; `e ← ŷ − y`.
+fn softmax_cross_entropy<T: Scalar>(
+    targets: &Targets<T>,
+    z: &[T],
+    e: &mut [T],
+    outputs: usize,
+) -> f64 {
+    for (z, e) in z.chunks_exact(outputs).zip(e.chunks_exact_mut(outputs)) {
+        let max = largest(z);
+        e.iter_mut().zip(z).for_each(|(e, &z)| *e = z - max);
+    }
+    exponentials(e);
+    let mut loss = 0.0;
+    let columns = z.chunks_exact(outputs).zip(e.chunks_exact_mut(outputs));
+    for (sample, (z, e)) in columns.enumerate() {
+        let sum = e.iter().fold(T::zero(), |sum, &e| sum + e);
+        e.iter_mut().for_each(|e| *e /= sum);
+        // −Σ y_k ln ŷ_k = Σ y_k (ln Σ_j e^{z_j} − z_k), every term of it at least 0.
+        let (log_sum, max) = (sum.ln(), largest(z));
+        let mut learn = |k: usize, y: T| {
+            e[k] -= y;
+            y * (log_sum + (max - z[k]))
+        };
+        let of_sample = match targets {
+            Targets::Labels(labels) => learn(labels[sample], T::one()),
+            Targets::Values(values) => (0..outputs)
+                .map(|k| (k, values[(k, sample)]))
+                .filter(|&(_, y)| y != T::zero())
+                .fold(T::zero(), |sum, (k, y)| sum + learn(k, y)),
+        };
+        loss += of_sample.as_f64();
+    }
+    loss
+}
+
+/// `e ← eᵉ`, element by element.
+#[multiversion(targets = "simd")]
+fn exponentials<T: Scalar>(e: &mut [T]) {
+    e.iter_mut().for_each(|e| *e = e.fast_exp());
+}
+
+/// The sum of what `loss` makes of pieces that are small enough for their own sums to be exact.
+fn by_pieces<T: Scalar>(z: &[T], e: &mut [T], loss: impl Fn(&[T], &mut [T]) -> T) -> f64 {
+    const PIECE: usize = 256;
+    z.chunks(PIECE).zip(e.chunks_mut(PIECE)).map(|(z, e)| loss(z, e).as_f64()).sum()
+}
+
+/// `Σ −y ln σ(z) − (1 − y) ln σ(−z)`, with `−ln σ(−z) = softplus(z)`; `e` comes as `y` and leaves
+/// as `σ(z) − y`.
+#[multiversion(targets = "simd")]
+fn logistic_cross_entropy<T: Scalar>(z: &[T], e: &mut [T]) -> T {
+    element_by_element(z, e, |z, y| {
+        let certain = y == T::one();
+        let loss = softplus(if certain { -z } else { z }) - if certain { T::zero() } else { y * z };
+        (logistic(z) - y, loss)
+    })
+}
+
+/// `Σ ½ (z − y)²`; `e` comes as `y` and leaves as `z − y`.
+#[multiversion(targets = "simd")]
+fn squared_error<T: Scalar>(z: &[T], e: &mut [T]) -> T {
+    element_by_element(z, e, |z, y| (z - y, T::of(0.5) * (z - y) * (z - y)))
+}
+
+/// `(e, loss) ← f(z, e)`; returns the sum of the losses, in lanes so that it can be vectorised.
+#[allow(clippy::inline_always)] // Or it would not be.
+#[inline(always)]
+fn element_by_element<T: Scalar>(z: &[T], e: &mut [T], f: impl Fn(T, T) -> (T, T)) -> T {
+    let mut sums = [T::zero(); 16];
+    for (z, e) in z.chunks(16).zip(e.chunks_mut(16)) {
+        for ((sum, &z), e) in sums.iter_mut().zip(z).zip(e) {
+            let (error, loss) = f(z, *e);
+            *e = error;
+            *sum += loss;
+        }
+    }
+    sums.iter().fold(T::zero(), |sum, &part| sum + part)
 }
 
 impl fmt::Display for Loss {

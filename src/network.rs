@@ -3,17 +3,18 @@
 mod builder;
 mod convert;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use nalgebra::{DMatrix, DVector};
 
 pub use builder::NetworkBuilder;
 
 use crate::{
-    buffer::{Columns, Pass, Slots},
+    activation::Activation,
+    buffer::{Columns, Pass},
     error::{Error, Result, require, require_finite, require_shape},
     layer::{BatchNorm, Layer, LayerGradient, LinearMap, Operation, Shape},
-    linalg::zero_matrix,
+    linalg::{self, Chunks, zero_matrix},
     scalar::Scalar,
     workspace::{
         Activations, BlockActivations, BlockDeltas, Deltas, Gradients, Layout, Record,
@@ -38,7 +39,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network<T> {
-    pub(crate) layout: Layout,
+    pub(crate) layout: Arc<Layout>,
     /// Operations on the input: dropout.
     input_operations: Vec<Operation<T>>,
     pub(crate) blocks: Vec<Block<T>>,
@@ -54,19 +55,49 @@ pub(crate) struct Block<T> {
 
 impl<T: Scalar> Block<T> {
     /// `a ← W h + b`, then every local operation in turn.
-    fn forward(
-        &self,
-        h: &Columns<T>,
-        into: &mut BlockActivations<T>,
-        slots: &mut Slots<T>,
-        pass: Pass,
-    ) {
-        self.layer.forward(h, &mut into.a, slots);
-        operate(&self.operations, &into.a, &mut into.operations, pass);
+    fn forward(&self, h: &Columns<T>, into: &mut BlockActivations<T>, pass: Pass) {
+        let BlockActivations { a, operations } = into;
+        if let [Operation::Activation(activation), above @ ..] = &self.operations[..] {
+            let (first, records) = operations.split_first_mut().expect("one for each operation");
+            self.layer.forward(h, a, Some((*activation, &mut first.output)));
+            operate(above, &first.output, records, pass);
+        } else {
+            self.layer.forward(h, a, None);
+            operate(&self.operations, a, operations, pass);
+        }
     }
 
-    /// `δ ← δ ∘ f'(a)`: takes what has arrived at the end of the block back through its operations.
+    /// `f'` of a block that is a layer and an activation, to be multiplied with a delta that has
+    /// just arrived, from the place in the batch where a piece of it begins. Does nothing for
+    /// other blocks, of which [`backward`](Self::backward) takes care.
+    pub(crate) fn derivative<'a>(
+        &self,
+        activations: &'a BlockActivations<T>,
+    ) -> impl Fn(usize, &mut [T]) + Sync + use<'a, T> {
+        let (activation, a) = (self.only_activation(), activations.a.as_slice());
+        let h = activations.output().as_slice();
+        move |place, delta: &mut [T]| {
+            if let Some(activation) = activation {
+                let range = place..place + delta.len();
+                activation.multiply_derivative(&a[range.clone()], &h[range], delta);
+            }
+        }
+    }
+
+    /// The activation of a block that consists of nothing else after its layer.
+    fn only_activation(&self) -> Option<Activation> {
+        match self.operations[..] {
+            [Operation::Activation(activation)] => Some(activation),
+            _ => None,
+        }
+    }
+
+    /// `δ ← δ ∘ f'(a)`: takes what has arrived at the end of the block back through its operations,
+    /// unless [`derivative`](Self::derivative) has done so.
     pub(crate) fn backward(&self, activations: &BlockActivations<T>, deltas: &mut BlockDeltas<T>) {
+        if self.only_activation().is_some() {
+            return;
+        }
         let BlockDeltas { stages, norms } = deltas;
         let mut stage = stages.len() - 1;
         for (index, operation) in self.operations.iter().enumerate().rev() {
@@ -260,13 +291,13 @@ impl<T: Scalar> Network<T> {
 
     /// A pass over the samples that already stand in `activations.input`.
     pub(crate) fn forward_loaded(&self, activations: &mut Activations<T>, pass: Pass) {
-        let Activations { input, input_operations, blocks, slots, .. } = activations;
+        let Activations { input, input_operations, blocks, .. } = activations;
         operate(&self.input_operations, input, input_operations, pass);
         let input = input_operations.last().map_or(&*input, |record| &record.output);
         for (index, block) in self.blocks.iter().enumerate() {
             let (below, from) = blocks.split_at_mut(index);
             let h = below.last().map_or(input, BlockActivations::output);
-            block.forward(h, &mut from[0], slots, pass);
+            block.forward(h, &mut from[0], pass);
         }
     }
 
@@ -282,12 +313,12 @@ impl<T: Scalar> Network<T> {
     pub(crate) fn input_gradient(
         &self,
         activations: &Activations<T>,
-        deltas: &mut Deltas<T>,
+        deltas: &Deltas<T>,
         gradient: &mut Columns<T>,
     ) {
-        let Deltas { blocks, slots, .. } = deltas;
         let first = &self.blocks[0].layer;
-        first.apply_transpose(&first.weights, blocks[0].delta(), gradient, slots);
+        let delta = deltas.blocks[0].delta();
+        first.map.apply_transpose(&first.weights, delta, gradient, &|_, _| ());
         for (operation, record) in
             self.input_operations.iter().zip(&activations.input_operations).rev()
         {
@@ -333,10 +364,24 @@ impl<T: Scalar> Network<T> {
     ) -> Result<()> {
         require_match("gradients", &self.layout, activations, deltas)?;
         self.fit_gradients(gradients)?;
-        let Gradients { layers, norms, slots } = gradients;
-        for (index, block) in self.blocks.iter().enumerate() {
+        let Gradients { layers, norms } = gradients;
+        for (index, (block, gradient)) in self.blocks.iter().zip(layers).enumerate() {
             let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
-            block.layer.gradient(delta, h, &mut layers[index], slots);
+            let map = block.layer.map;
+            let (rows, columns) = gradient.weights.shape();
+            let tiles = map.tiles(rows, columns);
+            let parts = linalg::pieces(rows * columns, map.gradient_cost(activations.batch));
+            let out = Chunks { data: gradient.weights.as_mut_slice(), size: tiles.size };
+            linalg::share_out(out, 0..tiles.count, parts, &|range, out| {
+                T::with_scratch(tiles.scratch, |scratch| {
+                    for (index, tile) in range.zip(out.data.chunks_mut(tiles.size)) {
+                        map.gradient(delta, h, tiles, index, (tile, scratch));
+                    }
+                });
+            });
+            if let Some(bias) = &mut gradient.bias {
+                map.bias_gradient(delta, bias.as_mut_slice());
+            }
             norms[index].clone_from(&deltas.blocks[index].norms);
         }
         Ok(())

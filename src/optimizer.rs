@@ -4,17 +4,21 @@
 //! [`OptimizerState`].
 
 mod schedule;
+mod update;
 
 use nalgebra::{DMatrix, DVector};
 
 pub use schedule::{Decay, Schedule};
 
+use update::Update;
+
 use crate::{
     error::{Error, Result, require, require_shape},
-    layer::Operation,
-    network::Network,
+    layer::{Layer, NormGradient, Operation},
+    linalg::{self, Chunks},
+    network::{Block, Network},
     scalar::Scalar,
-    workspace::Gradients,
+    workspace::{Activations, Deltas, Gradients, require_match},
 };
 
 /// Stochastic gradient descent: `w ← w − η g`.
@@ -225,8 +229,6 @@ pub struct OptimizerState<T> {
     max_norm: Option<f64>,
     steps: u64,
     blocks: Vec<BlockMoments<T>>,
-    /// Scratch for the norms of the rows of a weight matrix.
-    norms: Vec<T>,
 }
 
 /// Moments of the parameters of one block; as many as the optimiser has.
@@ -268,14 +270,7 @@ impl<T: Scalar> OptimizerState<T> {
                     .collect(),
             })
             .collect();
-        Ok(Self {
-            optimizer,
-            schedule: Schedule::default(),
-            max_norm: None,
-            steps: 0,
-            blocks,
-            norms: Vec::new(),
-        })
+        Ok(Self { optimizer, schedule: Schedule::default(), max_norm: None, steps: 0, blocks })
     }
 
     /// Sets the schedule of the learning rate.
@@ -320,30 +315,67 @@ impl<T: Scalar> OptimizerState<T> {
     /// of another network; nothing has then changed.
     pub fn step(&mut self, network: &mut Network<T>, gradients: &Gradients<T>) -> Result<()> {
         self.check_shapes(network, gradients)?;
-        let update = Update::<T>::new(self.optimizer, self.learning_rate(), self.steps + 1);
-        let without_decay = update.without_decay();
+        let step = self.next();
         let gradients = gradients.layers.iter().zip(&gradients.norms);
         let blocks = network.blocks.iter_mut().zip(gradients).zip(&mut self.blocks);
         for ((block, (gradient, norms)), moments) in blocks {
-            let weights = &mut block.layer.weights;
-            update.apply(weights.as_mut_slice(), gradient.weights.as_slice(), &mut moments.weights);
-            if let Some(max_norm) = self.max_norm {
-                bound_rows(weights, T::of(max_norm), &mut self.norms);
-            }
-            if let (Some(bias), Some(gradient)) = (&mut block.layer.bias, &gradient.bias) {
-                without_decay.apply(bias.as_mut_slice(), gradient.as_slice(), &mut moments.bias);
-            }
-            let operations = block.operations.iter_mut().zip(norms).zip(&mut moments.norms);
-            for ((operation, gradient), [scale, shift]) in operations {
-                if let Operation::BatchNorm(norm) = operation {
-                    without_decay.apply(norm.scale.as_mut_slice(), &gradient.scale, scale);
-                    without_decay.apply(norm.shift.as_mut_slice(), &gradient.shift, shift);
-                    norm.commit(gradient);
-                }
-            }
+            let weights = block.layer.weights.as_mut_slice();
+            step.weights.apply(weights, gradient.weights.as_slice(), slices(&mut moments.weights));
+            step.bound(&mut block.layer.weights);
+            step.finish(block, gradient.bias.as_ref().map(DVector::as_slice), norms, moments);
         }
         self.steps += 1;
         Ok(())
+    }
+
+    /// Stages 4 and 5 in one, with the bits of [`Network::gradients`] and [`step`](Self::step) one
+    /// after the other: a tile of `∂W_l = δ_l h_{l-1}ᵀ` is made and its weights are updated while
+    /// it is in cache, so that no gradient is ever in memory as a whole. All layers and all tiles
+    /// of a layer are independent of each other and are shared out among threads.
+    ///
+    /// ```
+    /// # use feedback_alignment::*;
+    /// # use feedback_alignment::nalgebra::DMatrix;
+    /// # let x = DMatrix::from_element(4, 2, 0.5);
+    /// let mut network = Network::<f64>::builder(4).dense(3).tanh().dense(2).build()?;
+    /// let mut twin = network.clone();
+    /// let mut optimizer = OptimizerState::new(&network, RmsProp::default())?;
+    /// let feedback = Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::Nokland, 0)?;
+    /// let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    /// network.forward(&x, &mut activations)?;
+    /// Loss::SoftmaxCrossEntropy.error(&[0, 1], &activations, &mut deltas)?;
+    /// feedback.deliver(&network, &activations, &mut deltas)?;
+    ///
+    /// let mut gradients = Gradients::new();
+    /// network.gradients(&activations, &deltas, &mut gradients)?;
+    /// optimizer.clone().step(&mut twin, &gradients)?;
+    /// optimizer.learn(&mut network, &activations, &deltas)?;
+    /// assert_eq!(network, twin);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::StageMismatch`] if the activations, the deltas or this state are of another
+    /// network, or of two different batches; nothing has then changed.
+    pub fn learn(
+        &mut self,
+        network: &mut Network<T>,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) -> Result<()> {
+        require_match("learn", &network.layout, activations, deltas)?;
+        self.check_moments(network)?;
+        let step = self.next();
+        step.learn(&mut network.blocks, &mut self.blocks, 0, activations, deltas);
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// The constants of the next step.
+    fn next(&self) -> NextStep<T> {
+        let weights = Update::new(self.optimizer, self.learning_rate(), self.steps + 1);
+        let max_norm = self.max_norm.map(T::of);
+        NextStep { weights, others: weights.without_decay(), max_norm }
     }
 
     fn check_shapes(&self, network: &Network<T>, gradients: &Gradients<T>) -> Result<()> {
@@ -356,9 +388,6 @@ impl<T: Scalar> OptimizerState<T> {
         let layers = network.layers();
         if gradients.layers.len() != layers {
             return Err(mismatch("gradients of layers", layers, gradients.layers.len()));
-        }
-        if self.blocks.len() != layers {
-            return Err(mismatch("moments of layers", layers, self.blocks.len()));
         }
         for (index, block) in network.blocks.iter().enumerate() {
             let (expected, found) = (block.operations.len(), gradients.norms[index].len());
@@ -373,142 +402,164 @@ impl<T: Scalar> OptimizerState<T> {
                 let (expected, found) = (length(&layer.bias), length(&gradient.bias));
                 return Err(mismatch("gradients of a bias of", expected, found));
             }
-            if self.optimizer.moments() > 0 {
-                let moments = &self.blocks[index];
-                let (expected, found) = (layer.weights.len(), moments.weights[0].len());
-                if expected != found || length(&layer.bias) != moments.bias[0].len() {
-                    return Err(mismatch("moments of weights", expected, found));
-                }
+        }
+        self.check_moments(network)
+    }
+
+    /// Fails unless the moments are those of a network of this shape.
+    fn check_moments(&self, network: &Network<T>) -> Result<()> {
+        let mismatch = |what, expected: usize, found: usize| {
+            let (expected, found) = (expected.to_string(), found.to_string());
+            Err(Error::StageMismatch { stage: "optimizer step", what, expected, found })
+        };
+        if self.blocks.len() != network.layers() {
+            return mismatch("moments of layers", network.layers(), self.blocks.len());
+        }
+        if self.optimizer.moments() == 0 {
+            return Ok(());
+        }
+        for (Block { layer, .. }, moments) in network.blocks.iter().zip(&self.blocks) {
+            let bias = layer.bias.as_ref().map_or(0, DVector::len);
+            let (expected, found) = (layer.weights.len(), moments.weights[0].len());
+            if expected != found || bias != moments.bias[0].len() {
+                return mismatch("moments of weights", expected, found);
             }
         }
         Ok(())
     }
 }
 
-/// One step of an optimiser with its constants in the network's scalar: the same function of a
-/// parameter, its gradient and its moments for every parameter.
-#[derive(Clone, Copy)]
-enum Update<T> {
-    Sgd { rate: T, l2: T, keep: T, momentum: Option<(T, Lookahead)> },
-    RmsProp { rate: T, decay: T, fresh: T, epsilon: T },
-    Adam { rate: T, keep: T, beta1: T, fresh1: T, beta2: T, fresh2: T, correction: T, epsilon: T },
+/// What a step does to every layer.
+struct NextStep<T> {
+    weights: Update<T>,
+    /// The same without weight decay, for everything else.
+    others: Update<T>,
+    max_norm: Option<T>,
 }
 
-/// Whether a momentum step looks ahead, as Nesterov's does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lookahead {
-    No,
-    Yes,
-}
-
-impl<T: Scalar> Update<T> {
-    /// Step number `t`, counted from 1, at learning rate `rate`.
-    fn new(optimizer: Optimizer, rate: f64, t: u64) -> Self {
-        let adam = |adam: Adam, weight_decay: f64| {
-            let t = i32::try_from(t).unwrap_or(i32::MAX);
-            Self::Adam {
-                rate: T::of(rate / (1.0 - adam.beta1.powi(t))),
-                keep: T::of(1.0 - rate * weight_decay),
-                beta1: T::of(adam.beta1),
-                fresh1: T::of(1.0 - adam.beta1),
-                beta2: T::of(adam.beta2),
-                fresh2: T::of(1.0 - adam.beta2),
-                correction: T::of((1.0 - adam.beta2.powi(t)).sqrt().recip()),
-                epsilon: T::of(adam.epsilon),
+impl<T: Scalar> NextStep<T> {
+    /// Gradients and updates of some blocks, of which the first has the number `first`.
+    fn learn(
+        &self,
+        blocks: &mut [Block<T>],
+        moments: &mut [BlockMoments<T>],
+        first: usize,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) {
+        match blocks {
+            [] => {}
+            [block] => self.learn_block(block, &mut moments[0], first, activations, deltas),
+            _ => {
+                let work: usize = blocks.iter().map(|block| work(block, activations.batch)).sum();
+                let middle = blocks.len() / 2;
+                let (left, right) = blocks.split_at_mut(middle);
+                let (left_moments, right_moments) = moments.split_at_mut(middle);
+                linalg::both(
+                    work,
+                    || self.learn(left, left_moments, first, activations, deltas),
+                    || self.learn(right, right_moments, first + middle, activations, deltas),
+                );
             }
+        }
+    }
+
+    fn learn_block(
+        &self,
+        block: &mut Block<T>,
+        moments: &mut BlockMoments<T>,
+        index: usize,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) {
+        let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
+        // Twice as many parts as threads, so that the first to be ready can lend a hand.
+        let parts = match linalg::pieces(work(block, activations.batch), 1) {
+            1 => 1,
+            pieces => 2 * pieces,
         };
-        match optimizer {
-            Optimizer::Sgd(Sgd { momentum, weight_decay, .. }) => {
-                let (l2, decoupled) = match weight_decay {
-                    WeightDecay::None => (0.0, 0.0),
-                    WeightDecay::L2(lambda) => (lambda, 0.0),
-                    WeightDecay::Decoupled(lambda) => (0.0, lambda),
-                };
-                Self::Sgd {
-                    rate: T::of(rate),
-                    l2: T::of(l2),
-                    keep: T::of(1.0 - rate * decoupled),
-                    momentum: match momentum {
-                        Momentum::None => None,
-                        Momentum::Classical(mu) => Some((T::of(mu), Lookahead::No)),
-                        Momentum::Nesterov(mu) => Some((T::of(mu), Lookahead::Yes)),
-                    },
+        let Layer { map, weights, bias } = &mut block.layer;
+        let (map, biases) = (*map, bias.as_ref().map_or(0, DVector::len));
+        let tiles = map.tiles(weights.nrows(), weights.ncols());
+        let chunks = |data| Chunks { data, size: tiles.size };
+        let [m, v] = slices(&mut moments.weights);
+        let out = (chunks(weights.as_mut_slice()), (chunks(m), chunks(v)));
+        linalg::share_out(out, 0..tiles.count, parts, &|range, (w, (m, v))| {
+            T::with_scratch(tiles.size + tiles.scratch, |scratch| {
+                let (gradient, scratch) = scratch.split_at_mut(tiles.size);
+                let (mut m, mut v) = (m.data.chunks_mut(tiles.size), v.data.chunks_mut(tiles.size));
+                for (tile, w) in range.zip(w.data.chunks_mut(tiles.size)) {
+                    let gradient = &mut gradient[..w.len()];
+                    map.gradient(delta, h, tiles, tile, (gradient, scratch));
+                    let moments = [&mut m, &mut v].map(|tiles| tiles.next().unwrap_or_default());
+                    self.weights.apply(w, gradient, moments);
                 }
+            });
+        });
+        self.bound(weights);
+        let norms = &deltas.blocks[index].norms;
+        T::with_scratch(biases, |gradient| {
+            if !gradient.is_empty() {
+                map.bias_gradient(delta, gradient);
             }
-            Optimizer::RmsProp(RmsProp { decay, epsilon, .. }) => Self::RmsProp {
-                rate: T::of(rate),
-                decay: T::of(decay),
-                fresh: T::of(1.0 - decay),
-                epsilon: T::of(epsilon),
-            },
-            Optimizer::Adam(config) => adam(config, 0.0),
-            Optimizer::AdamW(AdamW { adam: config, weight_decay }) => adam(config, weight_decay),
-        }
+            self.finish(block, Some(gradient), norms, moments);
+        });
     }
 
-    /// The same step without weight decay, for biases.
-    fn without_decay(mut self) -> Self {
-        match &mut self {
-            Self::Sgd { l2, keep, .. } => (*l2, *keep) = (T::zero(), T::one()),
-            Self::RmsProp { .. } => {}
-            Self::Adam { keep, .. } => *keep = T::one(),
-        }
-        self
+    /// Scales down every row of `weights` that is longer than the max-norm.
+    fn bound(&self, weights: &mut DMatrix<T>) {
+        let Some(bound) = self.max_norm else { return };
+        let rows = weights.nrows();
+        T::with_scratch(rows, |norms| {
+            norms.fill(T::zero());
+            for column in weights.as_slice().chunks_exact(rows) {
+                for (norm, &w) in norms.iter_mut().zip(column) {
+                    *norm += w * w;
+                }
+            }
+            for norm in norms.iter_mut() {
+                let length = norm.sqrt();
+                *norm = if length > bound { bound / length } else { T::one() };
+            }
+            for column in weights.as_mut_slice().chunks_exact_mut(rows) {
+                for (w, &scale) in column.iter_mut().zip(norms.iter()) {
+                    *w *= scale;
+                }
+            }
+        });
     }
 
-    /// Steps on the parameters `w` with gradients `g`; the moments are as long as `w`, where the
-    /// optimiser has them.
-    fn apply(self, w: &mut [T], g: &[T], [first, second]: &mut [Vec<T>; 2]) {
-        match self {
-            Self::Sgd { rate, l2, keep, momentum: None } => {
-                for (w, &g) in w.iter_mut().zip(g) {
-                    *w = keep * *w - rate * (g + l2 * *w);
-                }
-            }
-            Self::Sgd { rate, l2, keep, momentum: Some((mu, lookahead)) } => {
-                for ((w, &g), v) in w.iter_mut().zip(g).zip(first) {
-                    let g = g + l2 * *w;
-                    *v = mu * *v + g;
-                    let step = if lookahead == Lookahead::Yes { g + mu * *v } else { *v };
-                    *w = keep * *w - rate * step;
-                }
-            }
-            Self::RmsProp { rate, decay, fresh, epsilon } => {
-                for ((w, &g), m) in w.iter_mut().zip(g).zip(first) {
-                    *m = decay * *m + fresh * (g * g);
-                    *w -= rate * g / (m.sqrt() + epsilon);
-                }
-            }
-            Self::Adam { rate, keep, beta1, fresh1, beta2, fresh2, correction, epsilon } => {
-                for (((w, &g), m), v) in w.iter_mut().zip(g).zip(first).zip(second) {
-                    *m = beta1 * *m + fresh1 * g;
-                    *v = beta2 * *v + fresh2 * (g * g);
-                    *w = keep * *w - rate * *m / (v.sqrt() * correction + epsilon);
-                }
+    /// What is left of a step when the weights of a block have been updated.
+    fn finish(
+        &self,
+        block: &mut Block<T>,
+        bias_gradient: Option<&[T]>,
+        norms: &[NormGradient<T>],
+        moments: &mut BlockMoments<T>,
+    ) {
+        if let (Some(bias), Some(gradient)) = (&mut block.layer.bias, bias_gradient) {
+            self.others.apply(bias.as_mut_slice(), gradient, slices(&mut moments.bias));
+        }
+        let operations = block.operations.iter_mut().zip(norms).zip(&mut moments.norms);
+        for ((operation, gradient), [scale, shift]) in operations {
+            if let Operation::BatchNorm(norm) = operation {
+                self.others.apply(norm.scale.as_mut_slice(), &gradient.scale, slices(scale));
+                self.others.apply(norm.shift.as_mut_slice(), &gradient.shift, slices(shift));
+                norm.commit(gradient);
             }
         }
     }
 }
 
-/// Scales down every row of `weights` that is longer than `bound`.
-fn bound_rows<T: Scalar>(weights: &mut DMatrix<T>, bound: T, norms: &mut Vec<T>) {
-    let rows = weights.nrows();
-    norms.clear();
-    norms.resize(rows, T::zero());
-    for column in weights.as_slice().chunks_exact(rows) {
-        for (norm, &w) in norms.iter_mut().zip(column) {
-            *norm += w * w;
-        }
-    }
-    for norm in norms.iter_mut() {
-        let length = norm.sqrt();
-        *norm = if length > bound { bound / length } else { T::one() };
-    }
-    for column in weights.as_mut_slice().chunks_exact_mut(rows) {
-        for (w, &scale) in column.iter_mut().zip(norms.iter()) {
-            *w *= scale;
-        }
-    }
+/// The multiply-adds that gradient and update of a block take: an update of a weight costs about
+/// as much as sixteen.
+fn work<T: Scalar>(block: &Block<T>, batch: usize) -> usize {
+    let cost = block.layer.map.gradient_cost(batch).saturating_add(16);
+    block.layer.weights.len().saturating_mul(cost)
+}
+
+fn slices<T>([first, second]: &mut [Vec<T>; 2]) -> [&mut [T]; 2] {
+    [first, second]
 }
 
 #[cfg(test)]
@@ -523,7 +574,8 @@ mod tests {
         let mut w = [1.0_f64];
         let mut moments = [vec![0.0], vec![0.0]];
         for (t, g) in [(1, 0.5), (2, -0.2), (3, 0.1)] {
-            Update::new(optimizer, optimizer.learning_rate(), t).apply(&mut w, &[g], &mut moments);
+            let update = Update::new(optimizer, optimizer.learning_rate(), t);
+            update.apply(&mut w, &[g], slices(&mut moments));
         }
         w[0]
     }
@@ -585,7 +637,7 @@ mod tests {
         for g in [3.0_f64, 1e-2, -1e-3] {
             let mut w = [0.0];
             let optimizer = Optimizer::default();
-            Update::new(optimizer, 1e-4, 1).apply(&mut w, &[g], &mut [vec![0.0], vec![]]);
+            Update::new(optimizer, 1e-4, 1).apply(&mut w, &[g], [&mut [0.0], &mut []]);
             let exact = -1e-4 * g / (0.01_f64.sqrt() * g.abs() + 1e-8);
             assert_relative_eq!(w[0], exact, max_relative = 1e-12);
             assert_relative_eq!(w[0], -1e-3 * g.signum(), max_relative = 1e-3);
@@ -595,7 +647,9 @@ mod tests {
     #[test]
     fn rows_are_bounded_and_keep_their_direction() {
         let mut weights = DMatrix::from_row_slice(3, 2, &[3.0, 4.0, 0.3, 0.4, 0.0, 0.0]);
-        bound_rows(&mut weights, 1.0, &mut Vec::new());
+        let weights_step = Update::new(Optimizer::from(Sgd::default()), 0.1, 1);
+        let step = NextStep { weights: weights_step, others: weights_step, max_norm: Some(1.0) };
+        step.bound(&mut weights);
         let expected = DMatrix::from_row_slice(3, 2, &[0.6, 0.8, 0.3, 0.4, 0.0, 0.0]);
         assert_relative_eq!(weights, expected, epsilon = 1e-15);
     }

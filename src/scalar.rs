@@ -1,6 +1,11 @@
 //! The two number types that a network can be made of.
 
+use std::cell::RefCell;
+
+use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use nalgebra::RealField;
+
+use crate::elementary;
 
 /// `f32` or `f64`: the type of weights, activations and gradients.
 ///
@@ -17,39 +22,33 @@ pub trait Scalar: RealField + Copy + Default + From<u8> + kernel::Kernel {
     fn as_f64(self) -> f64;
 }
 
-/// The matrix product and the slice functions of each scalar; private, which seals [`Scalar`].
+/// What is made for each scalar by itself; private, which seals [`Scalar`].
 pub(crate) mod kernel {
-    /// Position and strides of a matrix in memory, in elements.
-    pub struct Strided<P> {
-        pub pointer: P,
-        pub row_stride: isize,
-        pub column_stride: isize,
-    }
+    use faer::{Accum, MatMut, MatRef};
 
-    #[allow(unsafe_code)]
     pub trait Kernel: Sized {
-        /// `c ← a·b + β·c` for `a : m × k`, `b : k × n`, `c : m × n` and `β` of 0 or 1, where
-        /// `shape` is `(m, k, n)`.
-        ///
-        /// # Safety
-        /// Every element of the three matrices lies in memory that is valid for reading (`a`,
-        /// `b`) and writing (`c`); `c` overlaps neither `a`, `b` nor itself. With `β = 0`, `c`
-        /// need not be initialised.
-        unsafe fn gemm(
-            shape: (usize, usize, usize),
-            a: &Strided<*const Self>,
-            b: &Strided<*const Self>,
-            beta: Self,
-            c: &Strided<*mut Self>,
-        );
+        /// `c ← a·b` or `c ← c + a·b`, on one thread.
+        fn multiply(c: MatMut<Self>, accum: Accum, a: MatRef<Self>, b: MatRef<Self>);
 
-        /// `h ← tanh a`
-        fn tanh_all(a: &[Self], h: &mut [Self]);
+        /// `tanh a`, for vectorised loops.
+        fn fast_tanh(self) -> Self;
+
+        /// `eˣ`, for vectorised loops.
+        fn fast_exp(self) -> Self;
+
+        /// `ln(1 + x)` for `0 ≤ x ≤ 1`, for vectorised loops.
+        fn fast_ln_1p(self) -> Self;
+
+        /// Lends `work` so many numbers of the thread's own memory; their content is unspecified.
+        ///
+        /// # Panics
+        /// If `work` asks for scratch in turn, by itself or through a task that it waits for.
+        fn with_scratch<R>(length: usize, work: impl FnOnce(&mut [Self]) -> R) -> R;
     }
 }
 
 macro_rules! scalar {
-    ($type:ident, $gemm:path, $tanh:path) => {
+    ($type:ident, $tanh:path, $exp:path, $ln_1p:path) => {
         impl Scalar for $type {
             const NAME: &'static str = stringify!($type);
 
@@ -64,41 +63,42 @@ macro_rules! scalar {
         }
 
         impl kernel::Kernel for $type {
-            fn tanh_all(a: &[Self], h: &mut [Self]) {
-                $tanh(a, h);
+            fn multiply(c: MatMut<Self>, accum: Accum, a: MatRef<Self>, b: MatRef<Self>) {
+                matmul(c, accum, a, b, 1.0, Par::Seq);
             }
 
-            #[allow(unsafe_code)]
-            unsafe fn gemm(
-                (m, k, n): (usize, usize, usize),
-                a: &kernel::Strided<*const Self>,
-                b: &kernel::Strided<*const Self>,
-                beta: Self,
-                c: &kernel::Strided<*mut Self>,
-            ) {
-                // SAFETY: the caller keeps the contract above, which is that of the kernel.
-                unsafe {
-                    $gemm(
-                        m,
-                        k,
-                        n,
-                        1.0,
-                        a.pointer,
-                        a.row_stride,
-                        a.column_stride,
-                        b.pointer,
-                        b.row_stride,
-                        b.column_stride,
-                        beta,
-                        c.pointer,
-                        c.row_stride,
-                        c.column_stride,
-                    );
+            #[allow(clippy::inline_always)] // Or it would not be vectorised.
+            #[inline(always)]
+            fn fast_tanh(self) -> Self {
+                $tanh(self)
+            }
+
+            #[allow(clippy::inline_always)] // As above.
+            #[inline(always)]
+            fn fast_exp(self) -> Self {
+                $exp(self)
+            }
+
+            #[allow(clippy::inline_always)] // As above.
+            #[inline(always)]
+            fn fast_ln_1p(self) -> Self {
+                $ln_1p(self)
+            }
+
+            fn with_scratch<R>(length: usize, work: impl FnOnce(&mut [Self]) -> R) -> R {
+                thread_local! {
+                    static SCRATCH: RefCell<Vec<$type>> = const { RefCell::new(Vec::new()) };
                 }
+                SCRATCH.with_borrow_mut(|scratch| {
+                    if scratch.len() < length {
+                        scratch.resize(length, 0.0);
+                    }
+                    work(&mut scratch[..length])
+                })
             }
         }
     };
 }
 
-scalar!(f32, matrixmultiply::sgemm, crate::elementary::tanh_f32);
-scalar!(f64, matrixmultiply::dgemm, crate::elementary::tanh_f64);
+scalar!(f32, elementary::tanh_f32, elementary::exp_f32, elementary::ln_1p_f32);
+scalar!(f64, elementary::tanh_f64, elementary::exp_f64, elementary::ln_1p_f64);

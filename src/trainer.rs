@@ -24,7 +24,7 @@ use crate::{
     optimizer::OptimizerState,
     rule::FeedbackRule,
     scalar::Scalar,
-    workspace::{Activations, Deltas, Gradients},
+    workspace::{Activations, Deltas},
 };
 
 /// Trains a network: owns it, the feedback, the optimiser's state and the scratch memory.
@@ -81,7 +81,6 @@ pub struct Trainer<T> {
 struct Scratch<T> {
     activations: Activations<T>,
     deltas: Deltas<T>,
-    gradients: Gradients<T>,
     order: Vec<usize>,
     targets: BatchTargets<T>,
 }
@@ -175,7 +174,7 @@ impl<T: Scalar> Trainer<T> {
     /// Stages 2 to 5, after a forward pass.
     fn learn(&mut self, targets: &Targets<T>) -> Result<Step> {
         self.perturb(targets)?;
-        let Scratch { activations, deltas, gradients, .. } = &mut self.scratch;
+        let Scratch { activations, deltas, .. } = &mut self.scratch;
         let loss = self.loss.error(*targets, activations, deltas)?;
         if !loss.is_finite() {
             let (epoch, step) = (self.epochs + 1, self.optimizer.steps() + 1);
@@ -184,8 +183,7 @@ impl<T: Scalar> Trainer<T> {
         activations.require_finite()?;
         let errors = count_errors(self.loss, targets, activations.logit_columns()?);
         self.feedback.deliver(&self.network, activations, deltas)?;
-        self.network.gradients(activations, deltas, gradients)?;
-        self.optimizer.step(&mut self.network, gradients)?;
+        self.optimizer.learn(&mut self.network, activations, deltas)?;
         Ok(Step { loss, samples: targets.len(), errors })
     }
 

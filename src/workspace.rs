@@ -3,18 +3,19 @@
 //! Each grows to the largest batch it has seen and then never allocates again; a smaller batch
 //! uses the first columns. None of it outlives its meaning: every stage overwrites what it fills.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use nalgebra::{DMatrix, DMatrixView, DVector};
 
 use crate::{
-    buffer::{Columns, Notes, Pass, Slots},
+    buffer::{Columns, Notes, Pass},
     error::{Error, Result, require_finite},
     layer::{LayerGradient, NormGradient},
     scalar::Scalar,
 };
 
-/// The sizes of everything that a network computes for one sample.
+/// The sizes of everything that a network computes for one sample. Shared by all that is fitted to
+/// one network, so that comparing two of them costs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// How the network shows itself. Operations of equal sizes leave other things behind for the
@@ -65,12 +66,11 @@ impl fmt::Display for Layout {
 /// one value serves any network. Layers are counted from 0; the last one is the output layer.
 #[derive(Clone, Debug)]
 pub struct Activations<T> {
-    pub(crate) layout: Layout,
+    pub(crate) layout: Arc<Layout>,
     pub(crate) batch: usize,
     pub(crate) input: Columns<T>,
     pub(crate) input_operations: Vec<Record<T>>,
     pub(crate) blocks: Vec<BlockActivations<T>>,
-    pub(crate) slots: Slots<T>,
     /// Seed and time of the dropout masks.
     seed: u64,
     time: u64,
@@ -124,21 +124,20 @@ impl<T: Scalar> Activations<T> {
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self {
-            layout: Layout::default(),
+            layout: Arc::default(),
             batch: 0,
             input: Columns::new(0),
             input_operations: Vec::new(),
             blocks: Vec::new(),
-            slots: Slots::new(),
             seed,
             time: 0,
         }
     }
 
     /// Makes room for `batch` samples in a network of this layout.
-    pub(crate) fn fit(&mut self, layout: &Layout, batch: usize) {
+    pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) {
         if self.layout != *layout {
-            self.layout = layout.clone();
+            self.layout = Arc::clone(layout);
             self.input = Columns::new(layout.inputs);
             self.input_operations =
                 (0..layout.input_operations).map(|_| Record::new(layout.inputs)).collect();
@@ -253,10 +252,9 @@ impl<T: Scalar> Default for Activations<T> {
 /// `∂J/∂a_l`; under the other rules it stands in its place.
 #[derive(Clone, Debug)]
 pub struct Deltas<T> {
-    pub(crate) layout: Layout,
+    pub(crate) layout: Arc<Layout>,
     pub(crate) batch: usize,
     pub(crate) blocks: Vec<BlockDeltas<T>>,
-    pub(crate) slots: Slots<T>,
 }
 
 /// The delta of one block on its way back.
@@ -275,6 +273,11 @@ impl<T: Scalar> BlockDeltas<T> {
         &self.stages[0]
     }
 
+    /// What is at the end of the block.
+    pub(crate) fn end(&self) -> &Columns<T> {
+        self.stages.last().expect("a block has at least one stage")
+    }
+
     /// Where feedback arrives, at the end of the block.
     pub(crate) fn arrival(&mut self) -> &mut Columns<T> {
         self.stages.last_mut().expect("a block has at least one stage")
@@ -285,13 +288,12 @@ impl<T: Scalar> Deltas<T> {
     /// Empty scratch for any network.
     #[must_use]
     pub fn new() -> Self {
-        let slots = Slots::new();
-        Self { layout: Layout::default(), batch: 0, blocks: Vec::new(), slots }
+        Self { layout: Arc::default(), batch: 0, blocks: Vec::new() }
     }
 
-    pub(crate) fn fit(&mut self, layout: &Layout, batch: usize) {
+    pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) {
         if self.layout != *layout {
-            self.layout = layout.clone();
+            self.layout = Arc::clone(layout);
             self.blocks = layout
                 .blocks
                 .iter()
@@ -337,14 +339,13 @@ pub struct Gradients<T> {
     pub(crate) layers: Vec<LayerGradient<T>>,
     /// For each block and operation; empty but for batch normalisation.
     pub(crate) norms: Vec<Vec<NormGradient<T>>>,
-    pub(crate) slots: Slots<T>,
 }
 
 impl<T: Scalar> Gradients<T> {
     /// Empty scratch for any network.
     #[must_use]
     pub fn new() -> Self {
-        Self { layers: Vec::new(), norms: Vec::new(), slots: Slots::new() }
+        Self { layers: Vec::new(), norms: Vec::new() }
     }
 
     /// `∂W_l`, `n_l × n_{l-1}`; layers are counted from 0.
@@ -399,7 +400,7 @@ impl<T: Scalar> Default for Gradients<T> {
 /// Fails unless `deltas` were computed from these `activations`, and both by a network of `layout`.
 pub(crate) fn require_match<T: Scalar>(
     stage: &'static str,
-    layout: &Layout,
+    layout: &Arc<Layout>,
     activations: &Activations<T>,
     deltas: &Deltas<T>,
 ) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::data::tensors::{File, Tensor, save};
 use crate::{
     data::{Dataset, scaling::means},
     error::{Error, Result, require, require_finite, require_shape},
-    linalg::{Into, Mat, MatMut, product, zero_matrix},
+    linalg::{Start, mat, of, product, zero_matrix},
     scalar::Scalar,
 };
 
@@ -178,8 +178,7 @@ impl<T: Scalar> Whitening<T> {
         for x in x.chunks_exact_mut(features) {
             x.iter_mut().zip(self.mean.iter()).for_each(|(x, &mean)| *x -= mean);
         }
-        let to_matrix = MatMut::new(&mut *to, features);
-        product(Mat::from(&self.matrix), Mat::new(x, features), Into::Overwrite, to_matrix);
+        product(of(&self.matrix), mat(x, features), Start::Zero, to);
         require_finite(|| "the whitened input (features × samples)".into(), features, to)
     }
 
@@ -259,8 +258,8 @@ fn covariance<T: Scalar>(
                 *centred = x.as_f64() - mean;
             }
         }
-        let centred = Mat::new(centred, features);
-        product(centred, centred.t(), Into::Add, (&mut sum).into());
+        let centred = mat(centred, features);
+        product(centred, centred.transpose(), Start::Present, sum.as_mut_slice());
         progress(end as f64 / data.len() as f64);
     }
     let covariance = sum / data.len() as f64;
@@ -287,7 +286,7 @@ fn inverse_square_root(
         column /= (value.max(0.0) + epsilon).sqrt().sqrt();
     }
     let mut matrix = zero_matrix(s.nrows(), s.nrows())?;
-    product(Mat::from(&s), Mat::from(&s).t(), Into::Overwrite, (&mut matrix).into());
+    product(of(&s), of(&s).transpose(), Start::Zero, matrix.as_mut_slice());
     matrix.fill_lower_triangle_with_upper_triangle();
     Ok(matrix)
 }

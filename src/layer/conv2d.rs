@@ -6,9 +6,8 @@ use nalgebra::{DMatrix, DVector};
 
 use super::{Bias, Shape, Windows};
 use crate::{
-    buffer::Slots,
     error::{Error, Result},
-    linalg::{self, Into, Mat, MatMut},
+    linalg::{self, Chunks, Start},
     scalar::Scalar,
 };
 
@@ -96,85 +95,92 @@ impl Convolution {
         self.windows.output
     }
 
-    /// `y ← W ∗ x (+ b)`, sample by sample.
+    /// `y ← W ∗ x (+ b)` sample by sample, then `finish(place, y, z)` for each.
     pub(crate) fn apply<T: Scalar>(
         &self,
         weights: &DMatrix<T>,
         bias: Option<&DVector<T>>,
         x: &[T],
         y: &mut [T],
-        slots: &mut Slots<T>,
+        z: &mut [T],
+        finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
     ) {
         let Windows { input, output, .. } = self.windows;
-        let slots = slots.fit(self.work(x.len() / input.len()), output.plane() * self.fan_in);
-        linalg::share_out(y, output.len(), 0, slots, &|sample, y, unrolled: &mut Vec<T>| {
-            let x = &x[sample * input.len()..][..input.len()];
-            let unrolled = &mut unrolled[..output.plane() * self.fan_in];
-            self.unroll(x, 0, unrolled);
-            let mut into = Into::Overwrite;
-            if let Some(bias) = bias {
-                for (plane, &b) in y.chunks_exact_mut(output.plane()).zip(bias.iter()) {
-                    plane.fill(b);
+        let samples = x.len() / input.len();
+        let size = output.len();
+        let out = (Chunks { data: y, size }, Chunks { data: z, size });
+        linalg::share_out(out, 0..samples, self.parts(samples), &|range, (y, z)| {
+            T::with_scratch(output.plane() * self.fan_in, |unrolled| {
+                let mut z = z.data.chunks_exact_mut(size);
+                for (sample, y) in range.zip(y.data.chunks_exact_mut(size)) {
+                    self.unroll(&x[sample * input.len()..][..input.len()], 0, unrolled);
+                    let mut start = Start::Zero;
+                    if let Some(bias) = bias {
+                        for (plane, &b) in y.chunks_exact_mut(output.plane()).zip(bias.iter()) {
+                            plane.fill(b);
+                        }
+                        start = Start::Present;
+                    }
+                    let unrolled = linalg::mat(unrolled, output.plane());
+                    let weights = linalg::of(weights).transpose();
+                    linalg::product_on_one_thread(unrolled, weights, start, y);
+                    finish(sample * size, y, z.next().unwrap_or_default());
                 }
-                into = Into::Add;
-            }
-            let unrolled = Mat::new(unrolled, output.plane());
-            let y = MatMut::new(y, output.plane());
-            linalg::product_on_one_thread(unrolled, Mat::from(weights).t(), into, y);
+            });
         });
     }
 
-    /// `x ← Wᵀ ∗ y`, the transposed convolution, sample by sample.
+    /// `x ← Wᵀ ∗ y`, the transposed convolution, sample by sample, then `finish(place, x)` for
+    /// each.
     pub(crate) fn apply_transpose<T: Scalar>(
         &self,
         weights: &DMatrix<T>,
         y: &[T],
         x: &mut [T],
-        slots: &mut Slots<T>,
+        finish: &(impl Fn(usize, &mut [T]) + Sync),
     ) {
         let Windows { input, output, .. } = self.windows;
-        let slots = slots.fit(self.work(y.len() / output.len()), output.plane() * self.fan_in);
-        linalg::share_out(x, input.len(), 0, slots, &|sample, x, unrolled: &mut Vec<T>| {
-            let y = Mat::new(&y[sample * output.len()..][..output.len()], output.plane());
-            let unrolled = &mut unrolled[..output.plane() * self.fan_in];
-            let into = MatMut::new(unrolled, output.plane());
-            linalg::product_on_one_thread(y, weights.into(), Into::Overwrite, into);
-            self.fold(unrolled, x);
+        let samples = y.len() / output.len();
+        let size = input.len();
+        let out = Chunks { data: x, size };
+        linalg::share_out(out, 0..samples, self.parts(samples), &|range, x| {
+            T::with_scratch(output.plane() * self.fan_in, |unrolled| {
+                for (sample, x) in range.zip(x.data.chunks_exact_mut(size)) {
+                    let y = &y[sample * output.len()..][..output.len()];
+                    let y = linalg::mat(y, output.plane());
+                    linalg::product_on_one_thread(y, linalg::of(weights), Start::Zero, unrolled);
+                    self.fold(unrolled, x);
+                    finish(sample * size, x);
+                }
+            });
         });
     }
 
-    /// `∂W ← Σ δ Pᵀ` over the samples, each thread some columns of `∂W`.
+    /// `∂W ← Σ δ Pᵀ` over the samples: the columns of `∂W` from `first` on, as many as `gradient`
+    /// has, with room for as many columns of `P` in `unrolled`.
     pub(crate) fn weight_gradient<T: Scalar>(
         &self,
         delta: &[T],
         h: &[T],
-        gradient: &mut DMatrix<T>,
-        slots: &mut Slots<T>,
+        first: usize,
+        gradient: &mut [T],
+        unrolled: &mut [T],
     ) {
         let Windows { input, output, .. } = self.windows;
-        let threads = self.work(h.len() / input.len()).min(self.fan_in);
-        let width = self.fan_in.div_ceil(threads);
-        let slots = slots.fit(threads, output.plane() * width);
-        let rows = output.channels;
-        let gradient = gradient.as_mut_slice();
-        linalg::share_out(gradient, rows * width, 0, slots, &|part, gradient, unrolled| {
-            let unrolled = &mut unrolled[..output.plane() * (gradient.len() / rows)];
-            let samples = h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len()));
-            for (sample, (h, delta)) in samples.enumerate() {
-                self.unroll(h, part * width, unrolled);
-                let into = if sample == 0 { Into::Overwrite } else { Into::Add };
-                linalg::product_on_one_thread(
-                    Mat::new(delta, output.plane()).t(),
-                    Mat::new(unrolled, output.plane()),
-                    into,
-                    MatMut::new(gradient, rows),
-                );
-            }
-        });
+        let unrolled = &mut unrolled[..output.plane() * (gradient.len() / output.channels)];
+        let samples = h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len()));
+        let mut start = Start::Zero;
+        for (h, delta) in samples {
+            self.unroll(h, first, unrolled);
+            let delta = linalg::mat(delta, output.plane()).transpose();
+            let unrolled = linalg::mat(unrolled, output.plane());
+            linalg::product_on_one_thread(delta, unrolled, start, gradient);
+            start = Start::Present;
+        }
     }
 
     /// `∂b ← Σ δ` over samples and positions.
-    pub(crate) fn bias_gradient<T: Scalar>(&self, delta: &[T], gradient: &mut DVector<T>) {
+    pub(crate) fn bias_gradient<T: Scalar>(&self, delta: &[T], gradient: &mut [T]) {
         let output = self.windows.output;
         gradient.fill(T::zero());
         for sample in delta.chunks_exact(output.len()) {
@@ -184,8 +190,8 @@ impl Convolution {
         }
     }
 
-    /// Multiply-adds of a product over so many samples, as the number of threads worth waking.
-    fn work(&self, samples: usize) -> usize {
+    /// Into how many parts the work on so many samples is worth sharing out.
+    fn parts(&self, samples: usize) -> usize {
         linalg::pieces(self.windows.output.len().saturating_mul(samples), self.fan_in)
     }
 

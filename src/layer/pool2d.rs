@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Shape, Windows};
 use crate::{
     error::{Error, Result},
-    linalg,
+    linalg::{self, Chunks},
     scalar::Scalar,
 };
 
@@ -95,29 +95,19 @@ impl Pool2d {
         match self.kind {
             Pooling::Max => {
                 winners.resize(y.len(), 0);
+                let Windows { input, output, kernel, .. } = self.windows;
                 // A comparison that cannot be vectorised takes as long as some ten multiply-adds.
-                let cost = 10 * self.windows.kernel.0 * self.windows.kernel.1;
-                self.max_in_parts(x, y, winners, linalg::pieces(y.len(), cost));
+                let parts = linalg::pieces(y.len(), 10 * kernel.0 * kernel.1);
+                let samples = x.len() / input.len();
+                let size = output.len();
+                let out = (Chunks { data: y, size }, Chunks { data: winners, size });
+                linalg::share_out(out, 0..samples, parts, &|range, (y, winners)| {
+                    let x = &x[range.start * input.len()..range.end * input.len()];
+                    self.max(x, y.data, winners.data);
+                });
             }
             Pooling::Mean => self.mean(x, y),
         }
-    }
-
-    /// [`max`](Self::max) with the samples shared out among threads.
-    fn max_in_parts<T: Scalar>(&self, x: &[T], y: &mut [T], winners: &mut [u32], parts: usize) {
-        let Windows { input, output, .. } = self.windows;
-        let samples = x.len() / input.len();
-        if parts < 2 || samples < 2 {
-            return self.max(x, y, winners);
-        }
-        let first = samples * (parts / 2) / parts;
-        let (left, right) = x.split_at(first * input.len());
-        let (y_left, y_right) = y.split_at_mut(first * output.len());
-        let (winners_left, winners_right) = winners.split_at_mut(first * output.len());
-        linalg::join(
-            || self.max_in_parts(left, y_left, winners_left, parts / 2),
-            || self.max_in_parts(right, y_right, winners_right, parts - parts / 2),
-        );
     }
 
     /// `y ←` the maximum of each window; `winners` are their places within the sample.

@@ -1,5 +1,7 @@
 //! From the user's flat list to the blocks of a network.
 
+use std::sync::Arc;
+
 use super::{Block, Network};
 use crate::{
     activation::Activation,
@@ -188,7 +190,7 @@ struct Assembly<T> {
 
 impl<T: Scalar> Assembly<T> {
     fn new(input: Shape) -> Self {
-        let layout = Layout { inputs: input.len(), ..Layout::default() };
+        let layout = Arc::new(Layout { inputs: input.len(), ..Layout::default() });
         let network = Network { layout, input_operations: Vec::new(), blocks: Vec::new() };
         Self { network, shape: input, dropouts: 0 }
     }
@@ -241,13 +243,14 @@ impl<T: Scalar> Assembly<T> {
     fn add_layer(&mut self, layer: Layer<T>, output: Shape) {
         let a = output.len();
         let sizes = BlockLayout { a, operations: Vec::new(), stages: vec![a] };
-        self.network.layout.blocks.push(sizes);
+        Arc::make_mut(&mut self.network.layout).blocks.push(sizes);
         self.network.blocks.push(Block { layer, operations: Vec::new() });
         self.shape = output;
     }
 
     fn add_operation(&mut self, operation: Operation<T>) -> Result<()> {
         let Network { layout, input_operations, blocks } = &mut self.network;
+        let layout = Arc::make_mut(layout);
         let (Some(block), Some(sizes)) = (blocks.last_mut(), layout.blocks.last_mut()) else {
             if !matches!(operation, Operation::Dropout(_)) {
                 let operation = operation.to_string();

@@ -12,7 +12,7 @@ use crate::{
     optimizer::{Optimizer, OptimizerState, Schedule},
     rule::FeedbackRule,
     scalar::Scalar,
-    workspace::{Activations, Deltas, Gradients},
+    workspace::{Activations, Deltas},
 };
 
 /// Sets up a [`Trainer`].
@@ -181,7 +181,6 @@ impl<T: Scalar> TrainerBuilder<T> {
             scratch: Scratch {
                 activations: Activations::seeded(self.seed),
                 deltas: Deltas::new(),
-                gradients: Gradients::new(),
                 order: Vec::new(),
                 targets: BatchTargets::Labels(Vec::new()),
             },
