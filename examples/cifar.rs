@@ -13,6 +13,8 @@
 //! work and to time it.
 
 mod common;
+#[path = "common/runs.rs"]
+mod runs;
 #[path = "common/verbose.rs"]
 mod verbose;
 
@@ -23,7 +25,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use common::{Result, Run, Split};
+use common::{Result, Split};
 use feedback_alignment::{
     Adam, Conv2d, Dataset, FeedbackRule, Init, Loss, MaxPool2d, Network, NetworkBuilder, Optimizer,
     RmsProp, Scaling, Trainer,
@@ -31,6 +33,7 @@ use feedback_alignment::{
     nalgebra::DMatrix,
     rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
 };
+use runs::Run;
 use verbose::Rules;
 
 /// Trains a convolutional network by each learning rule and compares them.
@@ -90,7 +93,7 @@ fn run(args: &Args) -> Result<()> {
     writeln!(io::stdout(), "{name}: {train} images to learn from, {test} to test")?;
     let rules = args.rule.iter().flat_map(|rules| &rules.0);
     let runs: Result<Vec<Run>> = rules.map(|&rule| args.learn(net, rule, &data)).collect();
-    common::report(&runs?, &format!("Test error on {name}"), &args.plot)
+    runs::report(&runs?, &format!("Test error on {name}"), &args.plot)
 }
 
 impl Args {

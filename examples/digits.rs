@@ -12,6 +12,8 @@
 //! and draws the test error after each epoch.
 
 mod common;
+#[path = "common/runs.rs"]
+mod runs;
 
 use std::{
     io::{self, Write},
@@ -20,9 +22,10 @@ use std::{
 };
 
 use clap::Parser;
-use common::{Result, Run, Split};
+use common::{Result, Split};
 use feedback_alignment::{Adam, FeedbackRule, Loss, Network, Trainer};
 use indicatif::ProgressBar;
+use runs::Run;
 
 /// Trains a network on handwritten digits by each learning rule and compares them.
 #[derive(Parser)]
@@ -61,7 +64,7 @@ fn compare(args: &Args) -> Result<()> {
     let runs: Result<Vec<Run>> =
         args.rule.iter().map(|&rule| learn(network.clone(), rule, args, &data, &bar)).collect();
     bar.finish_and_clear();
-    common::report(&runs?, "Test error on handwritten digits", &args.plot)
+    runs::report(&runs?, "Test error on handwritten digits", &args.plot)
 }
 
 /// Tanh layers, then ten outputs: one for each digit.
@@ -88,7 +91,7 @@ fn learn(
         .batch_size(32)
         .seed(args.seed)
         .build()?;
-    common::train(trainer, data, args.epochs, |_, test| {
+    runs::train(trainer, data, args.epochs, |_, test| {
         bar.set_message(format!("{rule:<3}  test {test}"));
         bar.inc(1);
         Ok(())

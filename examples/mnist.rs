@@ -13,6 +13,8 @@
 //! examples carry, in less than one.
 
 mod common;
+#[path = "common/runs.rs"]
+mod runs;
 #[path = "common/verbose.rs"]
 mod verbose;
 
@@ -23,11 +25,12 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use common::{Result, Run, Split};
+use common::{Result, Split};
 use feedback_alignment::{
     Activation, Adam, AdamW, Error, FeedbackRule, Init, Loss, Network, Optimizer, RmsProp, Sgd,
     Trainer, data::idx,
 };
+use runs::Run;
 use verbose::Rules;
 
 /// Trains a network on MNIST and prints how it does after every epoch.
@@ -114,7 +117,7 @@ fn run(args: &Args) -> Result<()> {
     )?;
     let runs: Result<Vec<Run>> =
         args.rules().into_iter().map(|rule| args.learn(rule, &data)).collect();
-    common::report(&runs?, &format!("Test error on {name}"), &args.plot)
+    runs::report(&runs?, &format!("Test error on {name}"), &args.plot)
 }
 
 impl Args {

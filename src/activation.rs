@@ -111,9 +111,23 @@ impl Activation {
         }
     }
 
+    /// The values that the function does not pass on either side, if there are such.
+    pub(crate) fn bounds(self) -> Option<(f64, f64)> {
+        match self {
+            Self::Tanh => Some((-1.0, 1.0)),
+            Self::Logistic => Some((0.0, 1.0)),
+            _ => None,
+        }
+    }
+
     /// Whether the function is bounded, so that a unit can saturate on both sides.
     pub(crate) fn saturates(self) -> bool {
-        matches!(self, Self::Tanh | Self::Logistic)
+        self.bounds().is_some()
+    }
+
+    /// Whether some derivative of the function jumps at 0.
+    pub(crate) fn has_kink(self) -> bool {
+        matches!(self, Self::Relu | Self::LeakyRelu { .. } | Self::Elu { .. })
     }
 
     pub(crate) fn check(self) -> Result<()> {

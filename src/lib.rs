@@ -3,8 +3,9 @@
 //! # Where to find what
 //! [`FeedbackRule`] states the rules, [`Network`] is what they train, [`Trainer`] is the loop.
 //! The five stages of a training step are [`Network::forward`], [`Loss::error`],
-//! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`]. What is written to disk
-//! is described in [`files`].
+//! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`]. [`Diagnostics`] looks
+//! inside, [`GradientCheck`] proves the gradients. What is written to disk is described in
+//! [`files`].
 
 // The order is that of dependence: a module uses only those above it.
 mod elementary;
@@ -23,9 +24,11 @@ mod network;
 mod loss;
 mod feedback;
 mod adversarial;
+mod gradient_check;
 mod optimizer;
 pub mod data;
 mod trainer;
+mod diagnostics;
 
 pub use nalgebra;
 pub use rand;
@@ -34,8 +37,10 @@ pub use rand_distr;
 pub use activation::Activation;
 pub use adversarial::FastGradientSign;
 pub use data::{Dataset, Scaling};
+pub use diagnostics::{Diagnosis, Diagnostics, LayerDiagnosis};
 pub use error::{Error, Result};
 pub use feedback::Feedback;
+pub use gradient_check::{GradientCheck, GradientReport, Parameter, TensorCheck};
 pub use init::{FeedbackInit, Init};
 pub use layer::{
     AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, MaxPool2d, Operation, Pool2d, Shape,

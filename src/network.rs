@@ -2,6 +2,7 @@
 
 mod architecture;
 mod builder;
+mod convert;
 #[cfg(feature = "safetensors")]
 mod description;
 #[cfg(feature = "safetensors")]

@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Dropout = 5,
     /// Flips and crops of images; index: the sample; time: the epoch.
     Augmentation = 6,
+    /// Entries that a gradient check looks at; index: the tensor.
+    GradientCheck = 7,
 }
 
 /// The stream of `seed` for one purpose, index and time: xoshiro256++ (Blackman and Vigna 2019),

@@ -291,6 +291,12 @@ impl<T: Scalar> Trainer<T> {
         &self.optimizer
     }
 
+    /// The seed of the feedback matrices, the order of samples and the dropout masks.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Number of epochs made.
     #[must_use]
     pub fn epochs(&self) -> u64 {

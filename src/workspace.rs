@@ -18,6 +18,9 @@ use crate::{
 /// one network, so that comparing two of them costs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
+    /// How the network shows itself. Operations of equal sizes leave other things behind for the
+    /// way back, so that it takes the same operations to be the same layout.
+    pub(crate) description: String,
     /// Number of inputs.
     pub(crate) inputs: usize,
     /// Number of operations on the input.
@@ -43,12 +46,17 @@ impl Layout {
         let block = &self.blocks[index];
         *block.operations.last().unwrap_or(&block.a)
     }
+
+    /// Whether everything has the same size, whatever the operations.
+    pub(crate) fn has_sizes_of(&self, other: &Self) -> bool {
+        let sizes = |layout: &Self| (layout.inputs, layout.input_operations);
+        sizes(self) == sizes(other) && self.blocks == other.blocks
+    }
 }
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.inputs)?;
-        (0..self.blocks.len()).try_for_each(|block| write!(f, "-{}", self.output(block)))
+        f.write_str(if self.description.is_empty() { "nothing" } else { &self.description })
     }
 }
 
@@ -156,6 +164,11 @@ impl<T: Scalar> Activations<T> {
         let pass = Pass::Training { seed: self.seed, time: self.time };
         self.time += 1;
         pass
+    }
+
+    /// Sets the seed of the dropout masks.
+    pub(crate) fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
     }
 
     /// Sets the time of the next training pass.

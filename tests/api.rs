@@ -60,9 +60,11 @@ fn declared(folder: &Path) -> BTreeSet<String> {
 #[test]
 fn every_public_type_can_be_sent_shared_cloned_and_shown() {
     use feedback_alignment::{
-        Activations, AdamW, AvgPool2d, BatchNorm, Bias, ConfusionMatrix, Conv2d, Deltas, Dropout,
-        Epoch, Error, Evaluation, FastGradientSign, Gradients, Init, Layer, MaxPool2d, Optimizer,
-        OptimizerState, Pool2d, Scaling, Shape, Step, TrainerBuilder, WeightDecay,
+        Activations, AdamW, AvgPool2d, BatchNorm, Bias, ConfusionMatrix, Conv2d, Deltas, Diagnosis,
+        Diagnostics, Dropout, Epoch, Error, Evaluation, FastGradientSign, GradientCheck,
+        GradientReport, Gradients, Init, Layer, LayerDiagnosis, MaxPool2d, Optimizer,
+        OptimizerState, Parameter, Pool2d, Scaling, Shape, Step, TensorCheck, TrainerBuilder,
+        WeightDecay,
         data::{
             Augmentation, Batch, Flip, Whitening,
             cifar::{Cifar, Labels},
@@ -74,7 +76,8 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
     let mut tested: BTreeSet<&str> = names_of!(value:
         Activation, Activations<f32>, Adam, AdamW, Augmentation, AvgPool2d, Batch<f32>,
         BatchNorm<f32>, Bias, Cifar<f32>, ConfusionMatrix, Conv2d, Dataset<f32>, Decay,
-        Deltas<f32>, Dropout, FastGradientSign<f32>, Flip, Labels, Layer<f32>, MaxPool2d,
+        Deltas<f32>, Diagnosis, Diagnostics<f32>, Dropout, FastGradientSign<f32>, GradientCheck,
+        GradientReport, LayerDiagnosis, Parameter, TensorCheck, Flip, Labels, Layer<f32>, MaxPool2d,
         Operation<f32>, Pool2d, Progress, Shape, Stage, Whitening<f32>, Epoch, Evaluation, Feedback<f32>, FeedbackInit,
         FeedbackRule, Gradients<f32>, Hop, Init, Loss, Mnist<f32>, Momentum, Network<f32>,
         NetworkBuilder<f32>, Optimizer, OptimizerState<f32>, RmsProp, Scaling<f32>, Schedule, Sgd,

@@ -3,8 +3,8 @@
 
 use feedback_alignment::{
     Activations, AvgPool2d, Bias, Conv2d, Deltas, FastGradientSign, Feedback, FeedbackInit,
-    FeedbackRule, Gradients, Init, Loss, MaxPool2d, Network, NetworkBuilder, Operation,
-    OptimizerState, Sgd, Trainer,
+    FeedbackRule, GradientCheck, Gradients, Init, Loss, MaxPool2d, Network, NetworkBuilder,
+    Operation, OptimizerState, Sgd, Trainer,
     nalgebra::{DMatrix, DVector},
     rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
 };
@@ -36,12 +36,6 @@ fn pass(network: &Network<f64>, feedback: &Feedback<f64>, x: &DMatrix<f64>, y: &
     feedback.deliver(network, &pass.activations, &mut pass.deltas).unwrap();
     network.gradients(&pass.activations, &pass.deltas, &mut pass.gradients).unwrap();
     pass
-}
-
-fn loss(network: &Network<f64>, x: &DMatrix<f64>, y: &[usize]) -> f64 {
-    let (mut activations, mut deltas) = (Activations::seeded(1), Deltas::new());
-    network.forward(x, &mut activations).unwrap();
-    Loss::SoftmaxCrossEntropy.error(y, &activations, &mut deltas).unwrap()
 }
 
 fn feedback(network: &Network<f64>, rule: FeedbackRule) -> Feedback<f64> {
@@ -298,49 +292,15 @@ fn everything(max: bool) -> Network<f64> {
 /// Oracle 1 for whole convolutional networks, through dropout, normalisation and pooling.
 #[test]
 fn bp_gradients_of_convolutional_nets_match_central_differences() {
-    const STEP: f64 = 1e-5;
     for max in [true, false] {
         let network = everything(max);
         let (x, y) = (random(84, 4, 3), labels(4, 3));
-        let found = pass(&network, &feedback(&network, FeedbackRule::Bp), &x, &y).gradients;
-        let (mut difference, mut largest) = (0.0_f64, 0.0_f64);
-        let mut compare = |found: f64, at: &dyn Fn(f64) -> f64| {
-            let numeric = (at(STEP) - at(-STEP)) / (2.0 * STEP);
-            difference = difference.max((found - numeric).abs());
-            largest = largest.max(numeric.abs());
-        };
-        for l in 0..network.layers() {
-            let w = network.layer(l).unwrap().weights();
-            for index in 0..w.len() {
-                compare(found.weights(l).unwrap()[index], &|by| {
-                    let (mut network, mut w) = (network.clone(), w.clone());
-                    w[index] += by;
-                    network.set_weights(l, w).unwrap();
-                    loss(&network, &x, &y)
-                });
-            }
-            if let Some(norm) = network.batch_norm(l).unwrap() {
-                let (scale, shift) = found.batch_norm(l).unwrap().unwrap();
-                for index in 0..scale.len() {
-                    let at = |which: usize, by: f64| {
-                        let mut network = network.clone();
-                        let mut values = [
-                            norm.scale(),
-                            norm.shift(),
-                            norm.running_mean(),
-                            norm.running_variance(),
-                        ]
-                        .map(Clone::clone);
-                        values[which][index] += by;
-                        network.set_batch_norm(l, values).unwrap();
-                        loss(&network, &x, &y)
-                    };
-                    compare(scale[index], &|by| at(0, by));
-                    compare(shift[index], &|by| at(1, by));
-                }
-            }
-        }
-        assert!(difference <= 1e-6 * largest, "{difference:e} of {largest:e}");
+        let report = GradientCheck::default().run(&network, Loss::SoftmaxCrossEntropy, &x, &y);
+        let report = report.unwrap();
+        assert!(report.relative_difference() <= 1e-6, "{report}");
+        // A step may well give one of the windows another winner, but not often.
+        let checked: usize = report.tensors.iter().map(|tensor| tensor.checked).sum();
+        assert!(checked >= network.parameters() - 2, "{report}");
     }
 }
 

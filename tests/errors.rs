@@ -784,8 +784,7 @@ mod stages {
     fn scratch_of_another_network_is_refused() {
         for other in other_networks().map(|other| pass(other, 4)) {
             let mut own = pass(network(), 4);
-            let name = |network: &Network<f64>| network.to_string().replace(" tanh", "");
-            let sides = [name(&own.network), name(&other.network)];
+            let sides = [own.network.to_string(), other.network.to_string()];
             let mut gradients = Gradients::new();
 
             let matrices = other.feedback.deliver(&own.network, &own.activations, &mut own.deltas);
@@ -844,6 +843,29 @@ mod stages {
                 Error::StageMismatch { .. },
                 ["feedback matrices", sides[0], sides[1]]
             );
+        }
+    }
+
+    /// Operations of equal sizes leave other things behind for the way back; feedback does not
+    /// care.
+    #[test]
+    fn scratch_of_other_operations_is_refused_and_feedback_is_not() {
+        let builder = || Network::builder(2).dense(3);
+        let networks = [
+            network(),
+            builder().batch_norm().dense(2).build().unwrap(),
+            builder().dropout(0.5).dense(2).build().unwrap(),
+            builder().relu().dense(2).build().unwrap(),
+        ];
+        for (i, j) in (0..4).flat_map(|i| (0..4).map(move |j| (i, j))).filter(|(i, j)| i != j) {
+            let (mut own, other) = (pass(networks[i].clone(), 4), pass(networks[j].clone(), 4));
+            let sides = [own.network.to_string(), other.network.to_string()];
+            let deliver = own.feedback.deliver(&own.network, &other.activations, &mut own.deltas);
+            assert_refused!(deliver, Error::StageMismatch { .. }, sides);
+            let made =
+                own.network.gradients(&own.activations, &other.deltas, &mut Gradients::new());
+            assert_refused!(made, Error::StageMismatch { .. }, sides);
+            other.feedback.deliver(&own.network, &own.activations, &mut own.deltas).unwrap();
         }
     }
 

@@ -1,18 +1,11 @@
-//! What `digits` and `mnist` share: the data they carry, the loop over epochs, the report.
+//! What the larger examples share: the data they carry, a progress bar, a canvas.
 
+pub mod canvas;
 mod digits;
-mod plot;
 
-use std::{
-    error::Error,
-    fmt,
-    io::{self, Write},
-    path::Path,
-    process::ExitCode,
-    time::Instant,
-};
+use std::{error::Error, process::ExitCode};
 
-use feedback_alignment::{Dataset, Epoch, Evaluation, FeedbackRule, Trainer};
+use feedback_alignment::Dataset;
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub use digits::digits;
@@ -26,70 +19,10 @@ pub struct Split {
     pub test: Dataset<f32>,
 }
 
-/// How training by one rule went.
-pub struct Run {
-    pub rule: FeedbackRule,
-    /// Share of test samples put into the wrong class, in percent, after each epoch.
-    pub test_errors: Vec<f64>,
-    /// The same for the training samples, after the last epoch.
-    pub training_error: f64,
-    /// Time spent on learning; evaluations do not count.
-    pub seconds: f64,
-}
-
-/// Trains for some epochs, evaluates after each and shows both to `watch`.
-pub fn train(
-    mut trainer: Trainer<f32>,
-    data: &Split,
-    epochs: u64,
-    mut watch: impl FnMut(&Epoch, &Evaluation) -> Result<()>,
-) -> Result<Run> {
-    let (mut test_errors, mut seconds) = (Vec::new(), 0.0);
-    for _ in 0..epochs {
-        let start = Instant::now();
-        let epoch = trainer.epoch(&data.train)?;
-        seconds += start.elapsed().as_secs_f64();
-
-        let evaluation = trainer.evaluate(&data.test)?;
-        test_errors.push(percent(&evaluation));
-        watch(&epoch, &evaluation)?;
-    }
-    let training_error = percent(&trainer.evaluate(&data.train)?);
-    Ok(Run { rule: trainer.feedback().rule(), test_errors, training_error, seconds })
-}
-
-/// The error rate in percent; there is one, since the targets are classes.
-fn percent(evaluation: &Evaluation) -> f64 {
-    evaluation.error_rate.map_or(f64::NAN, |rate| 100.0 * rate)
-}
-
 /// A bar on stderr, where that is a terminal, for so many epochs in all.
 pub fn progress(epochs: u64) -> Result<ProgressBar> {
     let style = "{msg} {wide_bar:.cyan/dim} epoch {pos}/{len}, {eta} left";
     Ok(ProgressBar::new(epochs).with_style(ProgressStyle::with_template(style)?))
-}
-
-/// Prints the table, draws the plot and says where it is.
-pub fn report(runs: &[Run], title: &str, plot: &Path) -> Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "\n{}", Table(runs))?;
-    plot::save(runs, title, plot)?;
-    writeln!(out, "Plot of the test error per epoch: {}", plot.display())?;
-    Ok(())
-}
-
-/// One row for each rule.
-struct Table<'a>(&'a [Run]);
-
-impl fmt::Display for Table<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "rule   test error   training error   seconds")?;
-        for Run { rule, test_errors, training_error, seconds } in self.0 {
-            let test_error = test_errors.last().copied().unwrap_or(f64::NAN);
-            writeln!(f, "{rule:<4} {test_error:>10.2} % {training_error:>14.2} % {seconds:>9.1}")?;
-        }
-        Ok(())
-    }
 }
 
 /// Ends the program: an error is shown as a sentence, not as a dump.

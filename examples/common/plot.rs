@@ -1,20 +1,17 @@
 //! A picture of the test error per epoch: one line for each rule, as SVG.
 
-use std::{error::Error, fs, path::Path};
+use std::path::Path;
 
 use feedback_alignment::FeedbackRule;
 use plotters::{coord::combinators::BindKeyPoints, prelude::*};
 
-use super::{Result, Run};
+use super::Run;
+use crate::common::{
+    Result,
+    canvas::{self, AXIS, Area, Drawn, GRID},
+};
 
 const SIZE: (u32, u32) = (800, 500);
-
-/// Colours that the colour-blind can tell apart (Okabe and Ito 2008), in the order of the rules.
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(60, 60, 60), RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
-
-const GRID: RGBColor = RGBColor(225, 225, 225);
-const AXIS: RGBColor = RGBColor(120, 120, 120);
 
 /// Errors in percent that get a line across the plot. The axis is logarithmic: learning goes
 /// from 90 % to 2 %, and the rules differ most at the lower end.
@@ -22,22 +19,14 @@ const TICKS: [f64; 10] = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]
 
 /// Draws the plot into a file, whose folder is made if there is none.
 pub fn save(runs: &[Run], title: &str, path: &Path) -> Result<()> {
-    let mut svg = String::new();
-    draw(runs, title, &mut svg).map_err(|error| format!("cannot draw the plot: {error}"))?;
-    path.parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| fs::write(path, svg))
-        .map_err(|error| format!("cannot write the plot to {}: {error}", path.display()).into())
+    canvas::save(path, SIZE, |sheet| draw(runs, title, sheet))
 }
 
-fn draw<'a>(runs: &[Run], title: &str, svg: &'a mut String) -> Result<(), Box<dyn Error + 'a>> {
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-
+fn draw<'a>(runs: &[Run], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
     let (low, high) = bounds(runs);
     let epochs = runs.iter().map(|run| run.test_errors.len()).max().unwrap_or(1).max(2);
     let ticks = TICKS.into_iter().filter(|tick| (low..=high).contains(tick)).collect();
-    let mut chart = ChartBuilder::on(&root)
+    let mut chart = ChartBuilder::on(sheet)
         .caption(title, ("sans-serif", 25))
         .margin(15)
         .margin_right(30)
@@ -59,7 +48,7 @@ fn draw<'a>(runs: &[Run], title: &str, svg: &'a mut String) -> Result<(), Box<dy
         .draw()?;
 
     for run in runs {
-        let style = ShapeStyle { color: colour(run.rule), filled: true, stroke_width: 2 };
+        let style = line(run.rule);
         let points = run.test_errors.iter().map(|&error| error.clamp(low, high));
         chart
             .draw_series(LineSeries::new((1..).zip(points), style))?
@@ -75,7 +64,6 @@ fn draw<'a>(runs: &[Run], title: &str, svg: &'a mut String) -> Result<(), Box<dy
         .background_style(WHITE)
         .border_style(GRID)
         .draw()?;
-    root.present()?;
     Ok(())
 }
 
@@ -89,7 +77,6 @@ fn bounds(runs: &[Run]) -> (f64, f64) {
 }
 
 /// The same colour for a rule in every plot.
-fn colour(rule: FeedbackRule) -> RGBAColor {
-    let index = FeedbackRule::all().position(|other| other == rule).unwrap_or(0);
-    COLOURS[index % COLOURS.len()].into()
+fn line(rule: FeedbackRule) -> ShapeStyle {
+    canvas::line(FeedbackRule::all().position(|other| other == rule).unwrap_or(0))
 }

@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use feedback_alignment::{Error, FeedbackRule, Trainer};
 
-use crate::common::{Result, Run, Split, progress, train};
+use crate::{
+    common::{Result, Split, progress},
+    runs::{Run, train},
+};
 
 /// One rule, or all of them.
 #[derive(Clone)]

@@ -260,7 +260,9 @@ impl<T: Scalar> Assembly<T> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Network<T>> {
+    fn finish(mut self) -> Result<Network<T>> {
+        let description = self.network.to_string();
+        Arc::make_mut(&mut self.network.layout).description = description;
         let last = self.network.blocks.last().ok_or(Error::NoWeightedLayer)?;
         match last.operations.first() {
             Some(operation) => Err(Error::OutputNotLinear { operation: operation.to_string() }),

@@ -1,0 +1,251 @@
+//! Why random feedback works: the network comes to agree with it.
+//!
+//! ```text
+//! cargo run --release --example alignment
+//! cargo run --release --example alignment -- --rule dfa --hidden 200,200,200,200 --epochs 40
+//! cargo run --release --example alignment -- --angle feedback
+//! ```
+//!
+//! Networks learn handwritten digits by FA, DFA and IFA, all from the same random weights. After
+//! every epoch the example measures, over all training images and in each hidden layer, the angle
+//! between what the rule teaches the layer and what backpropagation would. At first the feedback
+//! has nothing to do with the weights, and in many dimensions that means an angle close to 90°.
+//! Then the weights turn towards the feedback, which never changes, and the angles fall: what the
+//! rule teaches points downhill. The example draws the angles and prints where they started and
+//! ended.
+
+mod common;
+
+use std::{
+    fmt,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, ValueEnum};
+use common::{
+    Result, Split,
+    canvas::{self, AXIS, Area, Drawn, GRID},
+};
+use feedback_alignment::{
+    Adam, Diagnosis, Diagnostics, FeedbackRule, LayerDiagnosis, Network, Trainer,
+};
+use indicatif::ProgressBar;
+use plotters::prelude::*;
+
+/// Shows how the weights of a network align with random feedback.
+#[derive(Parser)]
+struct Args {
+    /// Learning rules, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "fa,dfa,ifa")]
+    rule: Vec<FeedbackRule>,
+
+    /// Units of the hidden layers, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "100,100,100")]
+    hidden: Vec<usize>,
+
+    /// How often every training image is seen
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: u64,
+
+    /// What to draw
+    #[arg(long, value_enum, default_value_t = Angle::Delta)]
+    angle: Angle,
+
+    /// Seed of the weights, the feedback matrices and the order of the images
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// SVG file to draw the angles per epoch into
+    #[arg(long, default_value = "target/alignment.svg")]
+    plot: PathBuf,
+}
+
+/// Which of the angles of a layer.
+#[derive(Clone, Copy, ValueEnum)]
+enum Angle {
+    /// Between the rule's delta and that of backpropagation
+    Delta,
+    /// Between their gradients
+    Gradient,
+    /// Between the feedback matrix and the weights it stands in for
+    Feedback,
+}
+
+/// How training by one rule went.
+struct Run {
+    rule: FeedbackRule,
+    /// Before training and after each epoch.
+    diagnoses: Vec<Diagnosis>,
+    /// Share of test samples put into the wrong class, in percent, after the last epoch.
+    test_error: f64,
+}
+
+fn main() -> ExitCode {
+    common::exit(compare(&Args::parse()))
+}
+
+fn compare(args: &Args) -> Result<()> {
+    let data = common::digits()?;
+    let network = network(args, data.train.features())?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "Network {network}, {} digits to learn from", data.train.len())?;
+    let bar = common::progress(args.epochs * args.rule.len() as u64)?;
+    let runs: Result<Vec<Run>> =
+        args.rule.iter().map(|&rule| learn(network.clone(), rule, args, &data, &bar)).collect();
+    bar.finish_and_clear();
+    let runs = runs?;
+    writeln!(out, "\n{}", Table(&runs))?;
+    canvas::save(&args.plot, size(&runs), |sheet| draw(&runs, args.angle, sheet))?;
+    writeln!(out, "Plot of the angles per epoch: {}", args.plot.display())?;
+    Ok(())
+}
+
+/// Tanh layers, then ten outputs: one for each digit.
+fn network(args: &Args, inputs: usize) -> feedback_alignment::Result<Network<f32>> {
+    let mut network = Network::builder(inputs).seed(args.seed);
+    for &units in &args.hidden {
+        network = network.dense(units).tanh();
+    }
+    network.dense(10).build()
+}
+
+/// Trains the network by one rule and looks inside after every epoch.
+fn learn(
+    network: Network<f32>,
+    rule: FeedbackRule,
+    args: &Args,
+    data: &Split,
+    bar: &ProgressBar,
+) -> Result<Run> {
+    let mut diagnostics = Diagnostics::new(&network)?;
+    let mut trainer = Trainer::builder(network)
+        .rule(rule)
+        .optimizer(Adam::default())
+        .batch_size(32)
+        .seed(args.seed)
+        .build()?;
+    let (x, labels) = (data.train.inputs(), data.train.targets());
+    let mut diagnoses = vec![diagnostics.observe(&trainer, &x, labels)?];
+    for _ in 0..args.epochs {
+        let epoch = trainer.epoch(&data.train)?;
+        diagnoses.push(diagnostics.observe(&trainer, &x, labels)?);
+        bar.set_message(format!("{rule:<3}  {epoch}"));
+        bar.inc(1);
+    }
+    let test_error = trainer.evaluate(&data.test)?.error_rate.map_or(f64::NAN, |rate| 100.0 * rate);
+    Ok(Run { rule, diagnoses, test_error })
+}
+
+impl Angle {
+    fn of(self, layer: &LayerDiagnosis) -> Option<f64> {
+        match self {
+            Self::Delta => layer.delta_angle,
+            Self::Gradient => layer.gradient_angle,
+            Self::Feedback => layer.feedback_angle,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Delta => "Angle between the rule's delta and backpropagation's",
+            Self::Gradient => "Angle between the rule's gradient and backpropagation's",
+            Self::Feedback => "Angle between the feedback and the weights it stands in for",
+        }
+    }
+}
+
+/// A row for each hidden layer under each rule: the angles before training and after.
+struct Table<'a>(&'a [Run]);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Angles before and after training; what the rule teaches and what")?;
+        writeln!(f, "backpropagation would, the feedback and the weights it stands in for\n")?;
+        write!(f, "rule  layer         delta        gradient        feedback   test error")?;
+        for Run { rule, diagnoses, test_error } in self.0 {
+            let [first, .., last] = &diagnoses[..] else { continue };
+            for (first, last) in first.hidden().iter().zip(last.hidden()) {
+                write!(f, "\n{rule:<4} {:>6}", first.layer + 1)?;
+                for angle in [Angle::Delta, Angle::Gradient, Angle::Feedback] {
+                    match (angle.of(first), angle.of(last)) {
+                        (Some(first), Some(last)) => {
+                            write!(f, "  {:>14}", format!("{first:.1}° → {last:.1}°"))?;
+                        }
+                        _ => write!(f, "  {:>14}", "–")?,
+                    }
+                }
+                if first.layer == 0 {
+                    write!(f, " {test_error:>10.2} %")?;
+                }
+            }
+        }
+        writeln!(f)
+    }
+}
+
+/// A panel for each rule.
+fn size(runs: &[Run]) -> (u32, u32) {
+    let panels = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+    (panels.saturating_mul(320).max(720), 380)
+}
+
+fn draw<'a>(runs: &[Run], angle: Angle, sheet: &Area<'a>) -> Drawn<'a> {
+    let title = format!("{}, by hidden layer", angle.title());
+    let panels = sheet.titled(&title, ("sans-serif", 22))?.split_evenly((1, runs.len()));
+    for (run, panel) in runs.iter().zip(&panels) {
+        draw_rule(run, angle, panel)?;
+    }
+    Ok(())
+}
+
+fn draw_rule<'a>(run: &Run, angle: Angle, panel: &Area<'a>) -> Drawn<'a> {
+    let epochs = run.diagnoses.len() - 1;
+    let layers = run.diagnoses[0].hidden().len();
+    let all = run.diagnoses.iter().flat_map(Diagnosis::hidden).filter_map(|row| angle.of(row));
+    let top = if all.fold(0.0, f64::max) > 120.0 { 180.0 } else { 120.0 };
+    let mut chart = ChartBuilder::on(panel)
+        .caption(run.rule.to_string(), ("sans-serif", 20))
+        .margin(10)
+        .margin_right(20)
+        .x_label_area_size(45)
+        .y_label_area_size(50)
+        .build_cartesian_2d(0..epochs, 0.0..top)?;
+
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(AXIS)
+        .label_style(("sans-serif", 15))
+        .axis_desc_style(("sans-serif", 16))
+        .x_desc("epoch")
+        .x_labels(5)
+        .y_labels(8)
+        .y_label_formatter(&|degrees| format!("{degrees}°"))
+        .draw()?;
+
+    // What vectors that have nothing to do with each other come to.
+    chart.draw_series(LineSeries::new([(0, 90.0), (epochs, 90.0)], AXIS))?;
+    for layer in 0..layers {
+        let style = canvas::line(layer);
+        let points = run.diagnoses.iter().enumerate();
+        let points = points
+            .filter_map(|(epoch, diagnosis)| Some((epoch, angle.of(&diagnosis.hidden()[layer])?)));
+        chart
+            .draw_series(LineSeries::new(points, style))?
+            .label(format!("layer {}", layer + 1))
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style.stroke_width(3)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .legend_area_size(28)
+        .label_font(("sans-serif", 15))
+        .background_style(WHITE.mix(0.7)) // Many layers make a legend that covers lines.
+        .border_style(GRID)
+        .draw()?;
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! Looking inside: how far the deltas of a rule are from those of backpropagation, and what
+//! becomes of the layers.
+
+mod angle;
+mod report;
+mod weights;
+
+use nalgebra::DMatrix;
+
+pub use report::{Diagnosis, LayerDiagnosis};
+
+use angle::{angle, distance, norm};
+use weights::feedback_angles;
+
+use crate::{
+    error::{Error, Result, require, require_finite, require_shape},
+    feedback::Feedback,
+    init::FeedbackInit,
+    layer::Operation,
+    loss::Targets,
+    network::{Block, Network},
+    rule::FeedbackRule,
+    scalar::Scalar,
+    trainer::Trainer,
+    workspace::{Activations, BlockActivations, Deltas, Gradients, require_match},
+};
+
+/// Shows how the learning of a network goes: the angles between what the rule teaches each layer
+/// and what backpropagation would, the alignment of the weights with the feedback, norms, and
+/// saturated units.
+///
+/// The angle of layer `l` is that between the rule's `δ_l` and backpropagation's, both over the
+/// same activations and from the same `e`, taken as vectors of `n_l · N` numbers:
+///
+/// ```text
+/// angle(u, v) = arccos( ⟨u, v⟩ / (‖u‖ ‖v‖) ) · 180°/π
+/// ```
+///
+/// Below 90° a small step along the rule's delta still lowers the loss. Lillicrap et al. (2016)
+/// show that this angle falls while a network learns by feedback alignment, because the weights
+/// come to align with the random feedback; Nøkland (2016) shows the same for direct feedback, and
+/// Refinetti et al. (2021) how the layers align first and then fit the data.
+///
+/// A diagnosis takes one training pass, the rule's deltas and backpropagation's, and the gradients
+/// of both: as long as two or three training steps. It keeps a copy of the weights it started with,
+/// and its scratch memory. Angles and norms are computed in `f64` whatever the scalar. The trainer
+/// is only read, and one that nobody observes pays nothing.
+///
+/// ```
+/// use feedback_alignment::{Diagnostics, FeedbackRule, Network, Sgd, Trainer, nalgebra::DMatrix};
+///
+/// let x = DMatrix::from_fn(6, 12, |i, j| ((i * 5 + j * 3) % 7) as f64 / 3.0 - 1.0);
+/// let labels = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2];
+/// let network = Network::<f64>::builder(6).dense(20).tanh().dense(20).tanh().dense(3).build()?;
+/// let sgd = Sgd { learning_rate: 0.5, ..Sgd::default() };
+/// let mut trainer =
+///     Trainer::builder(network).rule(FeedbackRule::Dfa).optimizer(sgd).build()?;
+/// let mut diagnostics = Diagnostics::new(trainer.network())?;
+///
+/// let before = diagnostics.observe(&trainer, &x, &labels)?;
+/// for _ in 0..200 {
+///     trainer.step(&x, &labels)?;
+/// }
+/// let after = diagnostics.observe(&trainer, &x, &labels)?;
+/// println!("{after}");
+/// for (before, after) in before.hidden().iter().zip(after.hidden()) {
+///     assert!(after.delta_angle.unwrap() < before.delta_angle.unwrap());
+///     assert!(after.change_norm > 0.0);
+/// }
+/// assert_eq!(after.layers[2].delta_angle, Some(0.0)); // The output layer is taught the same.
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Diagnostics<T> {
+    /// Units are saturated beyond this part of the way from the middle to a bound.
+    saturation: f64,
+    /// `W_l⁰`
+    start: Vec<DMatrix<T>>,
+    backpropagation: Feedback<T>,
+    activations: Activations<T>,
+    deltas: Deltas<T>,
+    bp_deltas: Deltas<T>,
+    gradients: Gradients<T>,
+    bp_gradients: Gradients<T>,
+}
+
+impl<T: Scalar> Diagnostics<T> {
+    /// Diagnostics of networks like this one, whose weights are the `W_l⁰` from which changes
+    /// count. Units are saturated beyond 0.99.
+    ///
+    /// # Errors
+    /// None as long as there is memory for a copy of the weights.
+    pub fn new(network: &Network<T>) -> Result<Self> {
+        let start = network.blocks.iter().map(|block| block.layer.weights.clone()).collect();
+        Ok(Self {
+            saturation: 0.99,
+            start,
+            backpropagation: Feedback::new(network, FeedbackRule::Bp, FeedbackInit::default(), 0)?,
+            activations: Activations::new(),
+            deltas: Deltas::new(),
+            bp_deltas: Deltas::new(),
+            gradients: Gradients::new(),
+            bp_gradients: Gradients::new(),
+        })
+    }
+
+    /// Sets the threshold of saturation, in `[0, 1)`; 0.99 by default. A tanh unit is saturated
+    /// where `|h| > threshold`, a logistic unit where `|2h − 1| > threshold`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a threshold out of its range.
+    pub fn with_saturation(mut self, threshold: f64) -> Result<Self> {
+        let valid = (0.0..1.0).contains(&threshold);
+        require(valid, "saturation", threshold, "a number from 0 up to, not including, 1")?;
+        self.saturation = threshold;
+        Ok(self)
+    }
+
+    /// What the trainer's next step would learn from the samples `x`, of shape `n_0 × N`: with the
+    /// dropout masks of that step and batch normalisation by these samples. A trainer on perturbed
+    /// samples is observed on the samples as they are.
+    ///
+    /// # Errors
+    /// Those of [`Network::forward`], [`Loss::error`](crate::Loss::error) and
+    /// [`compare`](Self::compare).
+    pub fn observe<'a>(
+        &mut self,
+        trainer: &Trainer<T>,
+        x: &DMatrix<T>,
+        targets: impl Into<Targets<'a, T>>,
+    ) -> Result<Diagnosis> {
+        let (network, feedback) = (trainer.network(), trainer.feedback());
+        let mut activations = std::mem::take(&mut self.activations);
+        let mut deltas = std::mem::take(&mut self.deltas);
+        activations.set_seed(trainer.seed());
+        activations.set_time(trainer.optimizer().steps());
+        let diagnosis = network
+            .forward(x, &mut activations)
+            .and_then(|()| trainer.loss().error(targets, &activations, &mut deltas))
+            .and_then(|_| feedback.deliver(network, &activations, &mut deltas))
+            .and_then(|()| self.compare(network, feedback, &activations, &deltas));
+        (self.activations, self.deltas) = (activations, deltas);
+        diagnosis
+    }
+
+    /// The same for those who write the stages of a step out: after
+    /// [`feedback.deliver`](Feedback::deliver), with what it was given and what it made. No
+    /// forward pass is needed: the error at the output goes back a second time, by
+    /// backpropagation, into scratch memory of its own.
+    ///
+    /// ```
+    /// use feedback_alignment::*;
+    ///
+    /// # let x = nalgebra::DMatrix::from_fn(4, 6, |i, j| ((i * 5 + j * 3) % 7) as f32 / 7.0);
+    /// # let labels = [0, 1, 2, 0, 1, 2];
+    /// let network = Network::<f32>::builder(4).dense(8).tanh().dense(3).build()?;
+    /// let w = network.layer(1)?.weights().clone();
+    /// let aligned = Feedback::from_matrices(&network, FeedbackRule::Dfa, vec![w.transpose()])?;
+    ///
+    /// let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    /// network.forward(&x, &mut activations)?;
+    /// Loss::SoftmaxCrossEntropy.error(&labels, &activations, &mut deltas)?;
+    /// aligned.deliver(&network, &activations, &mut deltas)?;
+    /// let diagnosis =
+    ///     Diagnostics::new(&network)?.compare(&network, &aligned, &activations, &deltas)?;
+    /// assert_eq!(diagnosis.hidden()[0].delta_angle, Some(0.0));
+    /// assert_eq!(diagnosis.hidden()[0].feedback_angle, Some(0.0));
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::StageMismatch`] or [`Error::ShapeMismatch`] if something is of another network or
+    /// batch, or the diagnostics were made for another network; [`Error::NonFinite`] if
+    /// activations, deltas or gradients have overflowed.
+    pub fn compare(
+        &mut self,
+        network: &Network<T>,
+        feedback: &Feedback<T>,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) -> Result<Diagnosis> {
+        self.require_network(network)?;
+        feedback.require_network(network)?;
+        require_match("diagnose", &network.layout, activations, deltas)?;
+        activations.require_finite()?;
+
+        self.bp_deltas.fit(&network.layout, activations.batch);
+        let e = deltas.blocks[network.layers() - 1].delta();
+        self.bp_deltas.error_mut().as_mut_slice().copy_from_slice(e.as_slice());
+        self.backpropagation.deliver(network, activations, &mut self.bp_deltas)?;
+        network.gradients(activations, deltas, &mut self.gradients)?;
+        network.gradients(activations, &self.bp_deltas, &mut self.bp_gradients)?;
+
+        let feedback_angles = feedback_angles(network, feedback)?;
+        let layers = (0..network.layers()).map(|layer| {
+            let feedback_angle = feedback_angles.get(layer).copied().flatten();
+            self.layer(layer, &network.blocks[layer], activations, deltas, feedback_angle)
+        });
+        Ok(Diagnosis { rule: feedback.rule(), layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// What there is to say of one layer, once the way back has been made both ways.
+    fn layer(
+        &self,
+        layer: usize,
+        block: &Block<T>,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+        feedback_angle: Option<f64>,
+    ) -> Result<LayerDiagnosis> {
+        let finite = |name: &str, rows, values: &'_ [T]| {
+            require_finite(|| format!("{name} of weighted layer {layer}"), rows, values)
+        };
+        let (delta, bp_delta) =
+            (deltas.blocks[layer].delta(), self.bp_deltas.blocks[layer].delta());
+        finite("δ", delta.rows(), delta.as_slice())?;
+        finite("the δ of backpropagation", delta.rows(), bp_delta.as_slice())?;
+        let gradient = &self.gradients.layers[layer].weights;
+        let bp_gradient = &self.bp_gradients.layers[layer].weights;
+        finite("∂W", gradient.nrows(), gradient.as_slice())?;
+        finite("the ∂W of backpropagation", gradient.nrows(), bp_gradient.as_slice())?;
+        let (weights, start) = (block.layer.weights.as_slice(), self.start[layer].as_slice());
+        Ok(LayerDiagnosis {
+            layer,
+            delta_angle: angle(delta.as_slice(), bp_delta.as_slice()),
+            gradient_angle: angle(gradient.as_slice(), bp_gradient.as_slice()),
+            feedback_angle,
+            weight_norm: norm(weights),
+            change_norm: distance(weights, start),
+            delta_norm: norm(delta.as_slice()),
+            bp_delta_norm: norm(bp_delta.as_slice()),
+            gradient_norm: norm(gradient.as_slice()),
+            saturated: self.saturated(block, &activations.blocks[layer]),
+        })
+    }
+
+    /// Fails unless the network has the layers of the one that the diagnostics were made for.
+    fn require_network(&self, network: &Network<T>) -> Result<()> {
+        let (expected, found) = (self.start.len(), network.layers());
+        if expected != found {
+            return Err(Error::StageMismatch {
+                stage: "diagnose",
+                what: "the first weights",
+                expected: format!("{found} layers"),
+                found: format!("{expected} layers"),
+            });
+        }
+        network.blocks.iter().zip(&self.start).enumerate().try_for_each(
+            |(layer, (block, start))| {
+                let what = || format!("W of weighted layer {layer} in the diagnostics");
+                require_shape(what, block.layer.weights.shape(), start.shape())
+            },
+        )
+    }
+
+    /// The share of saturated units among those of the last bounded function of a block.
+    fn saturated(&self, block: &Block<T>, activations: &BlockActivations<T>) -> Option<f64> {
+        let mut operations = block.operations.iter().zip(&activations.operations).rev();
+        let ((low, high), h) = operations.find_map(|(operation, record)| match operation {
+            Operation::Activation(activation) => {
+                activation.bounds().map(|bounds| (bounds, record.output.as_slice()))
+            }
+            _ => None,
+        })?;
+        let (middle, far) = (0.5 * (low + high), 0.5 * self.saturation * (high - low));
+        let saturated = h.iter().filter(|h| (h.as_f64() - middle).abs() > far).count();
+        Some(saturated as f64 / h.len() as f64)
+    }
+}

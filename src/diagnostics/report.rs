@@ -1,0 +1,90 @@
+//! What a diagnosis found, as numbers and as a table.
+
+use std::fmt;
+
+use crate::rule::FeedbackRule;
+
+/// What [`Diagnostics`](crate::Diagnostics) found on one batch.
+///
+/// Its `Display` is a table with a row for each layer; `–` stands for `None`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// The rule whose deltas are compared with those of backpropagation.
+    pub rule: FeedbackRule,
+    /// All weighted layers from the first hidden one to the output.
+    pub layers: Vec<LayerDiagnosis>,
+}
+
+impl Diagnosis {
+    /// The hidden layers, from the first up: all but the last.
+    #[must_use]
+    pub fn hidden(&self) -> &[LayerDiagnosis] {
+        &self.layers[..self.layers.len() - 1]
+    }
+}
+
+/// One layer of a [`Diagnosis`]; all norms are square roots of sums of squares, all angles are
+/// degrees from 0 to 180.
+///
+/// The output layer has the same delta under every rule, so its angles are 0 (`None` where there
+/// is no error at all); what the diagnosis says of it are its norms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct LayerDiagnosis {
+    /// The layer, counted from 0.
+    pub layer: usize,
+    /// Between the rule's `δ_l` and that of backpropagation, `n_l × N` numbers each; `None` where
+    /// one of them is zero.
+    pub delta_angle: Option<f64>,
+    /// Between the rule's `∂W_l` and `∂J/∂W_l`; `None` where one of them is zero.
+    pub gradient_angle: Option<f64>,
+    /// Between the feedback matrix of the layer and the weights it stands in for: under FA
+    /// `B_l` and `W_{l+1}ᵀ`, under DFA, and in the first hidden layer under IFA, `B_l` and
+    /// `(W_L ⋯ W_{l+1})ᵀ`. `None` where one of them is zero; in layers that have no matrix of
+    /// their own; and, in the second case, where pooling stands between the layer and the output,
+    /// since which pixels it lets through depends on the sample.
+    pub feedback_angle: Option<f64>,
+    /// `‖W_l‖`
+    pub weight_norm: f64,
+    /// `‖W_l − W_l⁰‖`, how far the weights are from those that the diagnostics started with.
+    pub change_norm: f64,
+    /// `‖δ_l‖` of the rule.
+    pub delta_norm: f64,
+    /// `‖δ_l‖` of backpropagation.
+    pub bp_delta_norm: f64,
+    /// `‖∂W_l‖` of the rule.
+    pub gradient_norm: f64,
+    /// The share of the outputs of tanh and logistic units, over the batch, that are beyond the
+    /// threshold, from 0 to 1; `None` without such units.
+    pub saturated: Option<f64>,
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule, layers } = self;
+        let w0 = "‖W−W⁰‖";
+        write!(f, "{rule:<3} layer  δ to BP ∂W to BP  B to Wᵀ       ‖W‖ {w0:>9}       ‖δ‖")?;
+        write!(f, "   ‖δ‖ (BP)      ‖∂W‖  saturated")?;
+        for row in layers {
+            write!(f, "\n{:>9}", row.layer)?;
+            for angle in [row.delta_angle, row.gradient_angle, row.feedback_angle] {
+                write_or_dash(f, angle, |angle| format!("{angle:.2}°"), 8)?;
+            }
+            write!(f, " {:>9.4} {:>9.4}", row.weight_norm, row.change_norm)?;
+            write!(f, " {:>9.2e} {:>10.2e}", row.delta_norm, row.bp_delta_norm)?;
+            write!(f, " {:>9.2e}", row.gradient_norm)?;
+            write_or_dash(f, row.saturated, |share| format!("{:.2} %", 100.0 * share), 10)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_or_dash(
+    f: &mut fmt::Formatter<'_>,
+    value: Option<f64>,
+    text: impl FnOnce(f64) -> String,
+    width: usize,
+) -> fmt::Result {
+    write!(f, " {:>width$}", value.map_or_else(|| "–".to_owned(), text))
+}

@@ -1,0 +1,70 @@
+//! How well the weights stand where their stand-ins, the feedback matrices, would have them.
+
+use super::angle::angle;
+use crate::{
+    buffer::Columns,
+    error::{Result, require_finite},
+    feedback::Feedback,
+    network::Network,
+    rule::{Hop, Transport},
+    scalar::Scalar,
+};
+
+/// For each hidden layer the angle between its feedback matrix and the weights that this stands in
+/// for, where there are both.
+pub(super) fn feedback_angles<T: Scalar>(
+    network: &Network<T>,
+    feedback: &Feedback<T>,
+) -> Result<Vec<Option<f64>>> {
+    let hidden = network.layers() - 1;
+    let mut angles = vec![None; hidden];
+    let mut direct = vec![None; hidden];
+    for Hop { to, transport, .. } in feedback.rule().hops(network.layers()) {
+        let matrix = feedback.matrix(to)?;
+        match (matrix, transport) {
+            (Some(b), Transport::RandomTransposed) => {
+                let weights = &network.blocks[to + 1].layer.weights;
+                angles[to] = angle(b.as_slice(), weights.as_slice());
+            }
+            (Some(b), Transport::RandomDirect) => direct[to] = Some(b),
+            _ => {}
+        }
+    }
+    let Some(lowest) = direct.iter().position(Option::is_some) else { return Ok(angles) };
+    descend(network, lowest, |layer, weights| {
+        angles[layer] = direct[layer].and_then(|b| angle(b.as_slice(), weights));
+    })?;
+    Ok(angles)
+}
+
+/// Calls `visit` with `(W_L ⋯ W_{l+1})ᵀ` of every hidden layer from the last down to `lowest`, as
+/// far as it is defined: pooling ends it.
+///
+/// The product is what becomes of a batch of unit errors that goes back through the weights alone,
+/// which is `n_L` columns for each layer instead of a product of whole matrices, and does not care
+/// whether a layer is a convolution.
+fn descend<T: Scalar>(
+    network: &Network<T>,
+    lowest: usize,
+    mut visit: impl FnMut(usize, &[T]),
+) -> Result<()> {
+    let outputs = network.outputs();
+    let mut errors = Columns::new(outputs);
+    errors.set_batch(outputs);
+    errors.as_mut_slice().iter_mut().step_by(outputs + 1).for_each(|one| *one = T::one());
+    for layer in (lowest..network.layers() - 1).rev() {
+        let rows = network.layout.output(layer);
+        let mut arrived = Columns::new(rows);
+        arrived.set_batch(outputs);
+        let sender = &network.blocks[layer + 1].layer;
+        sender.map.apply_transpose(&sender.weights, &errors, &mut arrived, &|_, _| ());
+        let what = || format!("the product of the weights above weighted layer {layer}");
+        require_finite(what, rows, arrived.as_slice())?;
+        visit(layer, arrived.as_slice());
+        if network.blocks[layer].operations.iter().any(|operation| operation.pooling().is_some()) {
+            break;
+        }
+        errors = arrived;
+    }
+    Ok(())
+}

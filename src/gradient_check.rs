@@ -1,0 +1,532 @@
+//! Comparing gradients with central differences of the loss.
+
+use std::fmt;
+
+use nalgebra::{DMatrix, DMatrixView};
+use rand::seq::index;
+
+use crate::{
+    buffer::{Columns, Pass},
+    error::{Result, require, require_finite},
+    feedback::Feedback,
+    init::FeedbackInit,
+    layer::Operation,
+    loss::{Loss, Targets},
+    network::Network,
+    rule::FeedbackRule,
+    scalar::Scalar,
+    seed::{Purpose, stream},
+    workspace::{Activations, Deltas, Gradients},
+};
+
+/// Compares the gradients of backpropagation with central differences of the loss: for every
+/// parameter `w`
+///
+/// ```text
+/// ∂J/∂w ≈ (J(w + h) − J(w − h)) / 2h      with h = step · max(1, |w|)
+/// ```
+///
+/// on one batch, with dropout masks held fixed (those of seed 0, step 1) and batch normalisation
+/// by the batch, as in training. The differences are taken in `f64` whatever the scalar of the
+/// network, so that gradients in `f32` are measured to their own precision.
+///
+/// What should come out: with the default step, where the gradient is not nearly zero everywhere,
+/// [`GradientReport::relative_difference`] is below 1e-6 in `f64` and below 1e-5 in `f32`. It is
+/// relative to the largest entry of the whole gradient, because an entry by entry ratio says
+/// nothing of entries that are small by cancelling.
+///
+/// A parameter is skipped where its step takes a unit over the kink of ReLU, leaky ReLU or ELU, or
+/// gives a max-pooling window another winner: there is no derivative to compare with.
+///
+/// It takes two forward passes for each parameter that is checked.
+///
+/// ```
+/// use feedback_alignment::{GradientCheck, Loss, Network, nalgebra::DMatrix};
+///
+/// let network = Network::<f64>::builder(3).dense(5).tanh().dropout(0.2).dense(2).build()?;
+/// let x = DMatrix::from_fn(3, 4, |i, j| (i as f64 - j as f64) / 3.0);
+/// let report =
+///     GradientCheck::default().run(&network, Loss::SoftmaxCrossEntropy, &x, &[0, 1, 1, 0])?;
+/// assert!(report.relative_difference() < 1e-6, "{report}");
+/// assert_eq!(report.tensors.len(), 4); // W and b of two layers
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GradientCheck {
+    /// `h` for parameters of magnitude 1 or less, positive; 1e-5 by default, where the error of
+    /// the difference, of order `h²`, and that of rounding, of order `10⁻¹⁶ J/h`, are both small.
+    pub step: f64,
+    /// Entries of each tensor that are checked, chosen at random but always the same; at least 1,
+    /// all by default.
+    pub entries: usize,
+}
+
+impl Default for GradientCheck {
+    fn default() -> Self {
+        Self { step: 1e-5, entries: usize::MAX }
+    }
+}
+
+/// Which parameter of a layer a tensor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Parameter {
+    /// `W`
+    Weights,
+    /// `b`
+    Bias,
+    /// `γ` of batch normalisation.
+    Scale,
+    /// `β` of batch normalisation.
+    Shift,
+}
+
+/// What a [`GradientCheck`] found.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GradientReport {
+    /// All tensors of parameters, from the first layer up.
+    pub tensors: Vec<TensorCheck>,
+}
+
+/// What a [`GradientCheck`] found in one tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TensorCheck {
+    /// The weighted layer that it belongs to, counted from 0.
+    pub layer: usize,
+    /// Which of the layer's parameters it is.
+    pub parameter: Parameter,
+    /// Entries that were compared.
+    pub checked: usize,
+    /// Entries that were left out because a kink or a change of winners is within a step.
+    pub skipped: usize,
+    /// Largest difference between a gradient and its central difference; 0 if none was compared.
+    pub difference: f64,
+    /// Largest magnitude of a central difference; 0 if none was compared.
+    pub largest: f64,
+}
+
+impl GradientReport {
+    /// Largest difference between a gradient and its central difference.
+    #[must_use]
+    pub fn difference(&self) -> f64 {
+        self.tensors.iter().fold(0.0, |most, tensor| tensor.difference.max(most))
+    }
+
+    /// Largest magnitude of a central difference, over all tensors.
+    #[must_use]
+    pub fn largest(&self) -> f64 {
+        self.tensors.iter().fold(0.0, |most, tensor| tensor.largest.max(most))
+    }
+
+    /// The largest difference as a part of the largest central difference; 0 where both are 0.
+    ///
+    /// A gradient that is nearly zero everywhere has no scale to compare with: below some
+    /// `10⁻⁵ J` this is the rounding of the differences.
+    #[must_use]
+    pub fn relative_difference(&self) -> f64 {
+        match self.difference() {
+            0.0 => 0.0,
+            difference => difference / self.largest(),
+        }
+    }
+}
+
+impl GradientCheck {
+    /// Checks the gradients of `loss` on the samples `x`, of shape `n_0 × N`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a step that is not positive or no entries, those of
+    /// [`Network::forward`] and [`Loss::error`], and [`Error::NonFinite`] if something overflows.
+    ///
+    /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
+    /// [`Error::NonFinite`]: crate::Error::NonFinite
+    pub fn run<'a, T: Scalar>(
+        self,
+        network: &Network<T>,
+        loss: Loss,
+        x: &DMatrix<T>,
+        targets: impl Into<Targets<'a, T>>,
+    ) -> Result<GradientReport> {
+        let valid = self.step > 0.0 && self.step.is_finite();
+        require(valid, "step", self.step, "a positive number")?;
+        require(self.entries > 0, "entries", 0.0, "at least 1")?;
+        let targets = targets.into();
+        let gradients = backpropagate(network, loss, x, targets)?;
+        let values = match targets {
+            Targets::Values(values) => values.map(T::as_f64),
+            Targets::Labels(_) => DMatrix::zeros(0, 0),
+        };
+        let targets = match targets {
+            Targets::Labels(labels) => Targets::Labels(labels),
+            Targets::Values(_) => Targets::Values(DMatrixView::from(&values)),
+        };
+        self.compare(&mut Differences::new(network.to_f64(), loss, x, targets), &gradients)
+    }
+
+    /// Compares gradients, from wherever they come, with the differences.
+    fn compare<T: Scalar>(
+        self,
+        differences: &mut Differences,
+        gradients: &Gradients<T>,
+    ) -> Result<GradientReport> {
+        let tensors = differences.tensors().into_iter().enumerate().map(|(number, tensor)| {
+            let gradient = tensor.gradient(gradients);
+            require_finite(|| format!("the gradient of {tensor}"), gradient.len(), gradient)?;
+            let mut check = TensorCheck {
+                layer: tensor.layer,
+                parameter: tensor.parameter,
+                checked: 0,
+                skipped: 0,
+                difference: 0.0,
+                largest: 0.0,
+            };
+            for index in self.choose(number, gradient.len()) {
+                match differences.at(tensor, index, self.step)? {
+                    Some(slope) => {
+                        let difference = (gradient[index].as_f64() - slope).abs();
+                        check.checked += 1;
+                        check.difference = check.difference.max(difference);
+                        check.largest = check.largest.max(slope.abs());
+                    }
+                    None => check.skipped += 1,
+                }
+            }
+            Ok(check)
+        });
+        Ok(GradientReport { tensors: tensors.collect::<Result<_>>()? })
+    }
+
+    /// The entries to check of tensor `number`, which has `length` of them.
+    fn choose(self, number: usize, length: usize) -> Vec<usize> {
+        if length <= self.entries {
+            return (0..length).collect();
+        }
+        let mut rng = stream(0, Purpose::GradientCheck, number as u64, 0);
+        let mut chosen = index::sample(&mut rng, length, self.entries).into_vec();
+        chosen.sort_unstable();
+        chosen
+    }
+}
+
+/// Stages 1 to 4, by backpropagation.
+fn backpropagate<T: Scalar>(
+    network: &Network<T>,
+    loss: Loss,
+    x: &DMatrix<T>,
+    targets: Targets<T>,
+) -> Result<Gradients<T>> {
+    let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    let mut gradients = Gradients::new();
+    let feedback = Feedback::new(network, FeedbackRule::Bp, FeedbackInit::default(), 0)?;
+    network.forward(x, &mut activations)?;
+    activations.require_finite()?;
+    loss.error(targets, &activations, &mut deltas)?;
+    feedback.deliver(network, &activations, &mut deltas)?;
+    network.gradients(&activations, &deltas, &mut gradients)?;
+    Ok(gradients)
+}
+
+/// One tensor of parameters.
+#[derive(Clone, Copy)]
+struct Tensor {
+    layer: usize,
+    parameter: Parameter,
+    /// The batch normalisation, for its parameters.
+    operation: usize,
+}
+
+impl Tensor {
+    fn parameters(self, network: &mut Network<f64>) -> &mut [f64] {
+        let block = &mut network.blocks[self.layer];
+        match (self.parameter, block.operations.get_mut(self.operation)) {
+            (Parameter::Weights, _) => block.layer.weights.as_mut_slice(),
+            (Parameter::Bias, _) => block.layer.bias.as_mut().map_or(&mut [], |b| b.as_mut_slice()),
+            (Parameter::Scale, Some(Operation::BatchNorm(norm))) => norm.scale.as_mut_slice(),
+            (Parameter::Shift, Some(Operation::BatchNorm(norm))) => norm.shift.as_mut_slice(),
+            (Parameter::Scale | Parameter::Shift, _) => &mut [],
+        }
+    }
+
+    fn gradient<T: Scalar>(self, gradients: &Gradients<T>) -> &[T] {
+        let (layer, norms) = (&gradients.layers[self.layer], &gradients.norms[self.layer]);
+        match self.parameter {
+            Parameter::Weights => layer.weights.as_slice(),
+            Parameter::Bias => layer.bias.as_ref().map_or(&[], |bias| bias.as_slice()),
+            Parameter::Scale => &norms[self.operation].scale,
+            Parameter::Shift => &norms[self.operation].shift,
+        }
+    }
+}
+
+/// The loss of a batch as a function of the parameters.
+struct Differences<'a> {
+    network: Network<f64>,
+    loss: Loss,
+    targets: Targets<'a, f64>,
+    /// Of the parameters as they are.
+    base: Activations<f64>,
+    /// Of the parameters with a step in one of them.
+    stepped: Activations<f64>,
+    /// Scratch for the error at the output.
+    e: Columns<f64>,
+}
+
+impl<'a> Differences<'a> {
+    /// For samples and targets that have been checked.
+    fn new<T: Scalar>(
+        network: Network<f64>,
+        loss: Loss,
+        x: &DMatrix<T>,
+        targets: Targets<'a, f64>,
+    ) -> Self {
+        let mut base = Activations::new();
+        base.fit(&network.layout, x.ncols());
+        for (to, from) in base.input.as_mut_slice().iter_mut().zip(x) {
+            *to = from.as_f64();
+        }
+        let stepped = base.clone();
+        network.forward_loaded(&mut base, PASS);
+        let mut e = Columns::new(network.outputs());
+        e.set_batch(x.ncols());
+        Self { network, loss, targets, base, stepped, e }
+    }
+
+    /// All tensors of the network, from the first layer up.
+    fn tensors(&self) -> Vec<Tensor> {
+        let mut tensors = Vec::new();
+        for (layer, block) in self.network.blocks.iter().enumerate() {
+            let mut push = |parameter, operation| {
+                tensors.push(Tensor { layer, parameter, operation });
+            };
+            push(Parameter::Weights, 0);
+            if block.layer.bias.is_some() {
+                push(Parameter::Bias, 0);
+            }
+            for (index, operation) in block.operations.iter().enumerate() {
+                if let Operation::BatchNorm(_) = operation {
+                    push(Parameter::Scale, index);
+                    push(Parameter::Shift, index);
+                }
+            }
+        }
+        tensors
+    }
+
+    /// The slope of the loss along one parameter, unless there is a kink within the step.
+    fn at(&mut self, tensor: Tensor, index: usize, step: f64) -> Result<Option<f64>> {
+        let middle = tensor.parameters(&mut self.network)[index];
+        let h = step * middle.abs().max(1.0);
+        let ends = [middle + h, middle - h];
+        let losses = ends.map(|value| {
+            tensor.parameters(&mut self.network)[index] = value;
+            self.loss()
+        });
+        tensor.parameters(&mut self.network)[index] = middle;
+        let [Some(up), Some(down)] = losses else { return Ok(None) };
+        // Not 2h, since the ends have been rounded.
+        let slope = (up - down) / (ends[0] - ends[1]);
+        let what = || format!("the central difference of entry {index} of {tensor}");
+        require_finite(what, 1, &[slope])?;
+        Ok(Some(slope))
+    }
+
+    /// The loss, unless a unit has crossed a kink or a window has another winner.
+    fn loss(&mut self) -> Option<f64> {
+        self.network.forward_loaded(&mut self.stepped, PASS);
+        let logits = self.stepped.blocks.last()?.output();
+        let loss = self.loss.evaluate(&self.targets, logits, &mut self.e);
+        self.on_same_branch().then_some(loss)
+    }
+
+    fn on_same_branch(&self) -> bool {
+        let blocks =
+            self.network.blocks.iter().zip(self.base.blocks.iter().zip(&self.stepped.blocks));
+        blocks.into_iter().all(|(block, (base, stepped))| {
+            block.operations.iter().enumerate().all(|(index, operation)| match operation {
+                Operation::Activation(activation) if activation.has_kink() => {
+                    let (base, stepped) = (base.before(index), stepped.before(index));
+                    base.as_slice()
+                        .iter()
+                        .zip(stepped.as_slice())
+                        .all(|(a, b)| (*a > 0.0) == (*b > 0.0))
+                }
+                Operation::Pool2d(_) => {
+                    let (base, stepped) = (&base.operations[index], &stepped.operations[index]);
+                    base.notes.winners == stepped.notes.winners
+                }
+                _ => true,
+            })
+        })
+    }
+}
+
+/// The first training pass of `Activations::new`, again and again.
+const PASS: Pass = Pass::Training { seed: 0, time: 0 };
+
+impl fmt::Display for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Weights => "W",
+            Self::Bias => "b",
+            Self::Scale => "γ",
+            Self::Shift => "β",
+        })
+    }
+}
+
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of weighted layer {}", self.parameter, self.layer)
+    }
+}
+
+impl fmt::Display for GradientReport {
+    /// A row for each tensor, and what it comes to.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "layer    checked  skipped  difference  largest entry")?;
+        for TensorCheck { layer, parameter, checked, skipped, difference, largest } in &self.tensors
+        {
+            write!(f, "{layer:>5} {parameter} {checked:>8} {skipped:>8}")?;
+            writeln!(f, " {difference:>11.1e} {largest:>14.1e}")?;
+        }
+        let (difference, largest) = (self.difference(), self.largest());
+        write!(
+            f,
+            "largest difference {difference:.1e}, {:.1e} of the largest entry {largest:.1e}",
+            self.relative_difference()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> Network<f64> {
+        let builder = Network::builder(3).dropout(0.3).dense(4).batch_norm().tanh().dropout(0.3);
+        builder.dense_without_bias(5).logistic().dense(2).build().unwrap()
+    }
+
+    fn batch() -> (DMatrix<f64>, [usize; 5]) {
+        (DMatrix::from_fn(3, 5, |i, j| ((3 * i + 5 * j) % 7) as f64 / 3.0 - 1.0), [0, 1, 1, 0, 1])
+    }
+
+    /// The report on gradients of which one entry has been changed by some part of the largest.
+    fn report_on_wrong(layer: usize, parameter: Parameter, by: f64) -> GradientReport {
+        let (network, (x, y)) = (network(), batch());
+        let loss = Loss::SoftmaxCrossEntropy;
+        let mut gradients = backpropagate(&network, loss, &x, (&y).into()).unwrap();
+        let right = GradientCheck::default().run(&network, loss, &x, &y).unwrap();
+        assert!(right.relative_difference() < 1e-8, "{right}");
+        let norm = gradients.norms[layer].iter_mut().find(|norm| !norm.scale.is_empty());
+        let entries = match parameter {
+            Parameter::Weights => gradients.layers[layer].weights.as_mut_slice(),
+            Parameter::Bias => gradients.layers[layer].bias.as_mut().unwrap().as_mut_slice(),
+            Parameter::Scale => &mut norm.unwrap().scale,
+            Parameter::Shift => &mut norm.unwrap().shift,
+        };
+        entries[entries.len() / 2 - 1] += by * right.largest();
+        let mut differences = Differences::new(network, loss, &x, Targets::from(&y));
+        GradientCheck::default().compare(&mut differences, &gradients).unwrap()
+    }
+
+    #[test]
+    fn a_wrong_entry_of_any_tensor_is_found() {
+        for (layer, parameter) in [
+            (0, Parameter::Weights),
+            (0, Parameter::Bias),
+            (0, Parameter::Scale),
+            (0, Parameter::Shift),
+            (1, Parameter::Weights),
+            (2, Parameter::Weights),
+            (2, Parameter::Bias),
+        ] {
+            let report = report_on_wrong(layer, parameter, 1e-3);
+            assert!((report.relative_difference() - 1e-3).abs() < 1e-7, "{report}");
+            assert_eq!(report.tensors.len(), 7);
+            for tensor in &report.tensors {
+                let wrong = (tensor.layer, tensor.parameter) == (layer, parameter);
+                let found = tensor.difference > 1e-7 * report.largest();
+                assert_eq!(found, wrong, "{report}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_parameter_is_checked_or_as_many_as_are_wanted() {
+        let (network, (x, y)) = (network(), batch());
+        let run = |check: GradientCheck| {
+            let report = check.run(&network, Loss::SoftmaxCrossEntropy, &x, &y).unwrap();
+            assert!(report.tensors.iter().all(|tensor| tensor.skipped == 0));
+            report.tensors.iter().map(|tensor| tensor.checked).collect::<Vec<_>>()
+        };
+        let all = run(GradientCheck::default());
+        assert_eq!(all, [12, 4, 4, 4, 20, 10, 2]);
+        assert_eq!(all.iter().sum::<usize>(), network.parameters());
+        let some = GradientCheck { entries: 5, ..GradientCheck::default() };
+        assert_eq!(run(some), [5, 4, 4, 4, 5, 5, 2]);
+        let chosen = some.choose(0, 1000);
+        assert_eq!(chosen, some.choose(0, 1000));
+        assert!(chosen.is_sorted_by(|a, b| a < b) && chosen[4] > 500, "{chosen:?}");
+        assert_ne!(chosen, some.choose(1, 1000));
+    }
+
+    /// A unit within a step of its kink has no derivative to compare with; nor has a window
+    /// whose two largest pixels change places.
+    #[test]
+    fn steps_across_a_kink_are_skipped() {
+        let mut network = Network::<f64>::builder(1).dense(2).relu().dense(2).build().unwrap();
+        network.set_weights(0, DMatrix::from_element(2, 1, 1.0)).unwrap();
+        network.set_bias(0, nalgebra::DVector::from_vec(vec![-1.0 + 1e-7, -0.5])).unwrap();
+        let x = DMatrix::from_element(1, 1, 1.0);
+        let run = |network: &Network<f64>, step| {
+            let check = GradientCheck { step, ..GradientCheck::default() };
+            let report = check.run(network, Loss::SoftmaxCrossEntropy, &x, &[0]).unwrap();
+            assert!(report.relative_difference() < 1e-6, "{report}");
+            report.tensors.iter().map(|tensor| tensor.skipped).collect::<Vec<_>>()
+        };
+        assert_eq!(run(&network, 1e-5), [1, 1, 0, 0]);
+        assert_eq!(run(&network, 1e-8), [0, 0, 0, 0]);
+
+        let conv = crate::Conv2d::new(1, 1);
+        let builder = Network::<f64>::builder((1, 1, 2)).conv2d(conv);
+        let pool = crate::MaxPool2d { kernel: (1, 2), stride: (1, 1) };
+        let mut network = builder.max_pool2d(pool).dense(2).build().unwrap();
+        network.set_weights(0, DMatrix::from_element(1, 1, 0.0)).unwrap();
+        let x = DMatrix::from_column_slice(2, 1, &[1.0, 2.0]);
+        let report =
+            GradientCheck::default().run(&network, Loss::SoftmaxCrossEntropy, &x, &[0]).unwrap();
+        // With w = 0 the two pixels are equal; the bias moves both.
+        let skipped: Vec<_> = report.tensors.iter().map(|tensor| tensor.skipped).collect();
+        assert_eq!(skipped, [1, 0, 0, 0]);
+        assert_eq!((report.tensors[0].checked, report.tensors[0].difference), (0, 0.0));
+    }
+
+    /// Parameters come back to the last bit, so that the next difference is of the same network.
+    #[test]
+    fn differences_leave_the_parameters_as_they_were() {
+        let (network, (x, y)) = (network(), batch());
+        let mut differences =
+            Differences::new(network.clone(), Loss::LogisticCrossEntropy, &x, Targets::from(&y));
+        for tensor in differences.tensors() {
+            assert!(differences.at(tensor, 1, 0.1).unwrap().is_some());
+        }
+        assert_eq!(differences.network, network);
+    }
+
+    #[test]
+    fn a_gradient_of_zero_has_no_difference_to_zero() {
+        let (network, (x, _)) = (network(), batch());
+        let mut network = network;
+        network.set_weights(2, DMatrix::zeros(2, 5)).unwrap();
+        network.set_bias(2, nalgebra::DVector::zeros(2)).unwrap();
+        let targets = DMatrix::zeros(2, 5);
+        let report =
+            GradientCheck::default().run(&network, Loss::MeanSquaredError, &x, &targets).unwrap();
+        assert_eq!((report.largest(), report.relative_difference()), (0.0, 0.0));
+        let report = GradientReport { tensors: Vec::new() };
+        assert_eq!(report.relative_difference(), 0.0);
+    }
+}
