@@ -575,7 +575,7 @@ pub(crate) fn require_finite<T: Scalar>(
 
 /// Whether there is no NaN and no infinity: 0 times one of them is not 0.
 #[multiversion(targets = "simd")]
-fn all_finite<T: Scalar>(data: &[T]) -> bool {
+pub(crate) fn all_finite<T: Scalar>(data: &[T]) -> bool {
     let mut sums = [T::zero(); 64];
     let chunks = data.chunks_exact(64);
     let rest = chunks.remainder();

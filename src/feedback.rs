@@ -11,11 +11,11 @@ use crate::{
     init::FeedbackInit,
     layer::Layer,
     linalg::{self, Start, zero_matrix},
-    network::Network,
+    network::{Block, Network},
     rule::{FeedbackRule, Hop, Source, Transport},
     scalar::Scalar,
     seed::{Purpose, stream},
-    workspace::{Activations, BlockDeltas, Deltas, Layout, require_match},
+    workspace::{Activations, BlockActivations, BlockDeltas, Deltas, Layout, require_match},
 };
 
 /// A learning rule at work on one network: its route and its fixed random matrices.
@@ -207,11 +207,7 @@ impl<T: Scalar> Feedback<T> {
     ) -> Result<()> {
         self.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
-        let (e, hidden) = deltas.blocks.split_last_mut().expect("a network has an output layer");
-        if self.hops.iter().all(|hop| hop.source == Source::Error) {
-            self.carry_at_once(&self.hops, network, activations, e, hidden);
-            return Ok(());
-        }
+        let (e, hidden) = deltas.split_error();
         for hop in &self.hops {
             let (source, to) = match hop.source {
                 Source::Delta(from) if from < hidden.len() => {
@@ -222,37 +218,39 @@ impl<T: Scalar> Feedback<T> {
                     }
                     (&*source, to)
                 }
-                _ => (&*e, &mut hidden[hop.to]),
+                _ => (e, &mut hidden[hop.to]),
             };
             self.carry(hop, network, activations, source, to);
         }
         Ok(())
     }
 
-    /// Hops that all come from the error do not wait for each other.
-    fn carry_at_once(
+    /// Whether every hidden layer receives the error itself, so that none waits for another.
+    pub(crate) fn is_direct(&self) -> bool {
+        let all = self.hops.len() == self.matrices.len();
+        all && self.hops.iter().all(|hop| hop.source == Source::Error)
+    }
+
+    /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`.
+    pub(crate) fn send_error(
         &self,
-        hops: &[Hop],
-        network: &Network<T>,
-        activations: &Activations<T>,
+        layer: usize,
+        receiver: &Block<T>,
+        activations: &BlockActivations<T>,
         e: &BlockDeltas<T>,
-        to: &mut [BlockDeltas<T>],
+        to: &mut BlockDeltas<T>,
     ) {
-        let (left, right) = hops.split_at(hops.len() / 2);
-        match hops {
-            [] => {}
-            [hop] => self.carry(hop, network, activations, e, &mut to[0]),
-            _ => {
-                let entries: usize = self.matrices.iter().flatten().map(DMatrix::len).sum();
-                let share = entries * hops.len() / self.hops.len();
-                let (to_left, to_right) = to.split_at_mut(left.len());
-                linalg::both(
-                    share.saturating_mul(activations.batch),
-                    || self.carry_at_once(left, network, activations, e, to_left),
-                    || self.carry_at_once(right, network, activations, e, to_right),
-                );
-            }
-        }
+        let matrix = linalg::of(self.drawn(layer));
+        let derivative = receiver.derivative(activations);
+        let finish = |place, delta: &mut [T], _: &mut [T]| derivative(place, delta);
+        let (e, delta) = (e.delta().mat(), to.arrival().as_mut_slice());
+        linalg::product_then(matrix, e, Start::Zero, delta, &mut [], &finish);
+        receiver.backward(activations, to);
+    }
+
+    /// The matrix of a hop that has one.
+    fn drawn(&self, layer: usize) -> &DMatrix<T> {
+        self.matrices[layer].as_ref().expect("drawn for every hop that needs one")
     }
 
     /// Fails unless the matrices were made for a network of this layout.
@@ -289,7 +287,6 @@ impl<T: Scalar> Feedback<T> {
     ) {
         let receiver = &network.blocks[hop.to];
         let activations = &activations.blocks[hop.to];
-        let random = || self.matrices[hop.to].as_ref().expect("drawn for every hop that needs one");
         // Where a block is a layer and an activation, its derivative is part of the product.
         let derivative = receiver.derivative(activations);
         let finish = |place, delta: &mut [T], _: &mut [T]| derivative(place, delta);
@@ -300,7 +297,7 @@ impl<T: Scalar> Feedback<T> {
             }
             (Transport::RandomTransposed, Source::Delta(from)) => {
                 let map = network.blocks[from].layer.map;
-                map.apply_transpose(random(), source.delta(), to.arrival(), &derivative);
+                map.apply_transpose(self.drawn(hop.to), source.delta(), to.arrival(), &derivative);
             }
             (Transport::ReceiverForward, _) => {
                 // Up through what the forward pass goes through: the sender's pooling, from whose
@@ -310,9 +307,7 @@ impl<T: Scalar> Feedback<T> {
                 receiver.relay(activations, to);
             }
             (Transport::RandomDirect, _) | (_, Source::Error) => {
-                let (e, delta) = (source.delta().mat(), to.arrival().as_mut_slice());
-                let matrix = linalg::of(random());
-                linalg::product_then(matrix, e, Start::Zero, delta, &mut [], &finish);
+                return self.send_error(hop.to, receiver, activations, source, to);
             }
         }
         receiver.backward(activations, to);

@@ -11,7 +11,10 @@ mod dropout;
 mod pool2d;
 mod shape;
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use nalgebra::{DMatrix, DVector};
 
@@ -27,7 +30,7 @@ pub(crate) use conv2d::Convolution;
 use crate::{
     activation::Activation,
     buffer::{Columns, Notes, Pass},
-    error::{Error, Result},
+    error::{Error, Result, all_finite},
     linalg::{self, Start, zero_matrix},
     scalar::Scalar,
 };
@@ -107,23 +110,27 @@ impl<T: Scalar> Layer<T> {
         }
     }
 
-    /// `a ← W h + b`, and `y ← f(a)` while it is in cache, if the layer has an activation.
+    /// `a ← W h + b`, and while it is in cache `y ← f(a)`, if the layer has an activation. Returns
+    /// whether `a` is finite.
     pub(crate) fn forward(
         &self,
         h: &Columns<T>,
         a: &mut Columns<T>,
         then: Option<(Activation, &mut Columns<T>)>,
-    ) {
-        match then {
-            Some((activation, y)) => {
-                let finish = |_, a: &mut [T], y: &mut [T]| activation.apply(a, y);
-                let bias = self.bias.as_ref();
-                self.map.apply(&self.weights, bias, h, a, y.as_mut_slice(), &finish);
+    ) -> bool {
+        let finite = AtomicBool::new(true);
+        let (activation, y) = then.unzip();
+        let finish = |_, a: &mut [T], y: &mut [T]| {
+            if !all_finite(a) {
+                finite.store(false, Ordering::Relaxed);
             }
-            None => {
-                self.map.apply(&self.weights, self.bias.as_ref(), h, a, &mut [], &|_, _, _| ());
+            if let Some(activation) = activation {
+                activation.apply(a, y);
             }
-        }
+        };
+        let y = y.map_or(&mut [][..], Columns::as_mut_slice);
+        self.map.apply(&self.weights, self.bias.as_ref(), h, a, y, &finish);
+        finite.into_inner()
     }
 }
 
@@ -171,9 +178,11 @@ impl LinearMap {
 
     /// The tiles in which the gradient of a `rows × columns` matrix of weights is computed: few
     /// enough columns that what is made of them next finds them in cache.
-    pub(crate) fn tiles(&self, rows: usize, columns: usize) -> Tiles {
+    pub(crate) fn tiles(&self, rows: usize, columns: usize, samples: usize) -> Tiles {
         const ELEMENTS: usize = 1 << 15;
         let mut width = match self {
+            // An outer product costs nothing beside the memory it is written to.
+            Self::Dense if samples == 1 => (ELEMENTS / 8 / rows).max(1),
             Self::Dense => (ELEMENTS / rows).max(16),
             Self::Conv2d(conv) => (2 * ELEMENTS / conv.output().plane()).max(16),
         };
@@ -201,7 +210,12 @@ impl LinearMap {
         match self {
             Self::Dense => {
                 let rows = delta.rows();
-                let h = h.mat().subrows(index * tiles.size / rows, tile.len() / rows);
+                let (first, columns) = (index * tiles.size / rows, tile.len() / rows);
+                if h.mat().ncols() == 1 {
+                    let h = &h.as_slice()[first..first + columns];
+                    return linalg::outer(delta.as_slice(), h, tile);
+                }
+                let h = h.mat().subrows(first, columns);
                 linalg::product_on_one_thread(delta.mat(), h.transpose(), Start::Zero, tile);
             }
             Self::Conv2d(conv) => {

@@ -61,7 +61,11 @@ pub(crate) fn product_then<T: Scalar>(
     let (rows, columns) = (a.nrows(), b.ncols());
     // A product with one column moves a matrix and calculates next to nothing.
     let cost = if columns == 1 { 8 * a.ncols() } else { a.ncols() };
-    let parts = pieces(rows * columns, cost).min(rows / (2 * TILE));
+    let parts = pieces(rows * columns, cost);
+    if parts > 1 && rows < NARROW && columns >= TILE * parts {
+        return split_columns(a, b, start, c, h, parts, finish);
+    }
+    let parts = parts.min(rows / (2 * TILE));
     if parts > 1 {
         let c = MatMut::from_column_major_slice_mut(c, rows, columns);
         let h = match h {
@@ -89,6 +93,35 @@ pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Star
 
 /// Products are cut at multiples of the kernel's registers.
 const TILE: usize = 16;
+
+/// Below so many rows a thread is better off with all rows of some columns, which lie side by side,
+/// than with some rows of all of them; above, what `a` takes to load weighs more.
+const NARROW: usize = 512;
+
+/// [`product_then`] in so many parts of whole columns at once.
+fn split_columns<T: Scalar>(
+    a: Mat<T>,
+    b: Mat<T>,
+    start: Start<T>,
+    c: &mut [T],
+    h: &mut [T],
+    parts: usize,
+    finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
+) {
+    let columns = b.ncols();
+    let mut width = columns.div_ceil(parts).next_multiple_of(4);
+    // A single column would take another path through the kernel.
+    while columns % width == 1 {
+        width += 1;
+    }
+    let size = width * a.nrows();
+    let out = (Chunks { data: c, size }, Chunks { data: h, size });
+    share_out(out, 0..columns.div_ceil(width), parts, &|chunks, (c, h)| {
+        let b = b.subcols(chunks.start * width, c.data.len() / a.nrows());
+        product_on_one_thread(a, b, start, c.data);
+        finish(chunks.start * size, c.data, h.data);
+    });
+}
 
 type MatMut<'a, T> = faer::MatMut<'a, T>;
 
@@ -146,6 +179,16 @@ fn split_rows<T: Scalar, F: Fn(usize, &mut [T], &mut [T]) + Sync>(
 fn segment<'a, T>(matrix: &'a mut MatMut<T>, j: usize) -> &'a mut [T] {
     let column = matrix.as_mut().col_mut(j).try_as_col_major_mut();
     column.expect("the rows of a column lie side by side").as_slice_mut()
+}
+
+/// `c ← a bᵀ`, the product of two vectors.
+#[multiversion(targets = "simd")]
+pub(crate) fn outer<T: Scalar>(a: &[T], b: &[T], c: &mut [T]) {
+    for (c, &b) in c.chunks_exact_mut(a.len()).zip(b) {
+        for (c, &a) in c.iter_mut().zip(a) {
+            *c = a * b;
+        }
+    }
 }
 
 /// A matrix of zeros, or an error where there is no memory for it.

@@ -68,13 +68,13 @@ pub(crate) struct Block<T> {
 impl<T: Scalar> Block<T> {
     /// `a ← W h + b`, then every local operation in turn.
     fn forward(&self, h: &Columns<T>, into: &mut BlockActivations<T>, pass: Pass) {
-        let BlockActivations { a, operations } = into;
+        let BlockActivations { a, finite, operations } = into;
         if let [Operation::Activation(activation), above @ ..] = &self.operations[..] {
             let (first, records) = operations.split_first_mut().expect("one for each operation");
-            self.layer.forward(h, a, Some((*activation, &mut first.output)));
+            *finite = self.layer.forward(h, a, Some((*activation, &mut first.output)));
             operate(above, &first.output, records, pass);
         } else {
-            self.layer.forward(h, a, None);
+            *finite = self.layer.forward(h, a, None);
             operate(&self.operations, a, operations, pass);
         }
     }
@@ -381,7 +381,7 @@ impl<T: Scalar> Network<T> {
             let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
             let map = block.layer.map;
             let (rows, columns) = gradient.weights.shape();
-            let tiles = map.tiles(rows, columns);
+            let tiles = map.tiles(rows, columns, activations.batch);
             let parts = linalg::pieces(rows * columns, map.gradient_cost(activations.batch));
             let out = Chunks { data: gradient.weights.as_mut_slice(), size: tiles.size };
             linalg::share_out(out, 0..tiles.count, parts, &|range, out| {

@@ -22,11 +22,12 @@ pub(crate) use {
     moments::MOMENTS,
 };
 
-use step::{NextStep, slices};
+use step::{NextStep, Signal, slices};
 use update::Update;
 
 use crate::{
     error::{Result, require},
+    feedback::Feedback,
     layer::Operation,
     network::Network,
     scalar::Scalar,
@@ -385,7 +386,37 @@ impl<T: Scalar> OptimizerState<T> {
         require_match("learn", &network.layout, activations, deltas)?;
         self.check_moments(network)?;
         let step = self.next();
-        step.learn(&mut network.blocks, &mut self.blocks, 0, activations, deltas);
+        let signal = Signal::Delivered(&deltas.blocks);
+        step.learn(&mut network.blocks, &mut self.blocks, 0, activations, signal);
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// Stages 3 to 5 in one, with the bits of [`Feedback::deliver`] and [`learn`](Self::learn) one
+    /// after the other. Where every hidden layer receives the error itself, as under DFA, nothing
+    /// waits for a delta of another layer: each layer makes its own `δ_l`, gradient and update in
+    /// one go, all layers at once.
+    ///
+    /// # Errors
+    /// As for [`Feedback::deliver`] and [`learn`](Self::learn); nothing has then been learned.
+    pub fn deliver_and_learn(
+        &mut self,
+        network: &mut Network<T>,
+        feedback: &Feedback<T>,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        if !feedback.is_direct() {
+            feedback.deliver(network, activations, deltas)?;
+            return self.learn(network, activations, deltas);
+        }
+        feedback.require_network(network)?;
+        require_match("deliver", &network.layout, activations, deltas)?;
+        self.check_moments(network)?;
+        let step = self.next();
+        let (e, hidden) = deltas.split_error();
+        let signal = Signal::Direct { feedback, e, hidden };
+        step.learn(&mut network.blocks, &mut self.blocks, 0, activations, signal);
         self.steps += 1;
         Ok(())
     }

@@ -186,8 +186,7 @@ impl<T: Scalar> Trainer<T> {
         }
         activations.require_finite()?;
         let errors = count_errors(self.loss, targets, activations.logit_columns()?);
-        self.feedback.deliver(&self.network, activations, deltas)?;
-        self.optimizer.learn(&mut self.network, activations, deltas)?;
+        self.optimizer.deliver_and_learn(&mut self.network, &self.feedback, activations, deltas)?;
         Ok(Step { loss, samples: targets.len(), errors })
     }
 

@@ -80,6 +80,8 @@ pub struct Activations<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct BlockActivations<T> {
     pub(crate) a: Columns<T>,
+    /// Whether `a` is free of NaN and infinities.
+    pub(crate) finite: bool,
     pub(crate) operations: Vec<Record<T>>,
 }
 
@@ -146,6 +148,7 @@ impl<T: Scalar> Activations<T> {
                 .iter()
                 .map(|block| BlockActivations {
                     a: Columns::new(block.a),
+                    finite: true,
                     operations: block.operations.iter().map(|&size| Record::new(size)).collect(),
                 })
                 .collect();
@@ -224,10 +227,12 @@ impl<T: Scalar> Activations<T> {
     /// Fails if some `a` has overflowed. The loss need not show it, since `σ(∞)` and `tanh ∞` are
     /// fine numbers; the gradients would, as `0 · ∞`. An `h` that overflows shows in the next `a`.
     pub(crate) fn require_finite(&self) -> Result<()> {
-        self.blocks.iter().enumerate().try_for_each(|(layer, block)| {
-            let what = || format!("a of weighted layer {layer} (units × samples)");
-            require_finite(what, block.a.rows(), block.a.as_slice())
-        })
+        self.blocks.iter().enumerate().filter(|(_, block)| !block.finite).try_for_each(
+            |(layer, block)| {
+                let what = || format!("a of weighted layer {layer} (units × samples)");
+                require_finite(what, block.a.rows(), block.a.as_slice())
+            },
+        )
     }
 
     fn block(&self, layer: usize) -> Result<&BlockActivations<T>> {
@@ -307,6 +312,12 @@ impl<T: Scalar> Deltas<T> {
         for stage in self.blocks.iter_mut().flat_map(|block| &mut block.stages) {
             stage.set_batch(batch);
         }
+    }
+
+    /// `e`, the delta of the output layer, and those of the hidden layers.
+    pub(crate) fn split_error(&mut self) -> (&BlockDeltas<T>, &mut [BlockDeltas<T>]) {
+        let (e, hidden) = self.blocks.split_last_mut().expect("a network has an output layer");
+        (e, hidden)
     }
 
     /// `e`, the delta of the output layer.

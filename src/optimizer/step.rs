@@ -4,11 +4,12 @@ use nalgebra::{DMatrix, DVector};
 
 use super::{BlockMoments, update::Update};
 use crate::{
+    feedback::Feedback,
     layer::{Layer, NormGradient, Operation},
     linalg::{self, Chunks},
     network::Block,
     scalar::Scalar,
-    workspace::{Activations, Deltas},
+    workspace::{Activations, BlockDeltas},
 };
 
 /// What a step does to every layer.
@@ -19,6 +20,48 @@ pub(super) struct NextStep<T> {
     pub(super) max_norm: Option<T>,
 }
 
+/// Where the deltas of some blocks come from.
+pub(super) enum Signal<'a, T> {
+    /// They have been delivered.
+    Delivered(&'a [BlockDeltas<T>]),
+    /// The error goes to each hidden block when its turn comes, so that its delta is in cache when
+    /// the gradient needs it, and no block waits for another.
+    Direct { feedback: &'a Feedback<T>, e: &'a BlockDeltas<T>, hidden: &'a mut [BlockDeltas<T>] },
+}
+
+impl<'a, T: Scalar> Signal<'a, T> {
+    fn split_at(self, middle: usize) -> (Self, Self) {
+        match self {
+            Self::Delivered(deltas) => {
+                let (left, right) = deltas.split_at(middle);
+                (Self::Delivered(left), Self::Delivered(right))
+            }
+            Self::Direct { feedback, e, hidden } => {
+                let (left, right) = hidden.split_at_mut(middle);
+                let direct = |hidden| Self::Direct { feedback, e, hidden };
+                (direct(left), direct(right))
+            }
+        }
+    }
+
+    /// The delta of the one block that is left, which has the number `index`.
+    fn arrive(
+        self,
+        index: usize,
+        block: &Block<T>,
+        activations: &Activations<T>,
+    ) -> &'a BlockDeltas<T> {
+        match self {
+            Self::Delivered(deltas) => &deltas[0],
+            Self::Direct { feedback, e, hidden: [to] } => {
+                feedback.send_error(index, block, &activations.blocks[index], e, to);
+                to
+            }
+            Self::Direct { e, .. } => e,
+        }
+    }
+}
+
 impl<T: Scalar> NextStep<T> {
     /// Gradients and updates of some blocks, of which the first has the number `first`.
     pub(super) fn learn(
@@ -27,20 +70,27 @@ impl<T: Scalar> NextStep<T> {
         moments: &mut [BlockMoments<T>],
         first: usize,
         activations: &Activations<T>,
-        deltas: &Deltas<T>,
+        signal: Signal<T>,
     ) {
         match blocks {
             [] => {}
-            [block] => self.learn_block(block, &mut moments[0], first, activations, deltas),
+            [block] => {
+                let deltas = signal.arrive(first, block, activations);
+                self.learn_block(block, &mut moments[0], first, activations, deltas);
+            }
             _ => {
                 let work: usize = blocks.iter().map(|block| work(block, activations.batch)).sum();
                 let middle = blocks.len() / 2;
                 let (left, right) = blocks.split_at_mut(middle);
                 let (left_moments, right_moments) = moments.split_at_mut(middle);
+                let (left_signal, right_signal) = signal.split_at(middle);
                 linalg::both(
                     work,
-                    || self.learn(left, left_moments, first, activations, deltas),
-                    || self.learn(right, right_moments, first + middle, activations, deltas),
+                    || self.learn(left, left_moments, first, activations, left_signal),
+                    || {
+                        let first = first + middle;
+                        self.learn(right, right_moments, first, activations, right_signal);
+                    },
                 );
             }
         }
@@ -52,9 +102,9 @@ impl<T: Scalar> NextStep<T> {
         moments: &mut BlockMoments<T>,
         index: usize,
         activations: &Activations<T>,
-        deltas: &Deltas<T>,
+        deltas: &BlockDeltas<T>,
     ) {
-        let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
+        let (delta, h) = (deltas.delta(), activations.entering(index));
         // Twice as many parts as threads, so that the first to be ready can lend a hand.
         let parts = match linalg::pieces(work(block, activations.batch), 1) {
             1 => 1,
@@ -62,7 +112,7 @@ impl<T: Scalar> NextStep<T> {
         };
         let Layer { map, weights, bias } = &mut block.layer;
         let (map, biases) = (*map, bias.as_ref().map_or(0, DVector::len));
-        let tiles = map.tiles(weights.nrows(), weights.ncols());
+        let tiles = map.tiles(weights.nrows(), weights.ncols(), activations.batch);
         let chunks = |data| Chunks { data, size: tiles.size };
         let [m, v] = slices(&mut moments.weights);
         let out = (chunks(weights.as_mut_slice()), (chunks(m), chunks(v)));
@@ -79,12 +129,11 @@ impl<T: Scalar> NextStep<T> {
             });
         });
         self.bound(weights);
-        let norms = &deltas.blocks[index].norms;
         T::with_scratch(biases, |gradient| {
             if !gradient.is_empty() {
                 map.bias_gradient(delta, gradient);
             }
-            self.finish(block, Some(gradient), norms, moments);
+            self.finish(block, Some(gradient), &deltas.norms, moments);
         });
     }
 
