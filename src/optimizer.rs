@@ -26,7 +26,7 @@ use step::{NextStep, Signal, slices};
 use update::Update;
 
 use crate::{
-    error::{Result, require},
+    error::{Error, Result, require},
     feedback::Feedback,
     layer::Operation,
     network::Network,
@@ -260,6 +260,8 @@ struct BlockMoments<T> {
     bias: [Vec<T>; 2],
     /// Of scale and shift of every operation; empty but for batch normalisation.
     norms: Vec<[[Vec<T>; 2]; 2]>,
+    /// Whether the block stays as it is.
+    frozen: bool,
 }
 
 impl<T: Scalar> OptimizerState<T> {
@@ -287,6 +289,7 @@ impl<T: Scalar> OptimizerState<T> {
                     .iter()
                     .map(|operation| [0, 1].map(|_| moments(channels(operation))))
                     .collect(),
+                frozen: false,
             })
             .collect();
         Ok(Self { optimizer, schedule: Schedule::default(), max_norm: None, steps: 0, blocks })
@@ -315,6 +318,38 @@ impl<T: Scalar> OptimizerState<T> {
         Ok(self)
     }
 
+    /// Leaves weighted layer `layer` as it is from now on: its weights, its bias, and the batch
+    /// normalisation after it with its running statistics. Its moments rest too, and no gradient
+    /// is computed for it where that can be saved; the layers around it learn as ever. Layers are
+    /// counted from 0. To freeze one twice is to freeze it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer).
+    pub fn freeze(&mut self, layer: usize) -> Result<()> {
+        self.set_frozen(layer, true)
+    }
+
+    /// Lets layer `layer` learn again, from where it and its moments were.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer).
+    pub fn release(&mut self, layer: usize) -> Result<()> {
+        self.set_frozen(layer, false)
+    }
+
+    /// The layers that are frozen, in order.
+    pub fn frozen(&self) -> impl Iterator<Item = usize> + '_ {
+        self.blocks.iter().enumerate().filter(|(_, block)| block.frozen).map(|(layer, _)| layer)
+    }
+
+    fn set_frozen(&mut self, layer: usize, frozen: bool) -> Result<()> {
+        let count = self.blocks.len();
+        let what = "weighted layer";
+        let block = self.blocks.get_mut(layer).ok_or(Error::NoSuchLayer { what, layer, count })?;
+        block.frozen = frozen;
+        Ok(())
+    }
+
     /// Number of steps made.
     #[must_use]
     pub fn steps(&self) -> u64 {
@@ -338,7 +373,7 @@ impl<T: Scalar> OptimizerState<T> {
         let step = self.next();
         let gradients = gradients.layers.iter().zip(&gradients.norms);
         let blocks = network.blocks.iter_mut().zip(gradients).zip(&mut self.blocks);
-        for ((block, (gradient, norms)), moments) in blocks {
+        for ((block, (gradient, norms)), moments) in blocks.filter(|(_, moments)| !moments.frozen) {
             let weights = block.layer.weights.as_mut_slice();
             step.weights.apply(weights, gradient.weights.as_slice(), slices(&mut moments.weights));
             step.bound(&mut block.layer.weights);
@@ -443,7 +478,6 @@ mod tests {
     use nalgebra::DMatrix;
 
     use super::*;
-    use crate::error::Error;
 
     /// Three steps on a parameter of 1 with gradients 0.5, −0.2, 0.1.
     fn three_steps(optimizer: impl Into<Optimizer>) -> f64 {

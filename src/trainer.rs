@@ -254,6 +254,36 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
+    /// Leaves weighted layer `layer` as it is from now on, until it is
+    /// [released](Self::release), as Nøkland (2016, figure 2) does with the first hidden layer.
+    /// See [`OptimizerState::freeze`]; checkpoints keep it.
+    ///
+    /// ```
+    /// use feedback_alignment::{Network, Trainer, nalgebra::DMatrix};
+    ///
+    /// let network = Network::<f32>::builder(4).dense(3).tanh().dense(2).build()?;
+    /// let mut trainer = Trainer::builder(network.clone()).build()?;
+    /// trainer.freeze(0)?;
+    /// trainer.step(&DMatrix::from_element(4, 1, 0.5), &[1])?;
+    /// assert_eq!(trainer.network().layer(0)?, network.layer(0)?);
+    /// assert_ne!(trainer.network().layer(1)?, network.layer(1)?);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`].
+    pub fn freeze(&mut self, layer: usize) -> Result<()> {
+        self.optimizer.freeze(layer)
+    }
+
+    /// Lets a frozen layer learn again.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`].
+    pub fn release(&mut self, layer: usize) -> Result<()> {
+        self.optimizer.release(layer)
+    }
+
     /// The network as it is now.
     #[must_use]
     pub fn network(&self) -> &Network<T> {

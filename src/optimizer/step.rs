@@ -76,10 +76,13 @@ impl<T: Scalar> NextStep<T> {
             [] => {}
             [block] => {
                 let deltas = signal.arrive(first, block, activations);
-                self.learn_block(block, &mut moments[0], first, activations, deltas);
+                if !moments[0].frozen {
+                    self.learn_block(block, &mut moments[0], first, activations, deltas);
+                }
             }
             _ => {
-                let work: usize = blocks.iter().map(|block| work(block, activations.batch)).sum();
+                let awake = blocks.iter().zip(&*moments).filter(|(_, moments)| !moments.frozen);
+                let work: usize = awake.map(|(block, _)| work(block, activations.batch)).sum();
                 let middle = blocks.len() / 2;
                 let (left, right) = blocks.split_at_mut(middle);
                 let (left_moments, right_moments) = moments.split_at_mut(middle);

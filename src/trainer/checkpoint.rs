@@ -22,7 +22,7 @@ const KIND: &str = "checkpoint";
 impl<T: Scalar> Trainer<T> {
     /// Saves the whole training run as a safetensors file: network and running statistics, rule
     /// and feedback matrices, loss, optimiser with its moments, schedule and max-norm, stopping
-    /// rule and its average, augmentation, perturbation, batch size, seed, steps and epochs.
+    /// rule and its average, augmentation, perturbation, frozen layers, batch size, seed, steps and epochs.
     /// Training that goes on from there ([`load`](Self::load)) is the one that was never
     /// interrupted, to the bit. See [`files`](crate::files) for the format.
     ///
@@ -144,6 +144,7 @@ impl<T: Scalar> Trainer<T> {
             stopping: self.stopping,
             running_error: self.running_error,
             augmentation: self.augmentation,
+            frozen: self.optimizer.frozen().collect(),
         }
     }
 }
@@ -178,6 +179,7 @@ impl Settings {
         self.feedback_init.check()?;
         let mut trainer = builder.build()?;
         trainer.optimizer.restore(self.steps, moments);
+        self.frozen.into_iter().try_for_each(|layer| trainer.freeze(layer))?;
         trainer.epochs = self.epochs;
         trainer.running_error = self.running_error;
         Ok(trainer)

@@ -33,6 +33,8 @@ pub(super) struct Settings {
     pub(super) stopping: Option<StoppingRule>,
     pub(super) running_error: f64,
     pub(super) augmentation: Option<Augmentation>,
+    /// Layers, in order.
+    pub(super) frozen: Vec<usize>,
 }
 
 impl Settings {
@@ -57,6 +59,7 @@ impl Settings {
             Line::new("stopping").with("momentum", momentum).with("threshold", threshold)
         }));
         lines.extend(self.augmentation.map(augmentation_line));
+        lines.extend(self.frozen.iter().map(|&layer| Line::new("frozen").with("layer", layer)));
         lines
     }
 
@@ -100,6 +103,7 @@ impl Settings {
                 .take_if("augmentation")
                 .map(|entry| read_augmentation(&entry))
                 .transpose()?,
+            frozen: read_frozen(lines)?,
         })
     }
 }
@@ -153,6 +157,19 @@ fn read_augmentation(entry: &Entry) -> Result<Augmentation> {
     Ok(Augmentation { shape, flip, crop_padding })
 }
 
+/// A line for each layer, in order.
+fn read_frozen(lines: &mut Lines) -> Result<Vec<usize>> {
+    let mut frozen = Vec::new();
+    while let Some(entry) = lines.take_if("frozen") {
+        let layer = entry.field("layer")?;
+        if frozen.last().is_some_and(|&last| last >= layer) {
+            return Err(entry.refuse("'layer=' with a later layer than the line before"));
+        }
+        frozen.push(layer);
+    }
+    Ok(frozen)
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -180,6 +197,7 @@ mod tests {
             stopping: None,
             running_error: 1.0,
             augmentation: None,
+            frozen: Vec::new(),
         }
     }
 
@@ -234,6 +252,7 @@ mod tests {
             Settings { stopping: Some(StoppingRule::default()), running_error: odd, ..plain() },
             Settings { batch_size: usize::MAX, seed: u64::MAX, ..plain() },
             Settings { epochs: MOST - 1, steps: MOST - 1, ..plain() },
+            Settings { frozen: vec![0, 2, 7], ..plain() },
         ]);
         variants.extend([Flip::Never, Flip::Horizontal].map(|flip| {
             let augmentation = Augmentation { flip, shape: (1, 8, 9), crop_padding: 2 };
@@ -302,5 +321,7 @@ mod tests {
         }
         let extra = read(&format!("{good}max-norm bound=1.0\nmax-norm bound=1.0\n"));
         assert!(matches!(extra, Err(Error::Description { line: 6, .. })));
+        let twice = read(&format!("{good}frozen layer=1\nfrozen layer=1\n"));
+        assert!(matches!(twice, Err(Error::Description { line: 6, .. })));
     }
 }

@@ -1,0 +1,71 @@
+//! The data of the three tables, prepared as the paper does.
+
+use std::path::Path;
+
+use feedback_alignment::{
+    Dataset, Scaling, Shape,
+    data::{Whitening, cifar, idx},
+};
+
+use crate::{
+    common::{self, Result, Split},
+    rows::Row,
+};
+
+/// Samples, what to call them and the shape of one.
+pub struct Data {
+    pub name: &'static str,
+    pub input: Shape,
+    pub classes: usize,
+    pub split: Split,
+}
+
+/// The data of a row, from a folder with the files of MNIST, CIFAR-10 or CIFAR-100; without one,
+/// the small digits stand in for MNIST.
+pub fn load(row: &Row, folder: Option<&Path>) -> Result<Data> {
+    let Some(folder) = folder else {
+        if row.table != 1 {
+            let message = "tables 2 and 3 need --data DIR with the binary files of CIFAR";
+            return Err(message.into());
+        }
+        let split = common::digits()?;
+        let input = split.train.features().into();
+        return Ok(Data { name: "UCI digits", input, classes: 10, split });
+    };
+    let (name, train, test) = match row.table {
+        1 => {
+            let idx::Mnist { train, test } = idx::load_dir(folder)?;
+            ("MNIST", train, test)
+        }
+        2 => {
+            let cifar::Cifar { train, test } = cifar::load10_dir(folder)?;
+            ("CIFAR-10", train, test)
+        }
+        _ => {
+            let cifar::Cifar { train, test } = cifar::load100_dir(folder, cifar::Labels::Fine)?;
+            ("CIFAR-100", train, test)
+        }
+    };
+    let input = if row.is_convolutional() { cifar::SHAPE.into() } else { train.features().into() };
+    let classes = train.classes().ok_or("the images have no labels")?;
+    let split = if row.is_convolutional() { whiten(train, test)? } else { scale(train, test)? };
+    Ok(Data { name, input, classes, split })
+}
+
+/// From 0 to 1, by the smallest and the largest pixel of the training images.
+fn scale(train: Dataset<f32>, test: Dataset<f32>) -> Result<Split> {
+    let scaling = Scaling::min_max(&train);
+    Ok(Split { train: train.scaled(&scaling)?, test: test.scaled(&scaling)? })
+}
+
+/// ZCA whitening of whole images, fitted on those to learn from.
+fn whiten(train: Dataset<f32>, test: Dataset<f32>) -> Result<Split> {
+    let bar = common::progress(100)?.with_message("whitening");
+    let whitening = Whitening::fit(&train, Whitening::<f32>::EPSILON, |now| {
+        bar.set_message(format!("whitening: {:?}", now.stage));
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // From 0 to 100.
+        bar.set_position((100.0 * now.fraction) as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(Split { train: train.whitened(&whitening)?, test: test.whitened(&whitening)? })
+}

@@ -1,0 +1,132 @@
+//! Tables and pictures of all runs in a folder.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use feedback_alignment::FeedbackRule;
+
+use crate::{
+    common::Result,
+    plot,
+    record::Record,
+    rows::{ROWS, Row},
+    summary::Summary,
+};
+
+/// Prints the tables as Markdown and draws a picture for each row into the folder.
+pub fn report(folder: &Path) -> Result<()> {
+    let mut out = io::stdout();
+    let records = read(folder)?;
+    for table in 1..=3 {
+        let rows: Vec<&Row> = ROWS.iter().filter(|row| row.table == table).collect();
+        if of(&records, |record| record.header.table == table).is_empty() {
+            continue;
+        }
+        writeln!(
+            out,
+            "Table {table}\n\n| row | | BP | FA | DFA | IFA |\n|---|---|---|---|---|---|"
+        )?;
+        for row in rows {
+            let runs = of(&records, |record| is_of(record, row) && record.header.frozen == 0);
+            if !runs.is_empty() {
+                write!(out, "{}", lines(row, &runs)?)?;
+                draw(row, &runs, folder, "")?;
+            }
+            for frozen in frozen(&records, row) {
+                let runs =
+                    of(&records, |record| is_of(record, row) && record.header.frozen == frozen);
+                draw(row, &runs, folder, &format!(", first layer frozen for {frozen} epochs"))?;
+            }
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// All records of a folder, in order of their names.
+fn read(folder: &Path) -> Result<Vec<Record>> {
+    let blame = |error| format!("cannot read the folder {}: {error}", folder.display());
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
+        .map_err(blame)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .collect();
+    paths.sort();
+    let records: Result<Vec<_>> = paths.iter().map(|path| Record::read(path)).collect();
+    Ok(records?.into_iter().filter(|record| !record.points.is_empty()).collect())
+}
+
+fn of(records: &[Record], keep: impl Fn(&Record) -> bool) -> Vec<&Record> {
+    records.iter().filter(|record| keep(record)).collect()
+}
+
+fn is_of(record: &Record, row: &Row) -> bool {
+    record.header.table == row.table && record.header.row == row.name
+}
+
+/// Numbers of epochs for which some runs of a row froze the first layer.
+fn frozen(records: &[Record], row: &Row) -> Vec<u64> {
+    let mut counts: Vec<u64> =
+        of(records, |record| is_of(record, row)).iter().map(|r| r.header.frozen).collect();
+    counts.retain(|&count| count > 0);
+    counts.sort_unstable();
+    counts.dedup();
+    counts
+}
+
+/// What the paper reports, what the runs came to, and how long they were.
+fn lines(row: &Row, runs: &[&Record]) -> Result<String> {
+    let mut text = String::new();
+    let summaries: Vec<_> = FeedbackRule::all()
+        .map(|rule| {
+            let name = rule.to_string();
+            let runs: Vec<&Record> =
+                runs.iter().copied().filter(|run| run.header.rule == name).collect();
+            (rule, (!runs.is_empty()).then(|| Summary::of(row, rule, &runs)))
+        })
+        .collect();
+    write!(text, "| {} | Nøkland (2016)", row.name)?;
+    for (rule, _) in &summaries {
+        write!(text, " | {}", row.reported(*rule).map_or("–".into(), |it| it.to_string()))?;
+    }
+    write!(text, " |\n| | here")?;
+    for (_, summary) in &summaries {
+        write!(text, " | {}", summary.as_ref().map_or("–".into(), Summary::figure))?;
+    }
+    write!(text, " |\n| | runs")?;
+    for (_, summary) in &summaries {
+        write!(text, " | {}", summary.as_ref().map_or("–".into(), Summary::length))?;
+    }
+    writeln!(text, " |")?;
+    Ok(text)
+}
+
+/// Draws the first seed under each rule.
+fn draw(row: &Row, runs: &[&Record], folder: &Path, note: &str) -> Result<()> {
+    let first = |rule: FeedbackRule| {
+        let name = rule.to_string();
+        runs.iter()
+            .copied()
+            .filter(move |run| run.header.rule == name)
+            .min_by_key(|r| r.header.seed)
+    };
+    let runs: Vec<&Record> = FeedbackRule::all().filter_map(first).collect();
+    let Some(run) = runs.first() else { return Ok(()) };
+    let stem = match run.header.frozen {
+        0 => format!("table{}-{}", row.table, row.name),
+        frozen => format!("table{}-{}-frozen{frozen}", row.table, row.name),
+    };
+    let title = format!("{} {}{note}", run.header.data, row.name);
+    plot::errors(&runs, &title, &folder.join(format!("{stem}.svg")))?;
+    let with_angles: Vec<&Record> =
+        runs.into_iter().filter(|run| run.points[0].angles.is_some()).collect();
+    if with_angles.is_empty() {
+        return Ok(());
+    }
+    let title = format!("{title}: angle of each hidden layer's delta to backpropagation's");
+    plot::angles(&with_angles, &title, &folder.join(format!("{stem}-angles.svg")))
+}

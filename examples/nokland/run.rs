@@ -1,0 +1,152 @@
+//! Trains one row under one rule from one seed, or goes on where an earlier run was interrupted.
+
+use feedback_alignment::{Diagnostics, Error, FeedbackRule, Trainer};
+use indicatif::ProgressBar;
+
+use crate::{
+    Args,
+    common::Result,
+    data::Data,
+    record::{End, Header, Point, Record, Writer},
+    rows::Row,
+};
+
+/// A run does not converge if its loss overflows, or if more than so many percent of the test
+/// images are put into the wrong class after so many epochs. Guessing makes 90 % on ten classes.
+pub const DIVERGED: (f64, u64) = (80.0, 20);
+
+/// Images over which angles are measured, the first of those to learn from.
+const OBSERVED: usize = 1000;
+
+/// Runs, or finds that it has been run, and returns the record.
+pub fn run(args: &Args, row: &Row, rule: FeedbackRule, seed: u64, data: &Data) -> Result<Record> {
+    let fresh = || row.trainer(data.input, data.classes, rule, seed);
+    let trainer = fresh()?;
+    let record = Record::new(
+        &args.out,
+        Header {
+            table: row.table,
+            row: row.name.into(),
+            rule: rule.to_string(),
+            seed,
+            data: data.name.into(),
+            frozen: args.freeze_first,
+            parameters: trainer.network().parameters(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        },
+    );
+    let (mut record, mut trainer) = resume(record, trainer)?;
+    let limit = args.epochs();
+    let finished = match record.end {
+        Some(End::Epochs) => trainer.epochs() >= limit,
+        Some(End::Stopped | End::DoesNotConverge) => true,
+        None => false,
+    };
+    if finished {
+        return Ok(record);
+    }
+    record.end = None;
+    let mut writer = record.rewrite()?;
+    let bar = crate::common::progress(limit)?.with_message(format!("{} {rule}", row.name));
+    bar.set_position(trainer.epochs());
+    bar.reset_eta();
+    let result = go_on(&mut trainer, &mut record, &mut writer, data, args, &bar);
+    bar.finish_and_clear();
+    let end = result?;
+    writer.end(end)?;
+    record.end = Some(end);
+    Ok(record)
+}
+
+/// What an earlier run left: lines up to its last checkpoint, and the checkpoint. Lines that it
+/// wrote later are forgotten; they will be written again.
+fn resume(fresh: Record, trainer: Trainer<f32>) -> Result<(Record, Trainer<f32>)> {
+    if !fresh.checkpoint().exists() || !fresh.path().exists() {
+        return Ok((fresh, trainer));
+    }
+    let mut record = Record::read(fresh.path())?;
+    if record.header != fresh.header {
+        let path = fresh.path().display();
+        return Err(format!("{path} is of another run: {:?}", record.header).into());
+    }
+    let trainer = Trainer::load(fresh.checkpoint())?;
+    let epochs = trainer.epochs();
+    if record.points.last().is_none_or(|last| last.epoch < epochs) {
+        let path = fresh.checkpoint();
+        let message = format!("{} is of epoch {epochs}, its lines end earlier", path.display());
+        return Err(message.into());
+    }
+    if record.points.last().is_some_and(|last| last.epoch > epochs) {
+        record.points.retain(|point| point.epoch <= epochs);
+        record.end = None;
+    }
+    Ok((record, trainer))
+}
+
+/// Epoch after epoch until there is a reason to end.
+fn go_on(
+    trainer: &mut Trainer<f32>,
+    record: &mut Record,
+    writer: &mut Writer,
+    data: &Data,
+    args: &Args,
+    bar: &ProgressBar,
+) -> Result<End> {
+    let observed: Vec<usize> = (0..OBSERVED.min(data.split.train.len())).collect();
+    let observed = data.split.train.subset(&observed)?;
+    let x = observed.inputs();
+    let mut diagnostics = Diagnostics::new(trainer.network())?;
+    loop {
+        // The first layer is frozen while the epoch that begins is one of the first so many.
+        if trainer.epochs() < args.freeze_first {
+            trainer.freeze(0)?;
+        } else {
+            trainer.release(0)?;
+        }
+        let epoch = match trainer.epoch(&data.split.train) {
+            Ok(epoch) => epoch,
+            Err(Error::NonFiniteLoss { .. } | Error::NonFinite { .. }) => {
+                return Ok(End::DoesNotConverge);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let test = trainer.evaluate(&data.split.test)?;
+        let percent = |rate: Option<f64>| rate.map(|rate| 100.0 * rate).ok_or("no labels");
+        let mut point = Point {
+            epoch: epoch.number,
+            train_loss: epoch.loss,
+            train_error: percent(epoch.error_rate)?,
+            test_loss: test.loss,
+            test_error: percent(test.error_rate)?,
+            angles: None,
+        };
+        if args.angles {
+            let diagnosis = diagnostics.observe(trainer, &x, observed.targets())?;
+            let angles = diagnosis.hidden().iter().map(|layer| layer.delta_angle);
+            point.angles = Some(angles.collect());
+        }
+        writer.point(&point)?;
+        bar.set_position(epoch.number);
+        bar.set_message(format!(
+            "{} {}: test error {:.2} %, training {:.2} %,",
+            record.header.row, record.header.rule, point.test_error, point.train_error
+        ));
+        let diverged = point.epoch >= DIVERGED.1 && point.test_error > DIVERGED.0;
+        record.points.push(point);
+        let end = if diverged {
+            Some(End::DoesNotConverge)
+        } else if trainer.is_finished() {
+            Some(End::Stopped)
+        } else if epoch.number >= args.epochs() {
+            Some(End::Epochs)
+        } else {
+            None
+        };
+        if end.is_some() || epoch.number.is_multiple_of(args.save_every) {
+            trainer.save(record.checkpoint())?;
+        }
+        if let Some(end) = end {
+            return Ok(end);
+        }
+    }
+}
