@@ -12,6 +12,7 @@ mod elementary;
 mod scalar;
 mod error;
 pub mod files;
+mod threads;
 mod linalg;
 mod buffer;
 mod seed;

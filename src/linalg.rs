@@ -14,7 +14,10 @@ use nalgebra::DMatrix;
 use crate::{
     error::{Error, Result},
     scalar::Scalar,
+    threads::join,
 };
+
+pub(crate) use crate::threads::pieces;
 
 /// A read-only matrix; transposing swaps its strides.
 pub(crate) type Mat<'a, T> = faer::MatRef<'a, T>;
@@ -59,9 +62,11 @@ pub(crate) fn product_then<T: Scalar>(
     finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
 ) {
     let (rows, columns) = (a.nrows(), b.ncols());
-    // A product with one column moves a matrix and calculates next to nothing.
-    let cost = if columns == 1 { 8 * a.ncols() } else { a.ncols() };
-    let parts = pieces(rows * columns, cost);
+    let parts = match columns {
+        // It moves a matrix and calculates next to nothing.
+        1 => pieces(rows * a.ncols() / 4, 1),
+        _ => pieces(rows * columns, a.ncols()),
+    };
     if parts > 1 && rows < NARROW && columns >= TILE * parts {
         return split_columns(a, b, start, c, h, parts, finish);
     }
@@ -222,50 +227,6 @@ pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut [T]) {
         for (sum, &value) in sums.iter_mut().zip(column) {
             *sum += value;
         }
-    }
-}
-
-/// Into how many pieces a computation of so many elements, each worth `cost` multiply-adds of a
-/// matrix product, is worth splitting: waking a thread costs some microseconds, a piece should be
-/// several times that.
-pub(crate) fn pieces(elements: usize, cost: usize) -> usize {
-    const MULTIPLY_ADDS_PER_PIECE: usize = 1 << 18;
-    match elements.saturating_mul(cost) / MULTIPLY_ADDS_PER_PIECE {
-        0 | 1 => 1,
-        pieces => pieces.min(threads()),
-    }
-}
-
-#[cfg(feature = "parallel")]
-fn threads() -> usize {
-    rayon::current_num_threads()
-}
-
-#[cfg(not(feature = "parallel"))]
-fn threads() -> usize {
-    1
-}
-
-/// Does both, at once where a thread is free.
-#[cfg(feature = "parallel")]
-pub(crate) fn join(left: impl FnOnce() + Send, right: impl FnOnce() + Send) {
-    rayon::join(left, right);
-}
-
-/// Does one, then the other.
-#[cfg(not(feature = "parallel"))]
-pub(crate) fn join(left: impl FnOnce(), right: impl FnOnce()) {
-    left();
-    right();
-}
-
-/// Does both, at once if they are worth it together: so many multiply-adds.
-pub(crate) fn both(work: usize, left: impl FnOnce() + Send, right: impl FnOnce() + Send) {
-    if pieces(work, 1) > 1 {
-        join(left, right);
-    } else {
-        left();
-        right();
     }
 }
 

@@ -66,6 +66,17 @@ pub(crate) struct Block<T> {
 }
 
 impl<T: Scalar> Block<T> {
+    /// How many multiply-adds gradient and update take: an update of a weight costs about as much
+    /// as sixteen. With a single sample all that counts is to read and write the weights, which
+    /// several threads do no faster before these outgrow their caches.
+    pub(crate) fn work(&self, samples: usize) -> usize {
+        let weights = self.layer.weights.len();
+        match self.layer.map.gradient_cost(samples) {
+            1 => weights / 4,
+            cost => weights.saturating_mul(cost.saturating_add(16)),
+        }
+    }
+
     /// `a ← W h + b`, then every local operation in turn.
     fn forward(&self, h: &Columns<T>, into: &mut BlockActivations<T>, pass: Pass) {
         let BlockActivations { a, finite, operations } = into;
@@ -311,6 +322,11 @@ impl<T: Scalar> Network<T> {
             let h = below.last().map_or(input, BlockActivations::output);
             block.forward(h, &mut from[0], pass);
         }
+    }
+
+    /// What a step takes, as [`Block::work`] counts it.
+    pub(crate) fn work(&self, samples: usize) -> usize {
+        self.blocks.iter().map(|block| block.work(samples)).fold(0, usize::saturating_add)
     }
 
     /// How many samples a training batch needs: two, where batch normalisation sees one value of

@@ -28,6 +28,7 @@ use crate::{
     optimizer::OptimizerState,
     rule::FeedbackRule,
     scalar::Scalar,
+    threads::Threads,
     workspace::{Activations, Deltas},
 };
 
@@ -77,6 +78,7 @@ pub struct Trainer<T> {
     augmentation: Option<Augmentation>,
     adversarial: Option<FastGradientSign<T>>,
     epochs: u64,
+    threads: Threads,
     scratch: Scratch<T>,
 }
 
@@ -102,9 +104,13 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::NonFiniteLoss`], or [`Error::NonFinite`] for an overflow in a layer that the loss
     /// does not see; the weights are then as they were.
     pub fn step<'a>(&mut self, x: &DMatrix<T>, targets: impl Into<Targets<'a, T>>) -> Result<Step> {
-        self.scratch.activations.set_time(self.optimizer.steps());
-        self.network.forward(x, &mut self.scratch.activations)?;
-        self.learn(&targets.into())
+        let targets = targets.into();
+        let threads = self.threads.clone();
+        threads.run(self.network.work(x.ncols()), || {
+            self.scratch.activations.set_time(self.optimizer.steps());
+            self.network.forward(x, &mut self.scratch.activations)?;
+            self.learn(&targets)
+        })
     }
 
     /// One epoch: every sample once, in an order drawn from the seed and the epoch's number, in
@@ -127,9 +133,12 @@ impl<T: Scalar> Trainer<T> {
         train.shuffle(self.seed, self.epochs, &mut order);
         let learning_rate = self.optimizer.learning_rate();
         let mut tally = Tally::default();
-        let result = order.chunks(self.batch_size).try_for_each(|indices| {
-            tally.add(&self.step_on(train, indices)?);
-            Ok(())
+        let threads = self.threads.clone();
+        let result = threads.run(self.network.work(self.batch_size), || {
+            order.chunks(self.batch_size).try_for_each(|indices| {
+                tally.add(&self.step_on(train, indices)?);
+                Ok(())
+            })
         });
         self.scratch.order = order;
         result?;
@@ -197,6 +206,11 @@ impl<T: Scalar> Trainer<T> {
     /// error.
     pub fn evaluate(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
         self.check(data)?;
+        let threads = self.threads.clone();
+        threads.run(self.network.work(EVALUATION_BATCH), || self.evaluate_checked(data))
+    }
+
+    fn evaluate_checked(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
         let mut tally = Tally::default();
         let mut confusion =
             data.classes().map(|_| ConfusionMatrix::new(self.network.outputs().max(2)));
@@ -251,6 +265,15 @@ impl<T: Scalar> Trainer<T> {
         feedback.require_network(&self.network)?;
         require_movable(&self.network, feedback.rule())?;
         self.feedback = feedback;
+        Ok(())
+    }
+
+    /// Works on so many threads of its own from now on; see [`TrainerBuilder::threads`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for 0, or more than the system can start.
+    pub fn set_threads(&mut self, threads: usize) -> Result<()> {
+        self.threads = Threads::new(threads)?;
         Ok(())
     }
 

@@ -5,10 +5,11 @@ use nalgebra::{DMatrix, DVector};
 use super::{BlockMoments, update::Update};
 use crate::{
     feedback::Feedback,
-    layer::{Layer, NormGradient, Operation},
+    layer::{Layer, LinearMap, NormGradient, Operation},
     linalg::{self, Chunks},
     network::Block,
     scalar::Scalar,
+    threads,
     workspace::{Activations, BlockDeltas},
 };
 
@@ -82,12 +83,12 @@ impl<T: Scalar> NextStep<T> {
             }
             _ => {
                 let awake = blocks.iter().zip(&*moments).filter(|(_, moments)| !moments.frozen);
-                let work: usize = awake.map(|(block, _)| work(block, activations.batch)).sum();
+                let work: usize = awake.map(|(block, _)| block.work(activations.batch)).sum();
                 let middle = blocks.len() / 2;
                 let (left, right) = blocks.split_at_mut(middle);
                 let (left_moments, right_moments) = moments.split_at_mut(middle);
                 let (left_signal, right_signal) = signal.split_at(middle);
-                linalg::both(
+                threads::both(
                     work,
                     || self.learn(left, left_moments, first, activations, left_signal),
                     || {
@@ -109,7 +110,7 @@ impl<T: Scalar> NextStep<T> {
     ) {
         let (delta, h) = (deltas.delta(), activations.entering(index));
         // Twice as many parts as threads, so that the first to be ready can lend a hand.
-        let parts = match linalg::pieces(work(block, activations.batch), 1) {
+        let parts = match threads::pieces(block.work(activations.batch), 1) {
             1 => 1,
             pieces => 2 * pieces,
         };
@@ -120,6 +121,12 @@ impl<T: Scalar> NextStep<T> {
         let [m, v] = slices(&mut moments.weights);
         let out = (chunks(weights.as_mut_slice()), (chunks(m), chunks(v)));
         linalg::share_out(out, 0..tiles.count, parts, &|range, (w, (m, v))| {
+            if activations.batch == 1 && map == LinearMap::Dense {
+                let rows = delta.rows();
+                let first = range.start * tiles.size / rows;
+                let h = &h.as_slice()[first..first + w.data.len() / rows];
+                return self.weights.apply_outer(w.data, (delta.as_slice(), h), [m.data, v.data]);
+            }
             T::with_scratch(tiles.size + tiles.scratch, |scratch| {
                 let (gradient, scratch) = scratch.split_at_mut(tiles.size);
                 let (mut m, mut v) = (m.data.chunks_mut(tiles.size), v.data.chunks_mut(tiles.size));
@@ -183,13 +190,6 @@ impl<T: Scalar> NextStep<T> {
             }
         }
     }
-}
-
-/// The multiply-adds that gradient and update of a block take: an update of a weight costs about
-/// as much as sixteen.
-fn work<T: Scalar>(block: &Block<T>, batch: usize) -> usize {
-    let cost = block.layer.map.gradient_cost(batch).saturating_add(16);
-    block.layer.weights.len().saturating_mul(cost)
 }
 
 pub(super) fn slices<T>([first, second]: &mut [Vec<T>; 2]) -> [&mut [T]; 2] {

@@ -12,6 +12,7 @@ use crate::{
     optimizer::{Optimizer, OptimizerState, Schedule},
     rule::FeedbackRule,
     scalar::Scalar,
+    threads::Threads,
     workspace::{Activations, Deltas},
 };
 
@@ -32,6 +33,7 @@ pub struct TrainerBuilder<T> {
     stopping: Option<StoppingRule>,
     augmentation: Option<Augmentation>,
     adversarial: Option<f64>,
+    threads: Option<usize>,
 }
 
 impl<T: Scalar> TrainerBuilder<T> {
@@ -50,6 +52,7 @@ impl<T: Scalar> TrainerBuilder<T> {
             stopping: None,
             augmentation: None,
             adversarial: None,
+            threads: None,
         }
     }
 
@@ -127,6 +130,20 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
+    /// How many threads steps and evaluations may use; results do not depend on it. By default
+    /// they share those of the rayon pool that the caller is in, or of the global one, which has as
+    /// many as there are cores unless `RAYON_NUM_THREADS` says otherwise. With a number the trainer
+    /// keeps a pool of its own; with 1 it works on the caller's thread and on no other. A network
+    /// that is too small to be shared is never waited for by more than one thread. Without the
+    /// feature `parallel` there is one thread, whatever the number.
+    ///
+    /// Not part of a checkpoint, which may go on on another machine:
+    /// [`Trainer::set_threads`] sets it there.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
     /// Draws the feedback matrices.
     ///
     /// # Errors
@@ -157,6 +174,7 @@ impl<T: Scalar> TrainerBuilder<T> {
         if let Some(augmentation) = &self.augmentation {
             augmentation.require_fits(network.inputs())?;
         }
+        let threads = self.threads.map(Threads::new).transpose()?.unwrap_or_default();
         let feedback = match self.feedback {
             Some(feedback) => feedback,
             None => Feedback::new(&network, self.rule, self.feedback_init, self.seed)?,
@@ -178,6 +196,7 @@ impl<T: Scalar> TrainerBuilder<T> {
             stopping: self.stopping,
             running_error: 1.0,
             epochs: 0,
+            threads,
             scratch: Scratch {
                 activations: Activations::seeded(self.seed),
                 deltas: Deltas::new(),
