@@ -79,7 +79,8 @@ struct Args {
     #[arg(long)]
     angles: bool,
 
-    /// Freeze the first hidden layer for so many epochs, then release it (figure 2)
+    /// Freeze the first hidden layer, at random weights, for so many epochs, then release it
+    /// (figure 2)
     #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
     freeze_first: u64,
 

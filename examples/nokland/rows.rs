@@ -224,15 +224,17 @@ impl Row {
         matches!(self.hidden, Convolutional)
     }
 
-    /// A new network and all that trains it, by the protocol of the paper.
+    /// A new network and all that trains it, by the protocol of the paper; `freezes` says whether
+    /// its first layer will be frozen for a while.
     pub fn trainer(
         &self,
         input: Shape,
         classes: usize,
         rule: FeedbackRule,
+        freezes: bool,
         seed: u64,
     ) -> Result<Trainer<f32>> {
-        let mut builder = Network::builder(input).seed(seed).init(self.init(rule));
+        let mut builder = Network::builder(input).seed(seed).init(self.init(rule, freezes));
         if self.extra == Dropout {
             builder = builder.dropout(0.1);
         }
@@ -265,11 +267,13 @@ impl Row {
         Ok(trainer.build()?)
     }
 
-    /// Zero weights for FA and DFA, but not with ReLU, which would never wake up.
-    fn init(&self, rule: FeedbackRule) -> Init {
-        match self.activation {
-            Activation::Relu => Init::FanIn,
-            _ => Init::nokland(rule),
+    /// Zero weights for FA and DFA, but not with ReLU, which would never wake up, nor where the
+    /// first layer is frozen for a while: one of zeros lets nothing through to learn from.
+    fn init(&self, rule: FeedbackRule, freezes: bool) -> Init {
+        if freezes || self.activation == Activation::Relu {
+            Init::FanIn
+        } else {
+            Init::nokland(rule)
         }
     }
 

@@ -20,8 +20,8 @@ const OBSERVED: usize = 1000;
 
 /// Runs, or finds that it has been run, and returns the record.
 pub fn run(args: &Args, row: &Row, rule: FeedbackRule, seed: u64, data: &Data) -> Result<Record> {
-    let fresh = || row.trainer(data.input, data.classes, rule, seed);
-    let trainer = fresh()?;
+    let freezes = args.freeze_first > 0;
+    let trainer = row.trainer(data.input, data.classes, rule, freezes, seed)?;
     let record = Record::new(
         &args.out,
         Header {
