@@ -1,11 +1,9 @@
-//! Every matrix product of the crate, and how work is shared out among threads.
+//! Every matrix product of the crate.
 //!
 //! The kernel is that of the crate `faer`, which adds up an element's terms in the same order
 //! whatever the shape of the matrix around it, unless that is a single row or column. Work is split
 //! over rows or columns of an output, never over a sum, and never down to a single row: so results
 //! do not depend on the number of threads.
-
-use std::ops::Range;
 
 use faer::Accum;
 use multiversion::multiversion;
@@ -14,10 +12,8 @@ use nalgebra::DMatrix;
 use crate::{
     error::{Error, Result},
     scalar::Scalar,
-    threads::join,
+    threads::{Chunks, join, pieces, share_out},
 };
-
-pub(crate) use crate::threads::pieces;
 
 /// A read-only matrix; transposing swaps its strides.
 pub(crate) type Mat<'a, T> = faer::MatRef<'a, T>;
@@ -230,53 +226,6 @@ pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut [T]) {
     }
 }
 
-/// What can be cut after so many of its chunks, to be worked on at once.
-pub(crate) trait Divide: Send + Sized {
-    fn divide(self, chunks: usize) -> (Self, Self);
-}
-
-/// A slice in chunks of `size`, of which the last may be shorter; there may be none at all.
-pub(crate) struct Chunks<'a, T> {
-    pub(crate) data: &'a mut [T],
-    pub(crate) size: usize,
-}
-
-impl<T: Send> Divide for Chunks<'_, T> {
-    fn divide(self, chunks: usize) -> (Self, Self) {
-        let Self { data, size } = self;
-        let cut = (chunks * size).min(data.len());
-        let (left, right) = data.split_at_mut(cut);
-        (Self { data: left, size }, Self { data: right, size })
-    }
-}
-
-impl<A: Divide, B: Divide> Divide for (A, B) {
-    fn divide(self, chunks: usize) -> (Self, Self) {
-        let ((a_left, a_right), (b_left, b_right)) = (self.0.divide(chunks), self.1.divide(chunks));
-        ((a_left, b_left), (a_right, b_right))
-    }
-}
-
-/// Calls `work` on the chunks of `out` that have the numbers `chunks`, in so many parts at once.
-pub(crate) fn share_out<D: Divide>(
-    out: D,
-    chunks: Range<usize>,
-    parts: usize,
-    work: &(impl Fn(Range<usize>, D) + Sync),
-) {
-    if parts < 2 || chunks.len() < 2 {
-        return work(chunks, out);
-    }
-    let half = parts / 2;
-    let cut = (chunks.len() * half / parts).max(1);
-    let (left, right) = out.divide(cut);
-    let middle = chunks.start + cut;
-    join(
-        || share_out(left, chunks.start..middle, half, work),
-        || share_out(right, middle..chunks.end, parts - half, work),
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -348,22 +297,6 @@ mod tests {
             let (c, h) = run(1);
             prop_assert_eq!(&run(parts), &(c.clone(), h.clone()));
             prop_assert!(h.iter().zip(&c).enumerate().all(|(i, (h, c))| *h == c + i as f64));
-        }
-    }
-
-    #[test]
-    fn shared_out_work_covers_every_chunk_once() {
-        for (length, size, parts) in [(10, 3, 4), (10, 3, 1), (7, 7, 3), (100, 1, 7), (0, 3, 2)] {
-            let (mut seen, mut with) = (vec![0; length], vec![0; length]);
-            let out =
-                (Chunks { data: &mut seen, size }, Chunks { data: &mut with[..length / 2], size });
-            share_out(out, 0..length.div_ceil(size), parts, &|range, (seen, _)| {
-                assert_eq!(seen.data.len().div_ceil(size), range.len());
-                for (index, chunk) in range.zip(seen.data.chunks_mut(size)) {
-                    chunk.iter_mut().for_each(|seen| *seen += index + 1);
-                }
-            });
-            assert!(seen.iter().enumerate().all(|(i, &seen)| seen == i / size + 1), "{seen:?}");
         }
     }
 

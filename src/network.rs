@@ -25,8 +25,9 @@ use crate::{
     buffer::{Columns, Pass},
     error::{Error, Result, require, require_finite, require_shape},
     layer::{BatchNorm, Layer, LayerGradient, LinearMap, Operation, Shape},
-    linalg::{self, Chunks, zero_matrix},
+    linalg::zero_matrix,
     scalar::Scalar,
+    threads::{Chunks, pieces, share_out},
     workspace::{
         Activations, BlockActivations, BlockDeltas, Deltas, Gradients, Layout, Record,
         require_match,
@@ -398,9 +399,9 @@ impl<T: Scalar> Network<T> {
             let map = block.layer.map;
             let (rows, columns) = gradient.weights.shape();
             let tiles = map.tiles(rows, columns, activations.batch);
-            let parts = linalg::pieces(rows * columns, map.gradient_cost(activations.batch));
+            let parts = pieces(rows * columns, map.gradient_cost(activations.batch));
             let out = Chunks { data: gradient.weights.as_mut_slice(), size: tiles.size };
-            linalg::share_out(out, 0..tiles.count, parts, &|range, out| {
+            share_out(out, 0..tiles.count, parts, &|range, out| {
                 T::with_scratch(tiles.scratch, |scratch| {
                     for (index, tile) in range.zip(out.data.chunks_mut(tiles.size)) {
                         map.gradient(delta, h, tiles, index, (tile, scratch));

@@ -1,4 +1,6 @@
-//! Which threads a trainer works on.
+//! Which threads a trainer works on, and how work is shared out among them.
+
+use std::ops::Range;
 
 use crate::error::{Result, require};
 
@@ -73,6 +75,53 @@ pub(crate) fn both(work: usize, left: impl FnOnce() + Send, right: impl FnOnce()
         left();
         right();
     }
+}
+
+/// What can be cut after so many of its chunks, to be worked on at once.
+pub(crate) trait Divide: Send + Sized {
+    fn divide(self, chunks: usize) -> (Self, Self);
+}
+
+/// A slice in chunks of `size`, of which the last may be shorter; there may be none at all.
+pub(crate) struct Chunks<'a, T> {
+    pub(crate) data: &'a mut [T],
+    pub(crate) size: usize,
+}
+
+impl<T: Send> Divide for Chunks<'_, T> {
+    fn divide(self, chunks: usize) -> (Self, Self) {
+        let Self { data, size } = self;
+        let cut = (chunks * size).min(data.len());
+        let (left, right) = data.split_at_mut(cut);
+        (Self { data: left, size }, Self { data: right, size })
+    }
+}
+
+impl<A: Divide, B: Divide> Divide for (A, B) {
+    fn divide(self, chunks: usize) -> (Self, Self) {
+        let ((a_left, a_right), (b_left, b_right)) = (self.0.divide(chunks), self.1.divide(chunks));
+        ((a_left, b_left), (a_right, b_right))
+    }
+}
+
+/// Calls `work` on the chunks of `out` that have the numbers `chunks`, in so many parts at once.
+pub(crate) fn share_out<D: Divide>(
+    out: D,
+    chunks: Range<usize>,
+    parts: usize,
+    work: &(impl Fn(Range<usize>, D) + Sync),
+) {
+    if parts < 2 || chunks.len() < 2 {
+        return work(chunks, out);
+    }
+    let half = parts / 2;
+    let cut = (chunks.len() * half / parts).max(1);
+    let (left, right) = out.divide(cut);
+    let middle = chunks.start + cut;
+    join(
+        || share_out(left, chunks.start..middle, half, work),
+        || share_out(right, middle..chunks.end, parts - half, work),
+    );
 }
 
 #[cfg(not(feature = "parallel"))]
@@ -166,5 +215,49 @@ mod keeping_awake {
                 std::thread::yield_now();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_out_work_covers_every_chunk_once() {
+        for (length, size, parts) in [(10, 3, 4), (10, 3, 1), (7, 7, 3), (100, 1, 7), (0, 3, 2)] {
+            let (mut seen, mut with) = (vec![0; length], vec![0; length]);
+            let out =
+                (Chunks { data: &mut seen, size }, Chunks { data: &mut with[..length / 2], size });
+            share_out(out, 0..length.div_ceil(size), parts, &|range, (seen, _)| {
+                assert_eq!(seen.data.len().div_ceil(size), range.len());
+                for (index, chunk) in range.zip(seen.data.chunks_mut(size)) {
+                    chunk.iter_mut().for_each(|seen| *seen += index + 1);
+                }
+            });
+            assert!(seen.iter().enumerate().all(|(i, &seen)| seen == i / size + 1), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn no_threads_at_all_is_an_error() {
+        let error = Threads::new(0).unwrap_err().to_string();
+        assert!(error.contains("threads") && error.contains("at least 1"), "{error}");
+    }
+
+    #[test]
+    fn alone_means_one_piece_and_only_until_the_end() {
+        let huge = 1 << 30;
+        let before = pieces(huge, 1);
+        assert_eq!(Threads::new(1).unwrap().run(huge, || pieces(huge, 1)), 1);
+        assert_eq!(pieces(huge, 1), before);
+    }
+
+    #[cfg(feature = "parallel")]
+    #[test]
+    fn own_threads_survive_work_that_panics() {
+        let threads = Threads::new(3).unwrap();
+        let panics = std::panic::AssertUnwindSafe(|| threads.run(1 << 30, || panic!("on purpose")));
+        assert!(std::panic::catch_unwind(panics).is_err());
+        assert_eq!(threads.run(1 << 30, || pieces(1 << 30, 1)), 3);
     }
 }

@@ -7,8 +7,9 @@ use nalgebra::{DMatrix, DVector};
 use super::{Bias, Shape, Windows};
 use crate::{
     error::{Error, Result},
-    linalg::{self, Chunks, Start},
+    linalg::{self, Start},
     scalar::Scalar,
+    threads::{Chunks, pieces, share_out},
 };
 
 /// A two-dimensional convolution (cross-correlation, as everywhere in the field):
@@ -109,7 +110,7 @@ impl Convolution {
         let samples = x.len() / input.len();
         let size = output.len();
         let out = (Chunks { data: y, size }, Chunks { data: z, size });
-        linalg::share_out(out, 0..samples, self.parts(samples), &|range, (y, z)| {
+        share_out(out, 0..samples, self.parts(samples), &|range, (y, z)| {
             T::with_scratch(output.plane() * self.fan_in, |unrolled| {
                 let mut z = z.data.chunks_exact_mut(size);
                 for (sample, y) in range.zip(y.data.chunks_exact_mut(size)) {
@@ -143,7 +144,7 @@ impl Convolution {
         let samples = y.len() / output.len();
         let size = input.len();
         let out = Chunks { data: x, size };
-        linalg::share_out(out, 0..samples, self.parts(samples), &|range, x| {
+        share_out(out, 0..samples, self.parts(samples), &|range, x| {
             T::with_scratch(output.plane() * self.fan_in, |unrolled| {
                 for (sample, x) in range.zip(x.data.chunks_exact_mut(size)) {
                     let y = &y[sample * output.len()..][..output.len()];
@@ -192,7 +193,7 @@ impl Convolution {
 
     /// Into how many parts the work on so many samples is worth sharing out.
     fn parts(&self, samples: usize) -> usize {
-        linalg::pieces(self.windows.output.len().saturating_mul(samples), self.fan_in)
+        pieces(self.windows.output.len().saturating_mul(samples), self.fan_in)
     }
 
     /// Columns `first…` of `P` of the sample `x`, as many as `unrolled` holds.

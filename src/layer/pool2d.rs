@@ -5,8 +5,8 @@ use std::fmt;
 use super::{Shape, Windows};
 use crate::{
     error::{Error, Result},
-    linalg::{self, Chunks},
     scalar::Scalar,
+    threads::{Chunks, pieces, share_out},
 };
 
 /// The largest value of each window (the first of them, if several are equal). The way back gives
@@ -97,11 +97,11 @@ impl Pool2d {
                 winners.resize(y.len(), 0);
                 let Windows { input, output, kernel, .. } = self.windows;
                 // A comparison that cannot be vectorised takes as long as some ten multiply-adds.
-                let parts = linalg::pieces(y.len(), 10 * kernel.0 * kernel.1);
+                let parts = pieces(y.len(), 10 * kernel.0 * kernel.1);
                 let samples = x.len() / input.len();
                 let size = output.len();
                 let out = (Chunks { data: y, size }, Chunks { data: winners, size });
-                linalg::share_out(out, 0..samples, parts, &|range, (y, winners)| {
+                share_out(out, 0..samples, parts, &|range, (y, winners)| {
                     let x = &x[range.start * input.len()..range.end * input.len()];
                     self.max(x, y.data, winners.data);
                 });

@@ -6,10 +6,9 @@ use super::{BlockMoments, update::Update};
 use crate::{
     feedback::Feedback,
     layer::{Layer, LinearMap, NormGradient, Operation},
-    linalg::{self, Chunks},
     network::Block,
     scalar::Scalar,
-    threads,
+    threads::{self, Chunks, pieces, share_out},
     workspace::{Activations, BlockDeltas},
 };
 
@@ -110,7 +109,7 @@ impl<T: Scalar> NextStep<T> {
     ) {
         let (delta, h) = (deltas.delta(), activations.entering(index));
         // Twice as many parts as threads, so that the first to be ready can lend a hand.
-        let parts = match threads::pieces(block.work(activations.batch), 1) {
+        let parts = match pieces(block.work(activations.batch), 1) {
             1 => 1,
             pieces => 2 * pieces,
         };
@@ -120,7 +119,7 @@ impl<T: Scalar> NextStep<T> {
         let chunks = |data| Chunks { data, size: tiles.size };
         let [m, v] = slices(&mut moments.weights);
         let out = (chunks(weights.as_mut_slice()), (chunks(m), chunks(v)));
-        linalg::share_out(out, 0..tiles.count, parts, &|range, (w, (m, v))| {
+        share_out(out, 0..tiles.count, parts, &|range, (w, (m, v))| {
             if activations.batch == 1 && map == LinearMap::Dense {
                 let rows = delta.rows();
                 let first = range.start * tiles.size / rows;
