@@ -10,6 +10,7 @@ mod conv2d;
 mod dropout;
 mod pool2d;
 mod shape;
+mod unroll;
 
 use std::{
     fmt,
@@ -184,18 +185,14 @@ impl LinearMap {
             // An outer product costs nothing beside the memory it is written to.
             Self::Dense if samples == 1 => (ELEMENTS / 8 / rows).max(1),
             Self::Dense => (ELEMENTS / rows).max(16),
-            Self::Conv2d(conv) => (2 * ELEMENTS / conv.output().plane()).max(16),
+            Self::Conv2d(conv) => return conv.tiles(),
         };
         width = width.min(columns);
         // A tile of a single column would take another path through the kernel than the whole.
         while columns % width == 1 && width > 1 {
             width += 1;
         }
-        let scratch = match self {
-            Self::Dense => 0,
-            Self::Conv2d(conv) => width * conv.output().plane(),
-        };
-        Tiles { size: rows * width, count: columns.div_ceil(width), scratch }
+        Tiles { size: rows * width, count: columns.div_ceil(width), scratch: 0 }
     }
 
     /// `∂W ← δ hᵀ` over samples (and positions, for a convolution): the columns of tile `index`.

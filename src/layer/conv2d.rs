@@ -4,10 +4,10 @@ use std::fmt;
 
 use nalgebra::{DMatrix, DVector};
 
-use super::{Bias, Shape, Windows};
+use super::{Bias, Shape, Tiles, Windows, unroll::Unrolling};
 use crate::{
     error::{Error, Result},
-    linalg::{self, Start},
+    linalg::{self, Mat, Start},
     scalar::Scalar,
     threads::{Chunks, pieces, share_out},
 };
@@ -78,12 +78,8 @@ impl fmt::Display for Conv2d {
     }
 }
 
-/// A convolution over an input of known shape.
-///
-/// A sample is unrolled into a matrix `P` of positions × `fan_in`: column `(c, i, j)` is the plane
-/// of channel `c` as pixel `(i, j)` of the kernel sees it. The convolution is then a product for
-/// each sample, and samples (or, for the weight gradient, columns of `P`) are shared out among
-/// threads.
+/// A convolution over an input of known shape: products with the [unrolled](Unrolling) input, sample
+/// by sample. Samples, or columns of the weight gradient, are shared out among threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Convolution {
     pub(crate) windows: Windows,
@@ -107,14 +103,15 @@ impl Convolution {
         finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
     ) {
         let Windows { input, output, .. } = self.windows;
+        let unrolling = Unrolling::new(self.windows);
         let samples = x.len() / input.len();
         let size = output.len();
         let out = (Chunks { data: y, size }, Chunks { data: z, size });
         share_out(out, 0..samples, self.parts(samples), &|range, (y, z)| {
-            T::with_scratch(output.plane() * self.fan_in, |unrolled| {
+            self.with_scratch(weights, |unrolled, kernels| {
                 let mut z = z.data.chunks_exact_mut(size);
                 for (sample, y) in range.zip(y.data.chunks_exact_mut(size)) {
-                    self.unroll(&x[sample * input.len()..][..input.len()], 0, unrolled);
+                    unrolling.unroll(&x[sample * input.len()..][..input.len()], 0, unrolled);
                     let mut start = Start::Zero;
                     if let Some(bias) = bias {
                         for (plane, &b) in y.chunks_exact_mut(output.plane()).zip(bias.iter()) {
@@ -122,9 +119,12 @@ impl Convolution {
                         }
                         start = Start::Present;
                     }
-                    let unrolled = linalg::mat(unrolled, output.plane());
-                    let weights = linalg::of(weights).transpose();
-                    linalg::product_on_one_thread(unrolled, weights, start, y);
+                    let seen = linalg::mat(unrolled, unrolling.rows());
+                    for (group, kernels) in self.groups(kernels).enumerate() {
+                        let seen = seen.subrows(unrolling.start(group), output.plane());
+                        linalg::product_on_one_thread(seen, kernels.transpose(), start, y);
+                        start = Start::Present;
+                    }
                     finish(sample * size, y, z.next().unwrap_or_default());
                 }
             });
@@ -141,43 +141,96 @@ impl Convolution {
         finish: &(impl Fn(usize, &mut [T]) + Sync),
     ) {
         let Windows { input, output, .. } = self.windows;
+        let unrolling = Unrolling::new(self.windows);
         let samples = y.len() / output.len();
         let size = input.len();
         let out = Chunks { data: x, size };
         share_out(out, 0..samples, self.parts(samples), &|range, x| {
-            T::with_scratch(output.plane() * self.fan_in, |unrolled| {
+            self.with_scratch(weights, |unrolled, kernels| {
                 for (sample, x) in range.zip(x.data.chunks_exact_mut(size)) {
                     let y = &y[sample * output.len()..][..output.len()];
                     let y = linalg::mat(y, output.plane());
-                    linalg::product_on_one_thread(y, linalg::of(weights), Start::Zero, unrolled);
-                    self.fold(unrolled, x);
+                    unrolled.fill(T::zero());
+                    for (group, kernels) in self.groups(kernels).enumerate() {
+                        let (rows, first) = (unrolling.rows(), unrolling.start(group));
+                        linalg::add_to_rows(y, kernels, unrolled, rows, first);
+                    }
+                    unrolling.fold(unrolled, x);
                     finish(sample * size, x);
                 }
             });
         });
     }
 
+    /// Calls `work` with room for an unrolled sample, and with the weights in the order in which
+    /// [`groups`](Self::groups) of them are used.
+    fn with_scratch<T: Scalar>(&self, weights: &DMatrix<T>, work: impl FnOnce(&mut [T], &[T])) {
+        let unrolling = Unrolling::new(self.windows);
+        let channels = self.windows.input.channels;
+        let size = unrolling.rows() * unrolling.columns() * channels;
+        T::with_scratch(size + weights.len(), |scratch| {
+            let (unrolled, kernels) = scratch.split_at_mut(size);
+            swap_blocks(weights.as_slice(), kernels, channels, unrolling.groups);
+            work(unrolled, kernels);
+        });
+    }
+
+    /// The columns of the weights, in the order `(group, c, …)`, group by group.
+    fn groups<'a, T: Scalar>(&self, kernels: &'a [T]) -> impl Iterator<Item = Mat<'a, T>> {
+        let (groups, rows) = (Unrolling::new(self.windows).groups, self.windows.output.channels);
+        kernels.chunks_exact(kernels.len() / groups).map(move |group| linalg::mat(group, rows))
+    }
+
+    /// The tiles of the weight gradient: whole channels of the input where groups of rows of the
+    /// kernel share what they see.
+    pub(crate) fn tiles(&self) -> Tiles {
+        /// What is unrolled of a sample for a tile is to stay in cache.
+        const ELEMENTS: usize = 1 << 14;
+        let unrolling = Unrolling::new(self.windows);
+        let groups = unrolling.groups;
+        // The smallest tile, in columns of the gradient.
+        let unit = if groups == 1 { 1 } else { self.fan_in / self.windows.input.channels };
+        let units = self.fan_in / unit;
+        let count = (unrolling.rows() * self.fan_in / groups).div_ceil(ELEMENTS).min(units);
+        let width = units.div_ceil(count) * unit;
+        let rows = self.windows.output.channels;
+        Tiles {
+            size: rows * width,
+            count: self.fan_in.div_ceil(width),
+            scratch: unrolling.rows() * width / groups + rows * width,
+        }
+    }
+
     /// `∂W ← Σ δ Pᵀ` over the samples: the columns of `∂W` from `first` on, as many as `gradient`
-    /// has, with room for as many columns of `P` in `unrolled`.
+    /// has, in the scratch of a [tile](Self::tiles).
     pub(crate) fn weight_gradient<T: Scalar>(
         &self,
         delta: &[T],
         h: &[T],
         first: usize,
         gradient: &mut [T],
-        unrolled: &mut [T],
+        scratch: &mut [T],
     ) {
         let Windows { input, output, .. } = self.windows;
-        let unrolled = &mut unrolled[..output.plane() * (gradient.len() / output.channels)];
+        let unrolling = Unrolling::new(self.windows);
+        let (groups, rows) = (unrolling.groups, unrolling.rows());
+        let columns = gradient.len() / output.channels / groups;
+        let (sums, unrolled) = scratch.split_at_mut(gradient.len());
+        let unrolled = &mut unrolled[..rows * columns];
         let samples = h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len()));
         let mut start = Start::Zero;
         for (h, delta) in samples {
-            self.unroll(h, first, unrolled);
+            unrolling.unroll(h, first / groups, unrolled);
             let delta = linalg::mat(delta, output.plane()).transpose();
-            let unrolled = linalg::mat(unrolled, output.plane());
-            linalg::product_on_one_thread(delta, unrolled, start, gradient);
+            let seen = linalg::mat(unrolled, rows);
+            for (group, sum) in sums.chunks_exact_mut(output.channels * columns).enumerate() {
+                let seen = seen.subrows(unrolling.start(group), output.plane());
+                linalg::product_on_one_thread(delta, seen, start, sum);
+            }
             start = Start::Present;
         }
+        let channels = if groups == 1 { 1 } else { columns / unrolling.columns() };
+        swap_blocks(sums, gradient, groups, channels);
     }
 
     /// `∂b ← Σ δ` over samples and positions.
@@ -195,122 +248,13 @@ impl Convolution {
     fn parts(&self, samples: usize) -> usize {
         pieces(self.windows.output.len().saturating_mul(samples), self.fan_in)
     }
+}
 
-    /// Columns `first…` of `P` of the sample `x`, as many as `unrolled` holds.
-    fn unroll<T: Scalar>(&self, x: &[T], first: usize, unrolled: &mut [T]) {
-        let Windows { input, output, .. } = self.windows;
-        for (index, column) in unrolled.chunks_exact_mut(output.plane()).enumerate() {
-            let (channel, i, j) = self.tap(first + index);
-            let plane = &x[channel * input.plane()..][..input.plane()];
-            if self.windows.stride == (1, 1) && input.width == output.width {
-                self.shift_plane(plane, i, j, column);
-                continue;
-            }
-            for (oy, row) in column.chunks_exact_mut(output.width).enumerate() {
-                let (inside, iy) = self.row(oy, i);
-                if inside {
-                    self.copy_row(&plane[iy * input.width..][..input.width], j, row);
-                } else {
-                    row.fill(T::zero());
-                }
-            }
-        }
-    }
-
-    /// A column of `P` where the output is as wide as the input and every pixel is visited: the
-    /// plane, moved as a whole, but for what slid in from the neighbouring row.
-    fn shift_plane<T: Scalar>(&self, plane: &[T], i: usize, j: usize, column: &mut [T]) {
-        let Windows { input, output, padding, .. } = self.windows;
-        let width = input.width;
-        // The rows of the output that see the image through row `i` of the kernel.
-        let top = padding.0.saturating_sub(i).min(output.height);
-        let bottom = (input.height + padding.0).saturating_sub(i).min(output.height).max(top);
-        column[..top * width].fill(T::zero());
-        column[bottom * width..].fill(T::zero());
-        if top == bottom {
-            return;
-        }
-        let from = &plane[(top + i - padding.0) * width..][..(bottom - top) * width];
-        let to = &mut column[top * width..bottom * width];
-        let (left, right) = (padding.1.saturating_sub(j), j.saturating_sub(padding.1));
-        let (left, right) = (left.min(width), right.min(width));
-        to[left..].iter_mut().zip(&from[right..]).for_each(|(to, &from)| *to = from);
-        for row in to.chunks_exact_mut(width) {
-            row[..left].fill(T::zero());
-            row[width - right..].fill(T::zero());
-        }
-    }
-
-    /// `x ←` the sum of what the columns of `P` contribute to each pixel: the transpose of
-    /// [`unroll`](Self::unroll).
-    fn fold<T: Scalar>(&self, unrolled: &[T], x: &mut [T]) {
-        let Windows { input, output, stride, padding, .. } = self.windows;
-        x.fill(T::zero());
-        for (index, column) in unrolled.chunks_exact(output.plane()).enumerate() {
-            let (channel, i, j) = self.tap(index);
-            let plane = &mut x[channel * input.plane()..][..input.plane()];
-            for (oy, row) in column.chunks_exact(output.width).enumerate() {
-                let (true, iy) = self.row(oy, i) else { continue };
-                let into = &mut plane[iy * input.width..][..input.width];
-                let (start, end) = self.span(j);
-                if stride.1 == 1 {
-                    let from = &row[start..end];
-                    let offset = start + j - padding.1;
-                    for (x, &value) in into[offset..].iter_mut().zip(from) {
-                        *x += value;
-                    }
-                } else {
-                    for ox in start..end {
-                        into[ox * stride.1 + j - padding.1] += row[ox];
-                    }
-                }
-            }
-        }
-    }
-
-    /// Channel, row and column of the kernel that column `index` of `P` belongs to.
-    fn tap(&self, index: usize) -> (usize, usize, usize) {
-        let (height, width) = self.windows.kernel;
-        (index / (height * width), index / width % height, index % width)
-    }
-
-    /// Whether row `oy` of the output sees a row of the input through row `i` of the kernel, and
-    /// which.
-    fn row(&self, oy: usize, i: usize) -> (bool, usize) {
-        let Windows { input, stride, padding, .. } = self.windows;
-        let iy = (oy * stride.0 + i).wrapping_sub(padding.0);
-        (iy < input.height, iy)
-    }
-
-    /// The columns of the output that see the input through column `j` of the kernel.
-    fn span(&self, j: usize) -> (usize, usize) {
-        let Windows { input, output, stride, padding, .. } = self.windows;
-        let start = padding.1.saturating_sub(j).div_ceil(stride.1).min(output.width);
-        let end = match (input.width + padding.1).checked_sub(j + 1) {
-            Some(last) => (last / stride.1 + 1).min(output.width),
-            None => 0,
-        };
-        (start, end.max(start))
-    }
-
-    /// One row of the input as column `j` of the kernel sees it.
-    fn copy_row<T: Scalar>(&self, from: &[T], j: usize, to: &mut [T]) {
-        let Windows { stride, padding, .. } = self.windows;
-        let (start, end) = self.span(j);
-        to[..start].fill(T::zero());
-        to[end..].fill(T::zero());
-        if start == end {
-            return;
-        }
-        let offset = start * stride.1 + j - padding.1;
-        if stride.1 == 1 {
-            to[start..end].copy_from_slice(&from[offset..offset + end - start]);
-        } else {
-            for (to, &value) in
-                to[start..end].iter_mut().zip(from[offset..].iter().step_by(stride.1))
-            {
-                *to = value;
-            }
-        }
+/// Copies `outer × inner` blocks of equal length to the order `inner × outer`.
+fn swap_blocks<T: Scalar>(from: &[T], to: &mut [T], outer: usize, inner: usize) {
+    let length = from.len() / (outer * inner);
+    for (index, block) in from.chunks_exact(length).enumerate() {
+        let place = (index % inner * outer + index / inner) * length;
+        to[place..place + length].copy_from_slice(block);
     }
 }

@@ -1,6 +1,8 @@
 //! Pooling: one value for each window of a plane.
 
-use std::fmt;
+use std::{cell::RefCell, fmt};
+
+use multiversion::multiversion;
 
 use super::{Shape, Windows};
 use crate::{
@@ -90,64 +92,23 @@ impl Pool2d {
         self.windows.output
     }
 
-    /// `y ←` maximum or mean of each window; `winners` as for [`max`](Self::max).
+    /// `y ←` maximum or mean of each window; `winners` as for [`max`].
     pub(crate) fn forward<T: Scalar>(&self, x: &[T], y: &mut [T], winners: &mut Vec<u32>) {
         match self.kind {
             Pooling::Max => {
                 winners.resize(y.len(), 0);
                 let Windows { input, output, kernel, .. } = self.windows;
-                // A comparison that cannot be vectorised takes as long as some ten multiply-adds.
+                // To compare two values and their places takes as long as some ten multiply-adds.
                 let parts = pieces(y.len(), 10 * kernel.0 * kernel.1);
                 let samples = x.len() / input.len();
                 let size = output.len();
                 let out = (Chunks { data: y, size }, Chunks { data: winners, size });
                 share_out(out, 0..samples, parts, &|range, (y, winners)| {
                     let x = &x[range.start * input.len()..range.end * input.len()];
-                    self.max(x, y.data, winners.data);
+                    max(&self.windows, x, y.data, winners.data);
                 });
             }
             Pooling::Mean => self.mean(x, y),
-        }
-    }
-
-    /// `y ←` the maximum of each window; `winners` are their places within the sample.
-    #[allow(clippy::cast_possible_truncation)] // Checked when the network was built.
-    fn max<T: Scalar>(&self, x: &[T], y: &mut [T], winners: &mut [u32]) {
-        let Windows { input, output, stride, .. } = self.windows;
-        let samples = x.chunks_exact(input.len());
-        let outputs = y.chunks_exact_mut(output.len()).zip(winners.chunks_exact_mut(output.len()));
-        for (x, (y, winners)) in samples.zip(outputs) {
-            for channel in 0..output.channels {
-                let plane = channel * output.plane()..(channel + 1) * output.plane();
-                let (y, winners) = (&mut y[plane.clone()], &mut winners[plane]);
-                let rows =
-                    y.chunks_exact_mut(output.width).zip(winners.chunks_exact_mut(output.width));
-                for (row, (y, winners)) in rows.enumerate() {
-                    let start = channel * input.plane() + row * stride.0 * input.width;
-                    self.max_row(x, start, y, winners);
-                }
-            }
-        }
-    }
-
-    /// One row of [`max`](Self::max), whose windows begin at `start`.
-    #[allow(clippy::cast_possible_truncation)] // As above.
-    fn max_row<T: Scalar>(&self, x: &[T], start: usize, y: &mut [T], winners: &mut [u32]) {
-        let Windows { input, kernel, stride, .. } = self.windows;
-        for (index, (y, winner)) in y.iter_mut().zip(winners).enumerate() {
-            let start = start + index * stride.1;
-            let (mut best, mut place) = (x[start], start as u32);
-            for i in 0..kernel.0 {
-                let row = start + i * input.width;
-                for (j, &value) in (row as u32..).zip(&x[row..row + kernel.1]) {
-                    // Chosen without a branch, which would be mispredicted every other time. A NaN
-                    // wins, so that it is not hidden.
-                    let wins = (value > best) | value.partial_cmp(&value).is_none();
-                    best = if wins { value } else { best };
-                    place = if wins { j } else { place };
-                }
-            }
-            (*y, *winner) = (best, place);
         }
     }
 
@@ -219,6 +180,67 @@ impl Pool2d {
                 (0..output.width).map(move |x| row + x * stride.1)
             })
         })
+    }
+}
+
+thread_local! {
+    /// Scratch for places within windows.
+    static OFFSETS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `y ←` the maximum of each window; `winners` are their places within the sample.
+///
+/// Maxima are taken over rows of windows, then over columns of those, and at every pixel, whether a
+/// window begins there or not: so they can be taken of many pixels at once.
+#[allow(clippy::cast_possible_truncation)] // Checked when the network was built.
+fn max<T: Scalar>(windows: &Windows, x: &[T], y: &mut [T], winners: &mut [u32]) {
+    let Windows { input, output, stride, kernel, .. } = *windows;
+    let size = input.plane();
+    T::with_scratch(2 * size, |scratch| {
+        OFFSETS.with_borrow_mut(|offsets| {
+            offsets.resize(3 * size, 0);
+            let (along, all) = scratch.split_at_mut(size);
+            let (none, offsets) = offsets.split_at_mut(size);
+            let (along_offsets, all_offsets) = offsets.split_at_mut(size);
+            none.fill(0);
+            let outputs =
+                y.chunks_exact_mut(output.plane()).zip(winners.chunks_exact_mut(output.plane()));
+            for (plane, (x, (y, winners))) in x.chunks_exact(size).zip(outputs).enumerate() {
+                slide((x, none), (kernel.1, 1), (along, along_offsets));
+                slide((along, along_offsets), (kernel.0, input.width), (all, all_offsets));
+                let first = plane % input.channels * size;
+                for (index, (y, winner)) in y.iter_mut().zip(winners).enumerate() {
+                    let (row, column) = (index / output.width, index % output.width);
+                    let start = row * stride.0 * input.width + column * stride.1;
+                    *y = all[start];
+                    *winner = (first + start) as u32 + all_offsets[start];
+                }
+            }
+        });
+    });
+}
+
+/// The largest of `count` values that are `step` apart, from each value on, and how far away it was
+/// found: the first, if several are equal.
+#[allow(clippy::cast_possible_truncation)] // As above.
+#[multiversion(targets = "simd")]
+fn slide<T: Scalar>(
+    (from, from_offsets): (&[T], &[u32]),
+    (count, step): (usize, usize),
+    (best, offsets): (&mut [T], &mut [u32]),
+) {
+    best.copy_from_slice(from);
+    offsets.copy_from_slice(from_offsets);
+    for shift in (1..count).map(|k| k * step) {
+        let values = from[shift..].iter().zip(&from_offsets[shift..]);
+        for ((best, offset), (&value, &beyond)) in best.iter_mut().zip(&mut *offsets).zip(values) {
+            // Chosen without a branch, which would be mispredicted every other time. A NaN wins, so
+            // that it is not hidden.
+            let (largest, place) = (*best, *offset);
+            let wins = (value > largest) | value.partial_cmp(&value).is_none();
+            *best = if wins { value } else { largest };
+            *offset = if wins { shift as u32 + beyond } else { place };
+        }
     }
 }
 
