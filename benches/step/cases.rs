@@ -1,0 +1,167 @@
+//! What is timed: the cases, their networks, trainers and data, and how many operations a step is.
+
+use feedback_alignment::{
+    Conv2d, FeedbackRule, Loss, MaxPool2d, Network, Optimizer, RmsProp, Scalar, Sgd, Trainer,
+    nalgebra::DMatrix,
+    rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
+};
+
+/// Batches that are cycled, so that an input is not in cache when its turn comes.
+const POOL: usize = 60;
+
+/// One row of the table.
+pub struct Case {
+    pub arch: &'static str,
+    pub batch: usize,
+    pub rule: FeedbackRule,
+    pub optimizer: &'static str,
+    pub dtype: &'static str,
+    pub threads: usize,
+}
+
+impl Case {
+    pub fn name(&self) -> String {
+        let Self { arch, batch, rule, optimizer, dtype, threads } = self;
+        format!("{arch} batch {batch} {rule} {optimizer} {dtype} {threads} thread(s)")
+    }
+}
+
+const DEEP: &str = "784-240x7-10";
+const VERY_DEEP: &str = "784-240x100-10";
+const CIFAR: &str = "3072-1000-1000-1000-10";
+const MNIST: &str = "784-800-800-10";
+
+/// All of them.
+pub fn cases() -> Vec<Case> {
+    let all: Vec<FeedbackRule> = FeedbackRule::all().collect();
+    let two = [FeedbackRule::Bp, FeedbackRule::Dfa];
+    let both = ["sgd", "rmsprop"];
+    let mut cases = Vec::new();
+    let mut add = |arch, batch, rules: &[FeedbackRule], optimizers: &[&'static str], dtype| {
+        for &rule in rules {
+            for &optimizer in optimizers {
+                for threads in [1, 2] {
+                    cases.push(Case { arch, batch, rule, optimizer, dtype, threads });
+                }
+            }
+        }
+    };
+    for batch in [64, 1, 512] {
+        add(MNIST, batch, &all, &both, "f32");
+    }
+    add(MNIST, 64, &all, &both, "f64");
+    add(DEEP, 64, &all, &both, "f32");
+    add(CIFAR, 64, &all, &both, "f32");
+    add(VERY_DEEP, 64, &two, &both, "f32");
+    for batch in [64, 1] {
+        add("64-32-10", batch, &all, &both, "f32");
+        add("2-8-1", batch, &all, &both, "f32");
+    }
+    add("conv", 64, &two, &both, "f32");
+    cases
+}
+
+/// The widths of `784-240x7-10`.
+fn widths(arch: &str) -> Vec<usize> {
+    let number = |text: &str| text.parse::<usize>().expect("a width");
+    arch.split('-')
+        .flat_map(|part| match part.split_once('x') {
+            Some((width, times)) => vec![number(width); number(times)],
+            None => vec![number(part)],
+        })
+        .collect()
+}
+
+fn network<T: Scalar>(arch: &str) -> Network<T> {
+    if arch == "conv" {
+        let conv = |channels| Conv2d { padding: (2, 2), ..Conv2d::new(channels, 5) };
+        let builder = Network::builder((3, 32, 32));
+        return [32, 64, 64]
+            .into_iter()
+            .fold(builder, |b, channels| {
+                b.conv2d(conv(channels)).tanh().max_pool2d(MaxPool2d::new(3, 2))
+            })
+            .dense(128)
+            .tanh()
+            .dense(10)
+            .build()
+            .expect("a network");
+    }
+    let widths = widths(arch);
+    let hidden = &widths[1..widths.len() - 1];
+    hidden
+        .iter()
+        .fold(Network::builder(widths[0]), |builder, &units| builder.dense(units).tanh())
+        .dense(widths[widths.len() - 1])
+        .build()
+        .expect("a network")
+}
+
+/// Inputs and labels.
+pub type Batch<T> = (DMatrix<T>, Vec<usize>);
+
+impl Case {
+    /// The network, not yet trained.
+    pub fn network<T: Scalar>(&self) -> Network<T> {
+        network(self.arch)
+    }
+
+    pub fn optimizer(&self) -> Optimizer {
+        match self.optimizer {
+            "sgd" => Sgd { learning_rate: 1e-3, ..Sgd::default() }.into(),
+            _ => RmsProp { learning_rate: 1e-5, ..RmsProp::default() }.into(),
+        }
+    }
+
+    pub fn loss(&self) -> Loss {
+        match self.arch {
+            "2-8-1" => Loss::LogisticCrossEntropy,
+            _ => Loss::SoftmaxCrossEntropy,
+        }
+    }
+
+    pub fn trainer<T: Scalar>(&self) -> Trainer<T> {
+        Trainer::builder(self.network())
+            .rule(self.rule)
+            .optimizer(self.optimizer())
+            .loss(self.loss())
+            .build()
+            .expect("a trainer")
+    }
+
+    /// Random inputs in [0, 1) with random labels.
+    pub fn pool<T: Scalar>(&self) -> Vec<Batch<T>> {
+        let network = self.network::<T>();
+        let (inputs, classes) = (network.inputs(), network.outputs().max(2));
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);
+        let mut batch = |_| {
+            let x = DMatrix::from_fn(inputs, self.batch, |_, _| T::of(rng.random_range(0.0..1.0)));
+            (x, (0..self.batch).map(|_| rng.random_range(0..classes)).collect())
+        };
+        (0..POOL).map(&mut batch).collect()
+    }
+
+    /// Floating-point operations of one step with `N` samples: `2·W·N` forward, as many for the
+    /// weight gradients, and `2·N·W'` for the deltas, where `W'` are the weights that a delta goes
+    /// through: all but the first layer's under BP and FA, those between hidden layers under IFA,
+    /// none under DFA. In a convolution `W` stands for the weights times the positions.
+    pub fn operations(&self) -> f64 {
+        // Positions that share the weights of each layer of the convolutional net.
+        let positions: &[usize] =
+            if self.arch == "conv" { &[32 * 32, 15 * 15, 7 * 7] } else { &[] };
+        let network = self.network::<f32>();
+        let work: Vec<f64> = (0..network.layers())
+            .map(|l| {
+                let weights = network.layer(l).expect("a layer").weights().len();
+                (weights * positions.get(l).unwrap_or(&1)) as f64
+            })
+            .collect();
+        let all: f64 = work.iter().sum();
+        let deltas = match self.rule {
+            FeedbackRule::Bp | FeedbackRule::Fa => all - work[0],
+            FeedbackRule::Ifa => all - work[0] - work[work.len() - 1],
+            _ => 0.0,
+        };
+        2.0 * self.batch as f64 * (2.0 * all + deltas)
+    }
+}
