@@ -13,6 +13,8 @@
 //! work and to time it.
 
 mod common;
+#[path = "common/curves.rs"]
+mod curves;
 #[path = "common/runs.rs"]
 mod runs;
 #[path = "common/verbose.rs"]

@@ -12,6 +12,8 @@
 //! and draws the test error after each epoch.
 
 mod common;
+#[path = "common/curves.rs"]
+mod curves;
 #[path = "common/runs.rs"]
 mod runs;
 

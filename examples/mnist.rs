@@ -13,6 +13,8 @@
 //! examples carry, in less than one.
 
 mod common;
+#[path = "common/curves.rs"]
+mod curves;
 #[path = "common/runs.rs"]
 mod runs;
 #[path = "common/verbose.rs"]

@@ -1,7 +1,5 @@
 //! What `digits`, `mnist` and `cifar` share: the loop over epochs and the report.
 
-mod plot;
-
 use std::{
     fmt,
     io::{self, Write},
@@ -11,7 +9,10 @@ use std::{
 
 use feedback_alignment::{Epoch, Evaluation, FeedbackRule, Trainer};
 
-use crate::common::{Result, Split};
+use crate::{
+    common::{Result, Split},
+    curves::{self, Curve},
+};
 
 /// How training by one rule went.
 pub struct Run {
@@ -54,7 +55,9 @@ fn percent(evaluation: &Evaluation) -> f64 {
 pub fn report(runs: &[Run], title: &str, plot: &Path) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "\n{}", Table(runs))?;
-    plot::save(runs, title, plot)?;
+    let curve =
+        |run: &Run| Curve { rule: run.rule, test: run.test_errors.clone(), training: Vec::new() };
+    curves::save(&runs.iter().map(curve).collect::<Vec<_>>(), title, plot)?;
     writeln!(out, "Plot of the test error per epoch: {}", plot.display())?;
     Ok(())
 }

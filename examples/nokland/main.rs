@@ -15,6 +15,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/curves.rs"]
+mod curves;
 mod data;
 mod plot;
 mod record;
