@@ -142,3 +142,27 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_and_written_again_stays_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = r#"{"table":1,"row":"1x800-tanh","rule":"DFA","seed":0,"data":"MNIST","parameters":1,"version":"0"}"#;
+        let point = |error: &str| {
+            format!(
+                r#"{{"epoch":1,"train_loss":1.4810205087423325,"train_error":{error},"test_loss":0.6,"test_error":{error}}}"#
+            )
+        };
+        // Numbers that a reader in a hurry takes for their neighbours.
+        let lines = [header.into(), point("10.100000000000001"), point("10.396666666666667")];
+        let path = folder.path().join("run.jsonl");
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        let before = fs::read(&path).unwrap();
+
+        Record::read(&path).unwrap().rewrite().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+}
