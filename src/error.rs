@@ -584,5 +584,12 @@ pub(crate) fn all_finite<T: Scalar>(data: &[T]) -> bool {
             *sum += value * T::zero();
         }
     }
-    sums.iter().chain(rest).all(|&value| value * T::zero() == T::zero())
+    // NaN + x is NaN, so that one sum tells of all.
+    let mut half = sums.len() / 2;
+    while half > 0 {
+        let (left, right) = sums.split_at_mut(half);
+        left.iter_mut().zip(right).for_each(|(left, &mut right)| *left += right);
+        half /= 2;
+    }
+    rest.iter().fold(sums[0], |sum, &value| sum + value * T::zero()) == T::zero()
 }

@@ -58,11 +58,12 @@ pub(crate) fn product_then<T: Scalar>(
     finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
 ) {
     let (rows, columns) = (a.nrows(), b.ncols());
-    let parts = match columns {
-        // It moves a matrix and calculates next to nothing.
-        1 => pieces(rows * a.ncols() / 4, 1),
-        _ => pieces(rows * columns, a.ncols()),
-    };
+    if columns == 1
+        && let Some(x) = b.col(0).try_as_col_major()
+    {
+        return vector_product_then(a, x.as_slice(), start, c, h, finish);
+    }
+    let parts = pieces(rows * columns, a.ncols());
     if parts > 1 && rows < NARROW && columns >= TILE * parts {
         return split_columns(a, b, start, c, h, parts, finish);
     }
@@ -85,11 +86,40 @@ pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Star
         Start::Zero => Accum::Replace,
         Start::Present => Accum::Add,
         Start::Column(column) => {
-            c.chunks_exact_mut(column.len()).for_each(|c| c.copy_from_slice(column));
+            repeat(column, c);
             Accum::Add
         }
     };
-    T::multiply(MatMut::from_column_major_slice_mut(c, a.nrows(), b.ncols()), accum, a, b);
+    by_blocks(MatMut::from_column_major_slice_mut(c, a.nrows(), b.ncols()), accum, a, b);
+}
+
+/// `c ← a·b` or `c ← c + a·b`, some rows after others: the kernel reads `a` faster so.
+fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>) {
+    const ROWS: usize = 96;
+    // A single row would take another path through the kernel, so the last block may be longer.
+    while a.nrows() > ROWS + TILE && a.ncols() > ROWS {
+        let (above, below) = c.split_at_row_mut(ROWS);
+        let (a_above, a_below) = a.split_at_row(ROWS);
+        T::multiply(above, accum, a_above, b);
+        (c, a) = (below, a_below);
+    }
+    T::multiply(c, accum, a, b);
+}
+
+/// Fills `c` with copies of `column`, of which short ones are gathered to be copied together.
+fn repeat<T: Copy>(column: &[T], c: &mut [T]) {
+    const ENOUGH: usize = 512;
+    let mut unit = column.len();
+    let mut done = unit;
+    c[..done].copy_from_slice(column);
+    while done < c.len() {
+        let more = unit.min(c.len() - done);
+        c.copy_within(..more, done);
+        done += more;
+        if unit < ENOUGH {
+            unit = done;
+        }
+    }
 }
 
 /// Adds `a·b` to some rows, from `first` on, of a column-major `c` of so many.
@@ -175,7 +205,7 @@ fn split_rows<T: Scalar, F: Fn(usize, &mut [T], &mut [T]) + Sync>(
             Accum::Add
         }
     };
-    T::multiply(c.as_mut(), accum, a.subrows(first, count), b);
+    by_blocks(c.as_mut(), accum, a.subrows(first, count), b);
     for j in 0..c.ncols() {
         let h = h.as_mut().map_or(&mut [][..], |h| segment(h, j));
         finish(first + j * rows, segment(&mut c, j), h);
@@ -186,6 +216,65 @@ fn split_rows<T: Scalar, F: Fn(usize, &mut [T], &mut [T]) + Sync>(
 fn segment<'a, T>(matrix: &'a mut MatMut<T>, j: usize) -> &'a mut [T] {
     let column = matrix.as_mut().col_mut(j).try_as_col_major_mut();
     column.expect("the rows of a column lie side by side").as_slice_mut()
+}
+
+/// [`product_then`] with a single column, which moves a matrix and calculates next to nothing.
+fn vector_product_then<T: Scalar>(
+    a: Mat<T>,
+    x: &[T],
+    start: Start<T>,
+    c: &mut [T],
+    h: &mut [T],
+    finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
+) {
+    let parts = pieces(a.nrows() * a.ncols() / 4, 1);
+    let size = a.nrows().div_ceil(parts).next_multiple_of(TILE);
+    let out = (Chunks { data: c, size }, Chunks { data: h, size });
+    share_out(out, 0..a.nrows().div_ceil(size), parts, &|chunks, (c, h)| {
+        let (c, first) = (c.data, chunks.start * size);
+        match start {
+            Start::Zero => c.fill(T::zero()),
+            Start::Present => {}
+            Start::Column(column) => c.copy_from_slice(&column[first..first + c.len()]),
+        }
+        let a = a.subrows(first, c.len());
+        if a.row_stride() == 1 {
+            add_columns(a, x, c);
+        } else {
+            let (x, rows) = (Mat::from_column_major_slice(x, x.len(), 1), c.len());
+            T::multiply(MatMut::from_column_major_slice_mut(c, rows, 1), Accum::Add, a, x);
+        }
+        finish(first, c, h.data);
+    });
+}
+
+/// `c ← c + a x`, column by column, four of them at a time.
+#[multiversion(targets = "simd")]
+fn add_columns<T: Scalar>(a: Mat<T>, x: &[T], c: &mut [T]) {
+    let n = c.len();
+    let mut j = 0;
+    while j + 4 <= x.len() {
+        let (a0, a1) = (&column(a, j)[..n], &column(a, j + 1)[..n]);
+        let (a2, a3) = (&column(a, j + 2)[..n], &column(a, j + 3)[..n]);
+        let (x0, x1, x2, x3) = (x[j], x[j + 1], x[j + 2], x[j + 3]);
+        for i in 0..n {
+            c[i] = c[i] + a0[i] * x0 + a1[i] * x1 + a2[i] * x2 + a3[i] * x3;
+        }
+        j += 4;
+    }
+    while j < x.len() {
+        for (c, &a) in c.iter_mut().zip(column(a, j)) {
+            *c += a * x[j];
+        }
+        j += 1;
+    }
+}
+
+/// Column `j` of a matrix whose columns lie side by side.
+#[allow(clippy::inline_always)] // For loops that are vectorised.
+#[inline(always)]
+fn column<T>(a: Mat<'_, T>, j: usize) -> &[T] {
+    a.col(j).try_as_col_major().expect("the rows of a column lie side by side").as_slice()
 }
 
 /// `c ← a bᵀ`, the product of two vectors.
@@ -224,12 +313,33 @@ pub(crate) fn sum<T: Scalar>(values: &[T]) -> T {
 /// `sums ← Σ` of the columns of `a`, added up from the first column to the last.
 #[multiversion(targets = "simd")]
 pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut [T]) {
-    sums.fill(T::zero());
+    let mut first = 0;
+    // So many sums stay in registers while the columns go by.
+    while first + 32 <= sums.len() {
+        sum_rows::<T, 32>(a, sums, first);
+        first += 32;
+    }
+    while first + 8 <= sums.len() {
+        sum_rows::<T, 8>(a, sums, first);
+        first += 8;
+    }
+    while first < sums.len() {
+        sum_rows::<T, 1>(a, sums, first);
+        first += 1;
+    }
+}
+
+/// `N` of the sums, from `first` on.
+#[allow(clippy::inline_always)] // Or it would not be vectorised.
+#[inline(always)]
+fn sum_rows<T: Scalar, const N: usize>(a: &[T], sums: &mut [T], first: usize) {
+    let mut parts = [T::zero(); N];
     for column in a.chunks_exact(sums.len()) {
-        for (sum, &value) in sums.iter_mut().zip(column) {
-            *sum += value;
+        for (part, &value) in parts.iter_mut().zip(&column[first..first + N]) {
+            *part += value;
         }
     }
+    sums[first..first + N].copy_from_slice(&parts);
 }
 
 #[cfg(test)]

@@ -78,8 +78,10 @@ impl<T: Scalar> Update<T> {
 
     /// Steps on the parameters `w` with gradients `g`; the moments are as long as `w`, where the
     /// optimiser has them.
-    pub(super) fn apply(self, w: &mut [T], g: &[T], [first, second]: [&mut [T]; 2]) {
-        apply(self, w, g, first, second);
+    pub(super) fn apply(self, w: &mut [T], g: &[T], moments: [&mut [T]; 2]) {
+        if !g.is_empty() {
+            self.apply_outer(w, (g, &[T::one()]), moments);
+        }
     }
 
     /// Steps on whole columns `w` with the gradient `δ hᵀ` of a single sample, which is never in
@@ -92,52 +94,6 @@ impl<T: Scalar> Update<T> {
     ) {
         apply_outer(self, w, delta, h, first, second);
     }
-
-    /// The step on one parameter after the other.
-    #[allow(clippy::inline_always)] // Or it would not be vectorised.
-    #[inline(always)]
-    fn each(
-        self,
-        w: &mut [T],
-        gradients: impl Iterator<Item = T>,
-        first: &mut [T],
-        second: &mut [T],
-    ) {
-        match self {
-            Self::Sgd { rate, l2, keep, momentum: None } => {
-                for (w, g) in w.iter_mut().zip(gradients) {
-                    *w = keep * *w - rate * (g + l2 * *w);
-                }
-            }
-            Self::Sgd { rate, l2, keep, momentum: Some((mu, lookahead)) } => {
-                for ((w, g), v) in w.iter_mut().zip(gradients).zip(first) {
-                    let g = g + l2 * *w;
-                    *v = mu * *v + g;
-                    let step = if lookahead == Lookahead::Yes { g + mu * *v } else { *v };
-                    *w = keep * *w - rate * step;
-                }
-            }
-            Self::RmsProp { rate, decay, fresh, epsilon } => {
-                for ((w, g), m) in w.iter_mut().zip(gradients).zip(first) {
-                    *m = decay * *m + fresh * (g * g);
-                    *w -= rate * g / (m.sqrt() + epsilon);
-                }
-            }
-            Self::Adam { rate, keep, beta1, fresh1, beta2, fresh2, correction, epsilon } => {
-                for (((w, g), m), v) in w.iter_mut().zip(gradients).zip(first).zip(second) {
-                    *m = beta1 * *m + fresh1 * g;
-                    *v = beta2 * *v + fresh2 * (g * g);
-                    *w = keep * *w - rate * *m / (v.sqrt() * correction + epsilon);
-                }
-            }
-        }
-    }
-}
-
-/// [`Update::apply`], for the instruction set of this processor.
-#[multiversion(targets = "simd")]
-fn apply<T: Scalar>(update: Update<T>, w: &mut [T], g: &[T], first: &mut [T], second: &mut [T]) {
-    update.each(w, g.iter().copied(), first, second);
 }
 
 /// [`Update::apply_outer`], for the instruction set of this processor.
@@ -151,10 +107,45 @@ fn apply_outer<T: Scalar>(
     second: &mut [T],
 ) {
     let rows = delta.len();
-    let (mut first, mut second) = (first.chunks_mut(rows), second.chunks_mut(rows));
-    for (w, &h) in w.chunks_exact_mut(rows).zip(h) {
-        let gradients = delta.iter().map(|&delta| delta * h);
-        let (first, second) = (first.next().unwrap_or_default(), second.next().unwrap_or_default());
-        update.each(w, gradients, first, second);
+    let (w, h) = (w.chunks_exact_mut(rows), h.iter());
+    let (first, second) = (first.chunks_exact_mut(rows), second.chunks_exact_mut(rows));
+    match update {
+        Update::Sgd { rate, l2, keep, momentum: None } => {
+            for (w, &h) in w.zip(h) {
+                for (w, &delta) in w.iter_mut().zip(delta) {
+                    let g = delta * h;
+                    *w = keep * *w - rate * (g + l2 * *w);
+                }
+            }
+        }
+        Update::Sgd { rate, l2, keep, momentum: Some((mu, lookahead)) } => {
+            for ((w, &h), v) in w.zip(h).zip(first) {
+                for ((w, &delta), v) in w.iter_mut().zip(delta).zip(v) {
+                    let g = delta * h + l2 * *w;
+                    *v = mu * *v + g;
+                    let step = if lookahead == Lookahead::Yes { g + mu * *v } else { *v };
+                    *w = keep * *w - rate * step;
+                }
+            }
+        }
+        Update::RmsProp { rate, decay, fresh, epsilon } => {
+            for ((w, &h), m) in w.zip(h).zip(first) {
+                for ((w, &delta), m) in w.iter_mut().zip(delta).zip(m) {
+                    let g = delta * h;
+                    *m = decay * *m + fresh * (g * g);
+                    *w -= rate * g / (m.sqrt() + epsilon);
+                }
+            }
+        }
+        Update::Adam { rate, keep, beta1, fresh1, beta2, fresh2, correction, epsilon } => {
+            for (((w, &h), m), v) in w.zip(h).zip(first).zip(second) {
+                for (((w, &delta), m), v) in w.iter_mut().zip(delta).zip(m).zip(v) {
+                    let g = delta * h;
+                    *m = beta1 * *m + fresh1 * g;
+                    *v = beta2 * *v + fresh2 * (g * g);
+                    *w = keep * *w - rate * *m / (v.sqrt() * correction + epsilon);
+                }
+            }
+        }
     }
 }
