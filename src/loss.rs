@@ -209,11 +209,12 @@ impl Loss {
             let threshold = if self == Self::MeanSquaredError { T::of(0.5) } else { T::zero() };
             return usize::from(*z > threshold);
         }
-        let mut best = 0;
-        for k in 1..z.len() {
-            if z[k] > z[best] {
-                best = k;
-            }
+        let (mut best, mut top) = (0, z[0]);
+        for (k, &z) in z.iter().enumerate() {
+            // Without a branch, which nothing could predict.
+            let above = z > top;
+            best = if above { k } else { best };
+            top = if above { z } else { top };
         }
         best
     }
@@ -310,30 +311,37 @@ fn softmax_cross_entropy<T: Scalar>(
     e: &mut [T],
     outputs: usize,
 ) -> f64 {
-    for (z, e) in z.chunks_exact(outputs).zip(e.chunks_exact_mut(outputs)) {
-        let max = largest(z);
-        e.iter_mut().zip(z).for_each(|(e, &z)| *e = z - max);
-    }
-    exponentials(e);
-    let mut loss = 0.0;
-    let columns = z.chunks_exact(outputs).zip(e.chunks_exact_mut(outputs));
-    for (sample, (z, e)) in columns.enumerate() {
-        let sum = e.iter().fold(T::zero(), |sum, &e| sum + e);
-        e.iter_mut().for_each(|e| *e /= sum);
-        // −Σ y_k ln ŷ_k = Σ y_k (ln Σ_j e^{z_j} − z_k), every term of it at least 0.
-        let (log_sum, max) = (sum.ln(), largest(z));
-        let mut learn = |k: usize, y: T| {
-            e[k] -= y;
-            y * (log_sum + (max - z[k]))
-        };
-        let of_sample = match targets {
-            Targets::Labels(labels) => learn(labels[sample], T::one()),
-            Targets::Values(values) => (0..outputs)
-                .map(|k| (k, values[(k, sample)]))
-                .filter(|&(_, y)| y != T::zero())
-                .fold(T::zero(), |sum, (k, y)| sum + learn(k, y)),
-        };
-        loss += of_sample.as_f64();
+    /// Samples at a time.
+    const PIECE: usize = 64;
+    let (mut loss, mut sample) = (0.0, 0);
+    for (z, e) in z.chunks(PIECE * outputs).zip(e.chunks_mut(PIECE * outputs)) {
+        let mut maxima = [T::zero(); PIECE];
+        let columns = z.chunks_exact(outputs).zip(e.chunks_exact_mut(outputs));
+        for ((z, e), max) in columns.zip(&mut maxima) {
+            *max = largest(z);
+            e.iter_mut().zip(z).for_each(|(e, &z)| *e = z - *max);
+        }
+        exponentials(e);
+        let columns = z.chunks_exact(outputs).zip(e.chunks_exact_mut(outputs));
+        for ((z, e), &max) in columns.zip(&maxima) {
+            let sum = e.iter().fold(T::zero(), |sum, &e| sum + e);
+            e.iter_mut().for_each(|e| *e /= sum);
+            // −Σ y_k ln ŷ_k = Σ y_k (ln Σ_j e^{z_j} − z_k), every term of it at least 0.
+            let log_sum = sum.ln();
+            let mut learn = |k: usize, y: T| {
+                e[k] -= y;
+                y * (log_sum + (max - z[k]))
+            };
+            let of_sample = match targets {
+                Targets::Labels(labels) => learn(labels[sample], T::one()),
+                Targets::Values(values) => (0..outputs)
+                    .map(|k| (k, values[(k, sample)]))
+                    .filter(|&(_, y)| y != T::zero())
+                    .fold(T::zero(), |sum, (k, y)| sum + learn(k, y)),
+            };
+            loss += of_sample.as_f64();
+            sample += 1;
+        }
     }
     loss
 }
