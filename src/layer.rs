@@ -34,6 +34,7 @@ use crate::{
     error::{Error, Result, all_finite},
     linalg::{self, Start, zero_matrix},
     scalar::Scalar,
+    threads::{Chunks, pieces, share_out},
 };
 
 /// A weighted layer, `a = W h + b`: fully connected, or a convolution, which is the same with an
@@ -185,7 +186,7 @@ impl LinearMap {
             // An outer product costs nothing beside the memory it is written to.
             Self::Dense if samples == 1 => (ELEMENTS / 8 / rows).max(1),
             Self::Dense => (ELEMENTS / rows).max(16),
-            Self::Conv2d(conv) => return conv.tiles(),
+            Self::Conv2d(conv) => return conv.tiles(samples),
         };
         width = width.min(columns);
         // A tile of a single column would take another path through the kernel than the whole.
@@ -291,7 +292,16 @@ impl<T: Scalar> Operation<T> {
         gradient: &mut NormGradient<T>,
     ) {
         match self {
-            Self::Activation(activation) => activation.multiply_derivative(x, y, delta),
+            Self::Activation(activation) => {
+                /// Elements that a thread takes on at least.
+                const SIZE: usize = 1 << 12;
+                let (chunks, parts) = (delta.len().div_ceil(SIZE), pieces(delta.len(), 4));
+                let out = Chunks { data: delta, size: SIZE };
+                share_out(out, 0..chunks, parts, &|range, delta| {
+                    let range = range.start * SIZE..range.start * SIZE + delta.data.len();
+                    activation.multiply_derivative(&x[range.clone()], &y[range], delta.data);
+                });
+            }
             Self::BatchNorm(norm) => norm.backward(x, notes, delta, gradient),
             Self::Dropout(dropout) => dropout.backward(&notes.kept, delta),
             Self::Pool2d(_) => unreachable!("pooling goes back from one buffer to another"),

@@ -181,17 +181,18 @@ impl Convolution {
         kernels.chunks_exact(kernels.len() / groups).map(move |group| linalg::mat(group, rows))
     }
 
-    /// The tiles of the weight gradient: whole channels of the input where groups of rows of the
-    /// kernel share what they see.
-    pub(crate) fn tiles(&self) -> Tiles {
+    /// The tiles of the weight gradient of so many samples: whole channels of the input where groups
+    /// of rows of the kernel share what they see; at least one for each thread.
+    pub(crate) fn tiles(&self, samples: usize) -> Tiles {
         /// What is unrolled of a sample for a tile is to stay in cache.
-        const ELEMENTS: usize = 1 << 14;
+        const ELEMENTS: usize = 1 << 16;
         let unrolling = Unrolling::new(self.windows);
         let groups = unrolling.groups;
         // The smallest tile, in columns of the gradient.
         let unit = if groups == 1 { 1 } else { self.fan_in / self.windows.input.channels };
         let units = self.fan_in / unit;
-        let count = (unrolling.rows() * self.fan_in / groups).div_ceil(ELEMENTS).min(units);
+        let count = (unrolling.rows() * self.fan_in / groups).div_ceil(ELEMENTS);
+        let count = count.max(self.parts(samples)).min(units);
         let width = units.div_ceil(count) * unit;
         let rows = self.windows.output.channels;
         Tiles {

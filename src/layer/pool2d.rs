@@ -132,26 +132,31 @@ impl Pool2d {
     pub(crate) fn backward<T: Scalar>(&self, winners: &[u32], from: &[T], to: &mut [T]) {
         let Windows { input, output, kernel, .. } = self.windows;
         let share = T::of(1.0 / (kernel.0 * kernel.1) as f64);
-        to.fill(T::zero());
-        let samples = from.chunks_exact(output.len()).zip(to.chunks_exact_mut(input.len()));
-        for (sample, (from, to)) in samples.enumerate() {
-            match self.kind {
-                Pooling::Max => {
-                    let winners = &winners[sample * output.len()..][..output.len()];
-                    for (&delta, &winner) in from.iter().zip(winners) {
-                        to[winner as usize] += delta;
+        let count = from.len() / output.len();
+        let parts = pieces(to.len(), 4);
+        let out = Chunks { data: to, size: input.len() };
+        share_out(out, 0..count, parts, &|range, to| {
+            to.data.fill(T::zero());
+            for (sample, to) in range.zip(to.data.chunks_exact_mut(input.len())) {
+                let from = &from[sample * output.len()..][..output.len()];
+                match self.kind {
+                    Pooling::Max => {
+                        let winners = &winners[sample * output.len()..][..output.len()];
+                        for (&delta, &winner) in from.iter().zip(winners) {
+                            to[winner as usize] += delta;
+                        }
                     }
-                }
-                Pooling::Mean => {
-                    for (start, &delta) in self.starts().zip(from) {
-                        for i in 0..kernel.0 {
-                            let row = start + i * input.width;
-                            to[row..row + kernel.1].iter_mut().for_each(|to| *to += share * delta);
+                    Pooling::Mean => {
+                        for (start, &delta) in self.starts().zip(from) {
+                            for i in 0..kernel.0 {
+                                let row = &mut to[start + i * input.width..][..kernel.1];
+                                row.iter_mut().for_each(|to| *to += share * delta);
+                            }
                         }
                     }
                 }
             }
-        }
+        });
     }
 
     /// A signal on its way up: from each window the value of the forward pass's winner, or the
@@ -209,11 +214,14 @@ fn max<T: Scalar>(windows: &Windows, x: &[T], y: &mut [T], winners: &mut [u32]) 
                 slide((x, none), (kernel.1, 1), (along, along_offsets));
                 slide((along, along_offsets), (kernel.0, input.width), (all, all_offsets));
                 let first = plane % input.channels * size;
-                for (index, (y, winner)) in y.iter_mut().zip(winners).enumerate() {
-                    let (row, column) = (index / output.width, index % output.width);
-                    let start = row * stride.0 * input.width + column * stride.1;
-                    *y = all[start];
-                    *winner = (first + start) as u32 + all_offsets[start];
+                let rows =
+                    y.chunks_exact_mut(output.width).zip(winners.chunks_exact_mut(output.width));
+                for (row, (y, winners)) in rows.enumerate() {
+                    let starts = (row * stride.0 * input.width..).step_by(stride.1);
+                    for (start, (y, winner)) in starts.zip(y.iter_mut().zip(winners)) {
+                        *y = all[start];
+                        *winner = (first + start) as u32 + all_offsets[start];
+                    }
                 }
             }
         });

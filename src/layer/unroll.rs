@@ -102,9 +102,8 @@ impl Unrolling {
         let (left, right) = (padding.1.saturating_sub(j), j.saturating_sub(padding.1));
         let (left, right) = (left.min(width), right.min(width));
         to[left..].iter_mut().zip(&from[right..]).for_each(|(to, &from)| *to = from);
-        for row in to.chunks_exact_mut(width) {
-            row[..left].fill(T::zero());
-            row[width - right..].fill(T::zero());
+        for column in (0..left).chain(width - right..width) {
+            to[column..].iter_mut().step_by(width).for_each(|to| *to = T::zero());
         }
     }
 
