@@ -68,12 +68,11 @@ pub(crate) struct Block<T> {
 
 impl<T: Scalar> Block<T> {
     /// How many multiply-adds gradient and update take: an update of a weight costs about as much
-    /// as sixteen. With a single sample all that counts is to read and write the weights, which
-    /// several threads do no faster before these outgrow their caches.
+    /// as sixteen. With a single sample all that counts is to read and write the weights.
     pub(crate) fn work(&self, samples: usize) -> usize {
         let weights = self.layer.weights.len();
         match self.layer.map.gradient_cost(samples) {
-            1 => weights / 4,
+            1 => weights,
             cost => weights.saturating_mul(cost.saturating_add(16)),
         }
     }
