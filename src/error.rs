@@ -576,20 +576,24 @@ pub(crate) fn require_finite<T: Scalar>(
 /// Whether there is no NaN and no infinity: 0 times one of them is not 0.
 #[multiversion(targets = "simd")]
 pub(crate) fn all_finite<T: Scalar>(data: &[T]) -> bool {
-    let mut sums = [T::zero(); 64];
-    let chunks = data.chunks_exact(64);
+    const LANES: usize = 32;
+    let mut sums = [T::zero(); LANES];
+    let chunks = data.chunks_exact(LANES);
     let rest = chunks.remainder();
     for chunk in chunks {
         for (sum, &value) in sums.iter_mut().zip(chunk) {
             *sum += value * T::zero();
         }
     }
+    for (sum, &value) in sums.iter_mut().zip(rest) {
+        *sum += value * T::zero();
+    }
     // NaN + x is NaN, so that one sum tells of all.
-    let mut half = sums.len() / 2;
+    let mut half = LANES / 2;
     while half > 0 {
         let (left, right) = sums.split_at_mut(half);
         left.iter_mut().zip(right).for_each(|(left, &mut right)| *left += right);
         half /= 2;
     }
-    rest.iter().fold(sums[0], |sum, &value| sum + value * T::zero()) == T::zero()
+    sums[0] == T::zero()
 }
