@@ -576,7 +576,7 @@ pub(crate) fn require_finite<T: Scalar>(
 /// Whether there is no NaN and no infinity: 0 times one of them is not 0.
 #[multiversion(targets = "simd")]
 pub(crate) fn all_finite<T: Scalar>(data: &[T]) -> bool {
-    const LANES: usize = 32;
+    const LANES: usize = 16;
     let mut sums = [T::zero(); LANES];
     let chunks = data.chunks_exact(LANES);
     let rest = chunks.remainder();
@@ -588,12 +588,5 @@ pub(crate) fn all_finite<T: Scalar>(data: &[T]) -> bool {
     for (sum, &value) in sums.iter_mut().zip(rest) {
         *sum += value * T::zero();
     }
-    // NaN + x is NaN, so that one sum tells of all.
-    let mut half = LANES / 2;
-    while half > 0 {
-        let (left, right) = sums.split_at_mut(half);
-        left.iter_mut().zip(right).for_each(|(left, &mut right)| *left += right);
-        half /= 2;
-    }
-    sums[0] == T::zero()
+    sums.iter().fold(true, |all, &sum| all & (sum == T::zero()))
 }

@@ -93,13 +93,15 @@ pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Star
     by_blocks(MatMut::from_column_major_slice_mut(c, a.nrows(), b.ncols()), accum, a, b);
 }
 
-/// `c ← a·b` or `c ← c + a·b`, some rows after others: the kernel reads `a` faster so.
+/// `c ← a·b` or `c ← c + a·b`, some rows after others: the kernel reads `a` faster so, above all
+/// where the rows of `a` lie far apart and few columns make up for it.
 fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>) {
     const ROWS: usize = 96;
+    let rows = if a.row_stride() != 1 && b.ncols() <= 2 * ROWS { ROWS / 3 } else { ROWS };
     // A single row would take another path through the kernel, so the last block may be longer.
-    while a.nrows() > ROWS + TILE && a.ncols() > ROWS {
-        let (above, below) = c.split_at_row_mut(ROWS);
-        let (a_above, a_below) = a.split_at_row(ROWS);
+    while a.nrows() > rows + TILE && a.ncols() > ROWS {
+        let (above, below) = c.split_at_row_mut(rows);
+        let (a_above, a_below) = a.split_at_row(rows);
         T::multiply(above, accum, a_above, b);
         (c, a) = (below, a_below);
     }
