@@ -96,14 +96,40 @@ pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Star
 /// `c ← a·b` or `c ← c + a·b`, some rows after others: the kernel reads `a` faster so, above all
 /// where the rows of `a` lie far apart and few columns make up for it.
 fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>) {
-    const ROWS: usize = 96;
     let rows = if a.row_stride() != 1 && b.ncols() <= 2 * ROWS { ROWS / 3 } else { ROWS };
     // A single row would take another path through the kernel, so the last block may be longer.
     while a.nrows() > rows + TILE && a.ncols() > ROWS {
         let (above, below) = c.split_at_row_mut(rows);
         let (a_above, a_below) = a.split_at_row(rows);
-        T::multiply(above, accum, a_above, b);
+        by_columns(above, accum, a_above, b);
         (c, a) = (below, a_below);
+    }
+    by_columns(c, accum, a, b);
+}
+
+/// Rows of the kernel's registers in `f32`.
+const ROWS: usize = 96;
+
+/// One block of [`by_blocks`]. If it has more than twelve columns the kernel for x86 copies `a`, to
+/// read it faster then; where they are not many more, that does not pay.
+fn by_columns<T: Scalar>(mut c: MatMut<T>, accum: Accum, a: Mat<T>, mut b: Mat<T>) {
+    const IN_PLACE: usize = 12;
+    /// What is read again is to stay in cache.
+    const TERMS: usize = 1024;
+    if cfg!(target_arch = "x86_64")
+        && size_of::<T>() == size_of::<f32>()
+        && a.row_stride() == 1
+        && (ROWS..=TERMS).contains(&a.ncols())
+        && b.ncols() <= 2 * ROWS
+    {
+        while b.ncols() > IN_PLACE {
+            // Nor may a single column be left.
+            let width = if b.ncols() == IN_PLACE + 1 { IN_PLACE - 4 } else { IN_PLACE };
+            let (left, right) = c.split_at_col_mut(width);
+            let (b_left, b_right) = b.split_at_col(width);
+            T::multiply(left, accum, a, b_left);
+            (c, b) = (right, b_right);
+        }
     }
     T::multiply(c, accum, a, b);
 }
@@ -356,10 +382,35 @@ mod tests {
         })
     }
 
-    fn matrix(rows: usize, columns: usize, seed: usize) -> DMatrix<f64> {
+    fn matrix<T: Scalar>(rows: usize, columns: usize, seed: usize) -> DMatrix<T> {
         DMatrix::from_fn(rows, columns, |i, j| {
-            ((i * 31 + j * 17 + seed * 7) % 23) as f64 / 11.0 - 1.0
+            T::of(((i * 31 + j * 17 + seed * 7) % 23) as f64 / 11.0 - 1.0)
         })
+    }
+
+    /// A product of `m × k` and `k × n`, and what [`product_then`] makes of it, in so many parts.
+    fn by_rows<T: Scalar>(
+        (m, k, n): (usize, usize, usize),
+        transposed: bool,
+        seed: usize,
+        parts: usize,
+    ) -> (DMatrix<T>, DMatrix<T>) {
+        let (a, b) = (matrix::<T>(m, k, seed), matrix::<T>(k, n, seed + 1));
+        let at = a.transpose();
+        let a = if transposed { of(&at).transpose() } else { of(&a) };
+        let column = matrix::<T>(m, 1, seed + 2);
+        let (mut c, mut h) = (DMatrix::zeros(m, n), DMatrix::zeros(m, n));
+        let finish = |place: usize, c: &mut [T], h: &mut [T]| {
+            for (index, (c, h)) in c.iter_mut().zip(h).enumerate() {
+                *h = *c + T::of((place + index) as f64);
+            }
+        };
+        let start = Start::Column(column.as_slice());
+        let product = Product { a, b: of(&b), start, rows: m, finish: &finish };
+        let as_matrix = |slice| MatMut::from_column_major_slice_mut(slice, m, n);
+        let (c_matrix, h_matrix) = (as_matrix(c.as_mut_slice()), as_matrix(h.as_mut_slice()));
+        split_rows(&product, 0, c_matrix, Some(h_matrix), parts);
+        (c, h)
     }
 
     proptest! {
@@ -391,36 +442,52 @@ mod tests {
         #[test]
         fn parts_give_the_bits_of_the_whole(
             parts in 2..6_usize, more in 0..150_usize, k in 1..1100_usize, n in 1..70_usize,
-            transposed in 0..2, seed in 0..100_usize,
+            transposed in any::<bool>(), seed in 0..100_usize,
         ) {
-            let m = 2 * TILE * parts + more;
-            let (a, b) = (matrix(m, k, seed), matrix(k, n, seed + 1));
-            let at = a.transpose();
-            let a = if transposed == 1 { of(&at).transpose() } else { of(&a) };
-            let column = matrix(m, 1, seed + 2);
-            let run = |parts| {
-                let (mut c, mut h) = (DMatrix::zeros(m, n), DMatrix::zeros(m, n));
-                let finish = |place: usize, c: &mut [f64], h: &mut [f64]| {
-                    for (index, (c, h)) in c.iter_mut().zip(h).enumerate() {
-                        *h = *c + (place + index) as f64;
-                    }
-                };
-                let start = Start::Column(column.as_slice());
-                let product = Product { a, b: of(&b), start, rows: m, finish: &finish };
-                let as_matrix = |slice| MatMut::from_column_major_slice_mut(slice, m, n);
-                let h_matrix = MatMut::from_column_major_slice_mut(h.as_mut_slice(), m, n);
-                split_rows(&product, 0, as_matrix(c.as_mut_slice()), Some(h_matrix), parts);
-                (c, h)
-            };
-            let (c, h) = run(1);
-            prop_assert_eq!(&run(parts), &(c.clone(), h.clone()));
+            let shape = (2 * TILE * parts + more, k, n);
+            let (c, h) = by_rows::<f64>(shape, transposed, seed, 1);
             prop_assert!(h.iter().zip(&c).enumerate().all(|(i, (h, c))| *h == c + i as f64));
+            prop_assert_eq!(&by_rows::<f64>(shape, transposed, seed, parts), &(c, h));
+            let whole = by_rows::<f32>(shape, transposed, seed, 1);
+            prop_assert_eq!(by_rows::<f32>(shape, transposed, seed, parts), whole);
+        }
+
+        /// Large enough for every way of going through a product.
+        #[test]
+        fn blocks_add_up_to_the_product(
+            m in 1..300_usize, k in 90..600_usize, n in 1..210_usize, transposed in any::<bool>(),
+            seed in 0..100_usize,
+        ) {
+            let column = matrix::<f64>(m, 1, seed + 2);
+            let mut expected = naive(&matrix(m, k, seed), &matrix(k, n, seed + 1));
+            expected.column_iter_mut().for_each(|mut c| c += &column);
+            let (c, _) = by_rows::<f64>((m, k, n), transposed, seed, 1);
+            prop_assert!((&c - &expected).amax() < 1e-10);
+            let (c, _) = by_rows::<f32>((m, k, n), transposed, seed, 1);
+            prop_assert!((c.map(f64::from) - &expected).amax() < 1e-3);
+        }
+
+        /// A batch may be given as a whole or in parts, down to two samples.
+        #[test]
+        fn columns_do_not_depend_on_those_beside_them(
+            m in 2..300_usize, k in 90..600_usize, n in 2..210_usize, transposed in any::<bool>(),
+            seed in 0..100_usize,
+        ) {
+            let (a, b) = (matrix::<f32>(m, k, seed), matrix::<f32>(k, n, seed + 1));
+            let at = a.transpose();
+            let a = if transposed { of(&at).transpose() } else { of(&a) };
+            let some = n.div_ceil(2).max(2);
+            let (mut whole, mut part) = (DMatrix::zeros(m, n), DMatrix::zeros(m, some));
+            product_on_one_thread(a, of(&b), Start::Zero, whole.as_mut_slice());
+            let b = of(&b).subcols(0, some);
+            product_on_one_thread(a, b, Start::Zero, part.as_mut_slice());
+            prop_assert_eq!(whole.columns(0, some).into_owned(), part);
         }
     }
 
     #[test]
     fn sums_go_by_column() {
-        let a = matrix(3, 5, 4);
+        let a = matrix::<f64>(3, 5, 4);
         let mut sums = vec![1.0; 3];
         sum_columns(a.as_slice(), &mut sums);
         assert!((nalgebra::DVector::from_vec(sums) - a.column_sum()).amax() < 1e-15);
