@@ -12,7 +12,7 @@ use nalgebra::DMatrix;
 use crate::{
     error::{Error, Result},
     scalar::Scalar,
-    threads::{Chunks, join, pieces, share_out},
+    threads::{Chunks, join, pieces, share_out, small_pieces},
 };
 
 /// A read-only matrix; transposing swaps its strides.
@@ -67,7 +67,7 @@ pub(crate) fn product_then<T: Scalar>(
     if parts > 1 && rows < NARROW && columns >= TILE * parts {
         return split_columns(a, b, start, c, h, parts, finish);
     }
-    let parts = parts.min(rows / (2 * TILE));
+    let parts = small_pieces(rows * columns, a.ncols()).min(rows / (2 * TILE));
     if parts > 1 {
         let c = MatMut::from_column_major_slice_mut(c, rows, columns);
         let h = match h {

@@ -67,6 +67,15 @@ pub(crate) fn pieces(elements: usize, cost: usize) -> usize {
     }
 }
 
+/// Twice as many [`pieces`] as threads, so that the first to be ready can lend a hand: a core may be
+/// busy with something else.
+pub(crate) fn small_pieces(elements: usize, cost: usize) -> usize {
+    match pieces(elements, cost) {
+        1 => 1,
+        pieces => 2 * pieces,
+    }
+}
+
 /// Does both, at once if they are worth it together: so many multiply-adds.
 pub(crate) fn both(work: usize, left: impl FnOnce() + Send, right: impl FnOnce() + Send) {
     if pieces(work, 1) > 1 {

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     linalg::{self, Mat, Start},
     scalar::Scalar,
-    threads::{Chunks, pieces, share_out},
+    threads::{Chunks, pieces, share_out, small_pieces},
 };
 
 /// A two-dimensional convolution (cross-correlation, as everywhere in the field):
@@ -192,7 +192,7 @@ impl Convolution {
         let unit = if groups == 1 { 1 } else { self.fan_in / self.windows.input.channels };
         let units = self.fan_in / unit;
         let count = (unrolling.rows() * self.fan_in / groups).div_ceil(ELEMENTS);
-        let count = count.max(self.parts(samples)).min(units);
+        let count = count.max(pieces(self.elements(samples), self.fan_in)).min(units);
         let width = units.div_ceil(count) * unit;
         let rows = self.windows.output.channels;
         Tiles {
@@ -247,7 +247,12 @@ impl Convolution {
 
     /// Into how many parts the work on so many samples is worth sharing out.
     fn parts(&self, samples: usize) -> usize {
-        pieces(self.windows.output.len().saturating_mul(samples), self.fan_in)
+        small_pieces(self.elements(samples), self.fan_in)
+    }
+
+    /// Outputs of so many samples, each of which takes [`fan_in`](Self::fan_in) multiply-adds.
+    fn elements(&self, samples: usize) -> usize {
+        self.windows.output.len().saturating_mul(samples)
     }
 }
 

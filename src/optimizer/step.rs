@@ -8,7 +8,7 @@ use crate::{
     layer::{Layer, LinearMap, NormGradient, Operation},
     network::Block,
     scalar::Scalar,
-    threads::{self, Chunks, pieces, share_out},
+    threads::{self, Chunks, share_out, small_pieces},
     workspace::{Activations, BlockDeltas},
 };
 
@@ -108,11 +108,7 @@ impl<T: Scalar> NextStep<T> {
         deltas: &BlockDeltas<T>,
     ) {
         let (delta, h) = (deltas.delta(), activations.entering(index));
-        // Twice as many parts as threads, so that the first to be ready can lend a hand.
-        let parts = match pieces(block.work(activations.batch), 1) {
-            1 => 1,
-            pieces => 2 * pieces,
-        };
+        let parts = small_pieces(block.work(activations.batch), 1);
         let Layer { map, weights, bias } = &mut block.layer;
         let (map, biases) = (*map, bias.as_ref().map_or(0, DVector::len));
         let tiles = map.tiles(weights.nrows(), weights.ncols(), activations.batch);
