@@ -8,6 +8,7 @@ use crate::{
     loss::Targets,
     scalar::Scalar,
     seed::{Purpose, stream},
+    threads::{Chunks, pieces, share_out},
 };
 
 mod scaling;
@@ -224,9 +225,15 @@ impl<T: Scalar> Dataset<T> {
 
     /// Writes the samples `indices` into `x`, one after the other.
     pub(crate) fn gather_inputs(&self, indices: &[usize], x: &mut [T]) {
-        for (&index, x) in indices.iter().zip(x.chunks_exact_mut(self.features)) {
-            self.copy_input(index, x);
-        }
+        /// How many multiply-adds take as long as to make a value of a byte.
+        const COST: usize = 20;
+        let parts = pieces(x.len(), COST);
+        let out = Chunks { data: x, size: self.features };
+        share_out(out, 0..indices.len(), parts, &|range, x| {
+            for (&index, x) in indices[range].iter().zip(x.data.chunks_exact_mut(self.features)) {
+                self.copy_input(index, x);
+            }
+        });
     }
 
     pub(crate) fn gather_targets(&self, indices: &[usize], to: &mut BatchTargets<T>) {
