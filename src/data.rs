@@ -380,6 +380,25 @@ mod tests {
         Dataset::new(x, (0..samples).collect()).unwrap()
     }
 
+    /// Large enough to be shared out among threads.
+    #[test]
+    fn gathered_samples_are_those_asked_for_on_any_number_of_threads() {
+        let (features, samples) = (400, 100);
+        let byte = |place: usize| u8::try_from(place % 251).unwrap();
+        let bytes = (0..features * samples).map(byte).collect();
+        let data = Dataset::<f32>::from_bytes(features, bytes, vec![0; samples]).unwrap();
+        let indices: Vec<usize> = (0..samples).map(|k| k * 37 % samples).collect();
+        for threads in 1..5 {
+            let mut x = vec![0.0; features * samples];
+            let threads = crate::threads::Threads::new(threads).unwrap();
+            threads.run(1 << 30, || data.gather_inputs(&indices, &mut x));
+            for (&index, x) in indices.iter().zip(x.chunks_exact(features)) {
+                let expected = (0..features).map(|i| f32::from(byte(index * features + i)));
+                assert!(x.iter().copied().eq(expected), "sample {index}");
+            }
+        }
+    }
+
     #[test]
     fn an_epoch_visits_every_sample_once_and_keeps_input_and_target_together() {
         let data = numbered(10);

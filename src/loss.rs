@@ -325,8 +325,7 @@ fn softmax_cross_entropy<T: Scalar>(
         let columns = z.chunks_exact(outputs).zip(e.chunks_exact_mut(outputs));
         for ((z, e), &max) in columns.zip(&maxima) {
             let sum = e.iter().fold(T::zero(), |sum, &e| sum + e);
-            let scale = sum.recip();
-            e.iter_mut().for_each(|e| *e *= scale);
+            e.iter_mut().for_each(|e| *e /= sum);
             // −Σ y_k ln ŷ_k = Σ y_k (ln Σ_j e^{z_j} − z_k), every term of it at least 0.
             let log_sum = sum.ln();
             let mut learn = |k: usize, y: T| {
