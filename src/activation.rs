@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use multiversion::multiversion;
 
 use crate::{
-    error::{Error, Result, require},
+    error::{Error, Result, require, require_positive},
     scalar::Scalar,
 };
 
@@ -120,6 +120,15 @@ impl Activation {
         }
     }
 
+    /// A number that `|f'(a)|` does not exceed.
+    pub(crate) fn steepest(self) -> f64 {
+        match self {
+            Self::Identity | Self::Tanh | Self::Logistic | Self::Relu | Self::Softplus => 1.0,
+            Self::LeakyRelu { slope } => slope.abs().max(1.0),
+            Self::Elu { alpha } => alpha.max(1.0),
+        }
+    }
+
     /// Whether the function is bounded, so that a unit can saturate on both sides.
     pub(crate) fn saturates(self) -> bool {
         self.bounds().is_some()
@@ -130,14 +139,13 @@ impl Activation {
         matches!(self, Self::Relu | Self::LeakyRelu { .. } | Self::Elu { .. })
     }
 
-    pub(crate) fn check(self) -> Result<()> {
+    pub(crate) fn check<T: Scalar>(self) -> Result<()> {
         match self {
             Self::LeakyRelu { slope } => {
-                require(slope.is_finite(), "slope", slope, "a finite number")
+                let expected = "a finite number that the scalar can represent";
+                require(T::of(slope).is_finite(), "slope", slope, expected)
             }
-            Self::Elu { alpha } => {
-                require(alpha.is_finite() && alpha > 0.0, "alpha", alpha, "a positive number")
-            }
+            Self::Elu { alpha } => require_positive::<T>("alpha", alpha),
             _ => Ok(()),
         }
     }
@@ -280,7 +288,10 @@ mod tests {
             assert_eq!(f.to_string().parse::<Activation>().unwrap(), f);
         }
         assert!("swish".parse::<Activation>().is_err());
-        assert!(Activation::Elu { alpha: 0.0 }.check().is_err());
-        assert!(Activation::LeakyRelu { slope: f64::NAN }.check().is_err());
+        assert!(Activation::Elu { alpha: 0.0 }.check::<f64>().is_err());
+        assert!(Activation::LeakyRelu { slope: f64::NAN }.check::<f64>().is_err());
+        for large in [Activation::Elu { alpha: 1e39 }, Activation::LeakyRelu { slope: -1e39 }] {
+            assert!(large.check::<f64>().is_ok() && large.check::<f32>().is_err());
+        }
     }
 }

@@ -4,7 +4,7 @@ use nalgebra::DMatrix;
 
 use crate::{
     buffer::Columns,
-    error::{Result, require},
+    error::{Result, require_not_negative},
     feedback::Feedback,
     init::FeedbackInit,
     loss::{Loss, Targets},
@@ -48,10 +48,9 @@ impl<T: Scalar> FastGradientSign<T> {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) if `epsilon` is negative or not
-    /// finite.
+    /// finite, also in the scalar.
     pub fn new(network: &Network<T>, epsilon: f64) -> Result<Self> {
-        let valid = epsilon.is_finite() && epsilon >= 0.0;
-        require(valid, "epsilon", epsilon, "a finite number of at least 0")?;
+        require_not_negative::<T>("epsilon", epsilon)?;
         let nothing = FeedbackInit::default();
         Ok(Self {
             epsilon,
@@ -116,7 +115,7 @@ impl<T: Scalar> FastGradientSign<T> {
     ) -> Result<()> {
         loss.error(*targets, activations, &mut self.deltas)?;
         self.backpropagation.deliver(network, activations, &mut self.deltas)?;
-        self.gradient.set_batch(activations.batch());
+        self.gradient.set_batch(activations.batch())?;
         network.input_gradient(activations, &self.deltas, &mut self.gradient);
         let epsilon = T::of(self.epsilon);
         for (x, &slope) in x.iter_mut().zip(self.gradient.as_slice()) {

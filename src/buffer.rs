@@ -4,6 +4,7 @@
 use nalgebra::DMatrixView;
 
 use crate::{
+    error::{Error, Result},
     linalg::{self, Mat},
     scalar::Scalar,
 };
@@ -27,13 +28,17 @@ impl<T: Scalar> Columns<T> {
         Self { rows, batch: 0, data: Vec::new() }
     }
 
-    /// Makes room for `batch` columns; their content is unspecified.
-    pub(crate) fn set_batch(&mut self, batch: usize) {
-        self.batch = batch;
-        let length = self.rows * batch;
-        if self.data.len() < length {
+    /// Makes room for `batch` columns, unless there is no memory for them; their content is
+    /// unspecified.
+    pub(crate) fn set_batch(&mut self, batch: usize) -> Result<()> {
+        let too_large = || Error::TooLarge { rows: self.rows, columns: batch };
+        let length = self.rows.checked_mul(batch).ok_or_else(too_large)?;
+        if let Some(more) = length.checked_sub(self.data.len()).filter(|&more| more > 0) {
+            self.data.try_reserve_exact(more).map_err(|_| too_large())?;
             self.data.resize(length, T::zero());
         }
+        self.batch = batch;
+        Ok(())
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -73,13 +78,24 @@ pub(crate) struct Notes<T> {
     pub(crate) winners: Vec<u32>,
     /// Dropout: which units were kept.
     pub(crate) kept: Vec<bool>,
-    /// Batch normalisation: mean and variance of each channel.
+    /// Batch normalisation: the statistics of each channel that it normalised by.
+    pub(crate) statistics: Statistics<T>,
+}
+
+/// Mean, variance and `1/√(variance + ε)` of each channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Statistics<T> {
     pub(crate) mean: Vec<T>,
     pub(crate) variance: Vec<T>,
+    pub(crate) inverse_deviation: Vec<T>,
+    /// Whether they are those of the batch, which depend on every sample, or running statistics.
+    pub(crate) of_batch: bool,
 }
 
 impl<T> Notes<T> {
     pub(crate) fn new() -> Self {
-        Self { winners: Vec::new(), kept: Vec::new(), mean: Vec::new(), variance: Vec::new() }
+        let (mean, variance, inverse_deviation) = (Vec::new(), Vec::new(), Vec::new());
+        let statistics = Statistics { mean, variance, inverse_deviation, of_batch: false };
+        Self { winners: Vec::new(), kept: Vec::new(), statistics }
     }
 }

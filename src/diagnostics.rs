@@ -22,7 +22,7 @@ use crate::{
     rule::FeedbackRule,
     scalar::Scalar,
     trainer::Trainer,
-    workspace::{Activations, BlockActivations, Deltas, Gradients, require_match},
+    workspace::{Activations, BlockActivations, Deltas, Gradients, require_delivered},
 };
 
 /// Shows how the learning of a network goes: the angles between what the rule teaches each layer
@@ -181,10 +181,10 @@ impl<T: Scalar> Diagnostics<T> {
     ) -> Result<Diagnosis> {
         self.require_network(network)?;
         feedback.require_network(network)?;
-        require_match("diagnose", &network.layout, activations, deltas)?;
+        require_delivered("diagnose", &network.layout, activations, deltas)?;
         activations.require_finite()?;
 
-        self.bp_deltas.fit(&network.layout, activations.batch);
+        self.bp_deltas.fit(activations)?;
         let e = deltas.blocks[network.layers() - 1].delta();
         self.bp_deltas.error_mut().as_mut_slice().copy_from_slice(e.as_slice());
         self.backpropagation.deliver(network, activations, &mut self.bp_deltas)?;

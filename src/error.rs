@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use multiversion::multiversion;
 use thiserror::Error;
 
-use crate::scalar::Scalar;
+use crate::{scalar::Scalar, vector::all_finite};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -95,6 +94,12 @@ pub enum Error {
         layer: usize,
         /// How many there are.
         count: usize,
+    },
+    /// A layer without batch normalisation after it.
+    #[error("there is no batch normalisation after weighted layer {layer}")]
+    NoBatchNorm {
+        /// Index of the layer, counted from 0.
+        layer: usize,
     },
     /// A bias was set on a layer built without one.
     #[error("weighted layer {layer} was built without a bias")]
@@ -542,6 +547,25 @@ pub(crate) fn require(
     if condition { Ok(()) } else { Err(Error::InvalidParameter { name, found, expected }) }
 }
 
+/// Fails unless `found` is positive and finite, also in the scalar.
+pub(crate) fn require_positive<T: Scalar>(name: &'static str, found: f64) -> Result<()> {
+    let value = T::of(found);
+    let valid = value > T::zero() && value.is_finite();
+    require(valid, name, found, "a positive number that the scalar can represent")
+}
+
+/// Fails unless `found` is at least 0 and finite, also in the scalar.
+pub(crate) fn require_not_negative<T: Scalar>(name: &'static str, found: f64) -> Result<()> {
+    let valid = found >= 0.0 && T::of(found).is_finite();
+    require(valid, name, found, "a number of at least 0 that the scalar can represent")
+}
+
+/// Fails unless `found` lies from 0 up to, not including, 1, also in the scalar.
+pub(crate) fn require_fraction<T: Scalar>(name: &'static str, found: f64) -> Result<()> {
+    let valid = found >= 0.0 && T::of(found) < T::one();
+    require(valid, name, found, "a number from 0 up to, not including, 1, also in the scalar")
+}
+
 /// Fails unless `found` is the shape `expected`.
 pub(crate) fn require_shape(
     what: impl FnOnce() -> String,
@@ -571,23 +595,4 @@ pub(crate) fn require_finite<T: Scalar>(
         column: at / rows,
         found: data[at].as_f64(),
     })
-}
-
-/// Whether there is no NaN and no infinity: 0 times one of them is not 0.
-#[multiversion(targets = "simd")]
-pub(crate) fn all_finite<T: Scalar>(data: &[T]) -> bool {
-    const LANES: usize = 16;
-    let mut sums = [T::zero(); LANES];
-    let chunks = data.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (sum, &value) in sums.iter_mut().zip(chunk) {
-            *sum += value * T::zero();
-        }
-    }
-    for (sum, &value) in sums.iter_mut().zip(rest) {
-        *sum += value * T::zero();
-    }
-    // Without leaving early: all are compared at once.
-    sums.iter().fold(true, |all, &sum| all & (sum == T::zero()))
 }

@@ -15,6 +15,7 @@ use crate::{
     rule::{FeedbackRule, Hop, Source, Transport},
     scalar::Scalar,
     seed::{Purpose, stream},
+    vector::bound,
     workspace::{Activations, BlockActivations, BlockDeltas, Deltas, Layout, require_match},
 };
 
@@ -46,6 +47,8 @@ pub struct Feedback<T> {
     hops: Vec<Hop>,
     /// One slot for each hidden block.
     matrices: Vec<Option<DMatrix<T>>>,
+    /// For each matrix, a number that no entry exceeds.
+    bounds: Vec<f64>,
 }
 
 impl<T: Scalar> Feedback<T> {
@@ -75,7 +78,16 @@ impl<T: Scalar> Feedback<T> {
             let Some(matrix) = matrix else { continue };
             require_finite(|| name(rule, layer), matrix.nrows(), matrix.as_slice())?;
         }
-        Ok(feedback)
+        Ok(feedback.bounded())
+    }
+
+    /// The same, with the bounds of its matrices.
+    fn bounded(mut self) -> Self {
+        let bound_of = |matrix: &Option<DMatrix<T>>| {
+            matrix.as_ref().map_or(0.0, |matrix| bound(matrix.as_slice()))
+        };
+        self.bounds = self.matrices.iter().map(bound_of).collect();
+        self
     }
 
     /// Draws the entries of the matrices from any distribution, layer by layer from the first
@@ -146,7 +158,8 @@ impl<T: Scalar> Feedback<T> {
             fill(hop, &mut matrix);
             matrices[hop.to] = Some(matrix);
         }
-        Ok(Self { rule, layout: Arc::clone(&network.layout), hops, matrices })
+        let bounds = vec![0.0; matrices.len()];
+        Ok(Self { rule, layout: Arc::clone(&network.layout), hops, matrices, bounds })
     }
 
     /// The hidden layers that have a matrix of their own under `rule`, in order from the first,
@@ -190,8 +203,14 @@ impl<T: Scalar> Feedback<T> {
         let what = || name(rule, layer);
         require_shape(what, old.shape(), matrix.shape())?;
         require_finite(what, matrix.nrows(), matrix.as_slice())?;
+        self.bounds[layer] = bound(matrix.as_slice());
         self.matrices[layer] = Some(matrix);
         Ok(())
+    }
+
+    /// A number that no entry of the matrix of a hidden layer exceeds; 0 where it has none.
+    pub(crate) fn bound(&self, layer: usize) -> f64 {
+        self.bounds[layer]
     }
 
     /// Fills `δ_l` of every hidden layer, from `δ_L` and along the route of the rule: each hop is
@@ -222,6 +241,7 @@ impl<T: Scalar> Feedback<T> {
             };
             self.carry(hop, network, activations, source, to);
         }
+        deltas.delivered = true;
         Ok(())
     }
 
@@ -261,7 +281,8 @@ impl<T: Scalar> Feedback<T> {
             expected,
             found,
         };
-        if !Arc::ptr_eq(&self.layout, &network.layout) && !self.layout.has_sizes_of(&network.layout)
+        if !Layout::same(&self.layout, &network.layout)
+            && !self.layout.has_sizes_of(&network.layout)
         {
             return Err(mismatch(network.layout.to_string(), self.layout.to_string()));
         }

@@ -162,7 +162,7 @@ impl GradientCheck {
             Targets::Labels(labels) => Targets::Labels(labels),
             Targets::Values(_) => Targets::Values(DMatrixView::from(&values)),
         };
-        self.compare(&mut Differences::new(network.to_f64(), loss, x, targets), &gradients)
+        self.compare(&mut Differences::new(network.to_f64(), loss, x, targets)?, &gradients)
     }
 
     /// Compares gradients, from wherever they come, with the differences.
@@ -221,7 +221,6 @@ fn backpropagate<T: Scalar>(
     let mut gradients = Gradients::new();
     let feedback = Feedback::new(network, FeedbackRule::Bp, FeedbackInit::default(), 0)?;
     network.forward(x, &mut activations)?;
-    activations.require_finite()?;
     loss.error(targets, &activations, &mut deltas)?;
     feedback.deliver(network, &activations, &mut deltas)?;
     network.gradients(&activations, &deltas, &mut gradients)?;
@@ -280,17 +279,17 @@ impl<'a> Differences<'a> {
         loss: Loss,
         x: &DMatrix<T>,
         targets: Targets<'a, f64>,
-    ) -> Self {
+    ) -> Result<Self> {
         let mut base = Activations::new();
-        base.fit(&network.layout, x.ncols());
+        base.fit(&network.layout, x.ncols())?;
         for (to, from) in base.input.as_mut_slice().iter_mut().zip(x) {
             *to = from.as_f64();
         }
         let stepped = base.clone();
         network.forward_loaded(&mut base, PASS);
         let mut e = Columns::new(network.outputs());
-        e.set_batch(x.ncols());
-        Self { network, loss, targets, base, stepped, e }
+        e.set_batch(x.ncols())?;
+        Ok(Self { network, loss, targets, base, stepped, e })
     }
 
     /// All tensors of the network, from the first layer up.
@@ -428,7 +427,7 @@ mod tests {
             Parameter::Shift => &mut norm.unwrap().shift,
         };
         entries[entries.len() / 2 - 1] += by * right.largest();
-        let mut differences = Differences::new(network, loss, &x, Targets::from(&y));
+        let mut differences = Differences::new(network, loss, &x, Targets::from(&y)).unwrap();
         GradientCheck::default().compare(&mut differences, &gradients).unwrap()
     }
 
@@ -509,7 +508,8 @@ mod tests {
     fn differences_leave_the_parameters_as_they_were() {
         let (network, (x, y)) = (network(), batch());
         let mut differences =
-            Differences::new(network.clone(), Loss::LogisticCrossEntropy, &x, Targets::from(&y));
+            Differences::new(network.clone(), Loss::LogisticCrossEntropy, &x, Targets::from(&y))
+                .unwrap();
         for tensor in differences.tensors() {
             assert!(differences.at(tensor, 1, 0.1).unwrap().is_some());
         }

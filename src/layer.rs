@@ -31,10 +31,11 @@ pub(crate) use conv2d::Convolution;
 use crate::{
     activation::Activation,
     buffer::{Columns, Notes, Pass},
-    error::{Error, Result, all_finite},
-    linalg::{self, Start, zero_matrix},
+    error::{Error, Result},
+    linalg::{self, Start, cut, filled_vector, zero_matrix},
     scalar::Scalar,
     threads::{Chunks, pieces, share_out},
+    vector::{all_finite, sum_columns},
 };
 
 /// A weighted layer, `a = W h + b`: fully connected, or a convolution, which is the same with an
@@ -82,7 +83,7 @@ impl<T: Scalar> Layer<T> {
             map,
             weights: zero_matrix(rows, columns)?,
             bias: match bias {
-                Bias::With => Some(DVector::zeros(rows)),
+                Bias::With => Some(filled_vector(rows, T::zero())?),
                 Bias::Without => None,
             },
         })
@@ -179,20 +180,16 @@ impl LinearMap {
     }
 
     /// The tiles in which the gradient of a `rows × columns` matrix of weights is computed: few
-    /// enough columns that what is made of them next finds them in cache.
+    /// enough columns that what is made of them next finds them in cache. They depend on shapes
+    /// alone, never on the threads at hand: a tile of other columns may have other bits.
     pub(crate) fn tiles(&self, rows: usize, columns: usize, samples: usize) -> Tiles {
         const ELEMENTS: usize = 1 << 15;
-        let mut width = match self {
-            // An outer product costs nothing beside the memory it is written to.
-            Self::Dense if samples == 1 => (ELEMENTS / 8 / rows).max(1),
-            Self::Dense => (ELEMENTS / rows).max(16),
+        let width = match self {
+            // An outer product costs nothing beside the memory it is written to, and has no sum.
+            Self::Dense if samples == 1 => cut(columns, ELEMENTS / 8 / rows, 1),
+            Self::Dense => cut(columns, (ELEMENTS / rows).max(16), 2),
             Self::Conv2d(conv) => return conv.tiles(samples),
         };
-        width = width.min(columns);
-        // A tile of a single column would take another path through the kernel than the whole.
-        while columns % width == 1 && width > 1 {
-            width += 1;
-        }
         Tiles { size: rows * width, count: columns.div_ceil(width), scratch: 0 }
     }
 
@@ -226,7 +223,7 @@ impl LinearMap {
     /// `∂b ← Σ δ` over samples (and positions, for a convolution).
     pub(crate) fn bias_gradient<T: Scalar>(&self, delta: &Columns<T>, gradient: &mut [T]) {
         match self {
-            Self::Dense => linalg::sum_columns(delta.as_slice(), gradient),
+            Self::Dense => sum_columns(delta.as_slice(), gradient, |delta| delta),
             Self::Conv2d(conv) => conv.bias_gradient(delta.as_slice(), gradient),
         }
     }
@@ -273,14 +270,27 @@ impl<T: Scalar> Operation<T> {
         }
     }
 
-    /// `y ← operation(x)`; notes are what the way back needs beyond `x` and `y`.
-    pub(crate) fn forward(&self, x: &[T], y: &mut [T], notes: &mut Notes<T>, pass: Pass) {
+    /// `y ← operation(x)`; notes are what the way back needs beyond `x` and `y`. Returns false if
+    /// a number that does not show in `y` is not finite.
+    pub(crate) fn forward(
+        &self,
+        x: &[T],
+        y: &mut [T],
+        notes: &mut Notes<T>,
+        pass: Pass,
+        frozen: bool,
+    ) -> bool {
         match self {
             Self::Activation(activation) => activation.apply(x, y),
             Self::Pool2d(pool) => pool.forward(x, y, &mut notes.winners),
-            Self::BatchNorm(norm) => norm.forward(x, y, notes, pass),
+            Self::BatchNorm(norm) => {
+                // What is frozen is the same function in every pass.
+                let pass = if frozen { Pass::Evaluation } else { pass };
+                return norm.forward(x, y, notes, pass);
+            }
             Self::Dropout(dropout) => dropout.forward(x, y, &mut notes.kept, pass),
         }
+        true
     }
 
     /// `δ ← (∂y/∂x)ᵀ δ` of an operation that keeps the shape, with what it was given and made.

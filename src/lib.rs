@@ -10,6 +10,7 @@
 // The order is that of dependence: a module uses only those above it.
 mod elementary;
 mod scalar;
+mod vector;
 mod error;
 pub mod files;
 mod threads;
@@ -20,6 +21,7 @@ pub mod rule;
 mod init;
 mod activation;
 mod layer;
+mod architecture;
 mod workspace;
 mod network;
 mod loss;

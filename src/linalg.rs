@@ -1,13 +1,13 @@
 //! Every matrix product of the crate.
 //!
 //! The kernel is that of the crate `faer`, which adds up an element's terms in the same order
-//! whatever the shape of the matrix around it, unless that is a single row or column. Work is split
-//! over rows or columns of an output, never over a sum, and never down to a single row: so results
-//! do not depend on the number of threads.
+//! whatever the shape of the matrix around it, with two exceptions that [`smallest_part`] knows.
+//! Work is split over rows or columns of an output, never over a sum, and never into parts that
+//! are one of the exceptions: so results do not depend on the number of threads.
 
 use faer::Accum;
 use multiversion::multiversion;
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, DVector};
 
 use crate::{
     error::{Error, Result},
@@ -26,6 +26,27 @@ pub(crate) fn mat<T>(data: &[T], rows: usize) -> Mat<'_, T> {
 /// A matrix of nalgebra's, without moving anything.
 pub(crate) fn of<T>(matrix: &DMatrix<T>) -> Mat<'_, T> {
     mat(matrix.data.as_slice(), matrix.nrows())
+}
+
+/// How many rows (or columns) a part of a product has at least, so that it has the bits of the
+/// whole: a product of `others` columns (or rows) and `terms` terms for each element.
+///
+/// faer 0.24 adds up in another order where a matrix is a single row or column, and where a product
+/// takes 4096 multiply-adds or fewer, for which it has another kernel.
+pub(crate) fn smallest_part(others: usize, terms: usize) -> usize {
+    const SMALL_PRODUCT: usize = 4096;
+    let more = SMALL_PRODUCT / others.saturating_mul(terms).max(1) + 1;
+    more.max(2)
+}
+
+/// The width in which `count` rows or columns are cut: at least `width`, and such that no part,
+/// the last included, is smaller than `least`. Where that cannot be, they are not cut.
+pub(crate) fn cut(count: usize, width: usize, least: usize) -> usize {
+    let mut width = width.max(least);
+    while width < count && (1..least).contains(&(count % width)) {
+        width += 1;
+    }
+    width.min(count)
 }
 
 /// What a product is added to.
@@ -97,8 +118,10 @@ pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Star
 /// where the rows of `a` lie far apart and few columns make up for it.
 fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>) {
     let rows = if a.row_stride() != 1 && b.ncols() <= 2 * ROWS { ROWS / 3 } else { ROWS };
-    // A single row would take another path through the kernel, so the last block may be longer.
-    while a.nrows() > rows + TILE && a.ncols() > ROWS {
+    // The last block may be longer. No block is too small even for two columns, in which
+    // `by_columns` may go through it.
+    let least = smallest_part(2, a.ncols()).max(TILE + 1);
+    while a.nrows() >= rows + least && a.ncols() > ROWS {
         let (above, below) = c.split_at_row_mut(rows);
         let (a_above, a_below) = a.split_at_row(rows);
         by_columns(above, accum, a_above, b);
@@ -110,21 +133,25 @@ fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>
 /// Rows of the kernel's registers in `f32`.
 const ROWS: usize = 96;
 
-/// One block of [`by_blocks`]. If it has more than twelve columns the kernel for x86 copies `a`, to
-/// read it faster then; where they are not many more, that does not pay.
+/// One block of [`by_blocks`]. faer 0.24 copies `a` where `b` has more than twelve columns, to read
+/// it faster. For few columns the copy costs more than it saves: they go twelve at a time.
 fn by_columns<T: Scalar>(mut c: MatMut<T>, accum: Accum, a: Mat<T>, mut b: Mat<T>) {
     const IN_PLACE: usize = 12;
     /// What is read again is to stay in cache.
     const TERMS: usize = 1024;
+    /// Columns that are kept back where too few would be left for the end.
+    const KEPT: usize = 4;
+    let least = smallest_part(a.nrows(), a.ncols());
     if cfg!(target_arch = "x86_64")
         && size_of::<T>() == size_of::<f32>()
         && a.row_stride() == 1
         && (ROWS..=TERMS).contains(&a.ncols())
         && b.ncols() <= 2 * ROWS
+        && least <= KEPT + 1
     {
         while b.ncols() > IN_PLACE {
-            // Nor may a single column be left.
-            let width = if b.ncols() == IN_PLACE + 1 { IN_PLACE - 4 } else { IN_PLACE };
+            let too_few = b.ncols() - IN_PLACE < least;
+            let width = if too_few { IN_PLACE - KEPT } else { IN_PLACE };
             let (left, right) = c.split_at_col_mut(width);
             let (b_left, b_right) = b.split_at_col(width);
             T::multiply(left, accum, a, b_left);
@@ -174,11 +201,8 @@ fn split_columns<T: Scalar>(
     finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
 ) {
     let columns = b.ncols();
-    let mut width = columns.div_ceil(parts).next_multiple_of(4);
-    // A single column would take another path through the kernel.
-    while columns % width == 1 {
-        width += 1;
-    }
+    let least = smallest_part(a.nrows(), a.ncols());
+    let width = cut(columns, columns.div_ceil(parts).next_multiple_of(4), least);
     let size = width * a.nrows();
     let out = (Chunks { data: c, size }, Chunks { data: h, size });
     share_out(out, 0..columns.div_ceil(width), parts, &|chunks, (c, h)| {
@@ -315,59 +339,33 @@ pub(crate) fn outer<T: Scalar>(a: &[T], b: &[T], c: &mut [T]) {
     }
 }
 
+/// A vector of `length` times the same number, or an error where there is no memory for it.
+pub(crate) fn filled_vector<T: Scalar>(length: usize, value: T) -> Result<DVector<T>> {
+    filled(length, value, (length, 1)).map(DVector::from_vec)
+}
+
 /// A matrix of zeros, or an error where there is no memory for it.
 pub(crate) fn zero_matrix<T: Scalar>(rows: usize, columns: usize) -> Result<DMatrix<T>> {
-    let too_large = || Error::TooLarge { rows, columns };
-    let length = rows.checked_mul(columns).ok_or_else(too_large)?;
+    let length = rows.checked_mul(columns).ok_or(Error::TooLarge { rows, columns })?;
+    filled(length, T::zero(), (rows, columns)).map(|data| DMatrix::from_vec(rows, columns, data))
+}
+
+/// `length` times the same number, or an error that tells of this shape.
+pub(crate) fn filled<T: Clone>(
+    length: usize,
+    value: T,
+    (rows, columns): (usize, usize),
+) -> Result<Vec<T>> {
     let mut data = Vec::new();
-    data.try_reserve_exact(length).map_err(|_| too_large())?;
-    data.resize(length, T::zero());
-    Ok(DMatrix::from_vec(rows, columns, data))
+    data.try_reserve_exact(length).map_err(|_| Error::TooLarge { rows, columns })?;
+    data.resize(length, value);
+    Ok(data)
 }
 
-/// The sum of all elements, in eight interleaved parts so that it runs at the speed of memory.
-pub(crate) fn sum<T: Scalar>(values: &[T]) -> T {
-    let mut parts = [T::zero(); 8];
-    let chunks = values.chunks_exact(8);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (part, &value) in parts.iter_mut().zip(chunk) {
-            *part += value;
-        }
-    }
-    parts.iter().chain(rest).fold(T::zero(), |sum, &value| sum + value)
-}
-
-/// `sums ← Σ` of the columns of `a`, added up from the first column to the last.
-#[multiversion(targets = "simd")]
-pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut [T]) {
-    let mut first = 0;
-    // So many sums stay in registers while the columns go by.
-    while first + 32 <= sums.len() {
-        sum_rows::<T, 32>(a, sums, first);
-        first += 32;
-    }
-    while first + 8 <= sums.len() {
-        sum_rows::<T, 8>(a, sums, first);
-        first += 8;
-    }
-    while first < sums.len() {
-        sum_rows::<T, 1>(a, sums, first);
-        first += 1;
-    }
-}
-
-/// `N` of the sums, from `first` on.
-#[allow(clippy::inline_always)] // Or it would not be vectorised.
-#[inline(always)]
-fn sum_rows<T: Scalar, const N: usize>(a: &[T], sums: &mut [T], first: usize) {
-    let mut parts = [T::zero(); N];
-    for column in a.chunks_exact(sums.len()) {
-        for (part, &value) in parts.iter_mut().zip(&column[first..first + N]) {
-            *part += value;
-        }
-    }
-    sums[first..first + N].copy_from_slice(&parts);
+/// Fails unless there is memory for so many numbers, which are not taken yet.
+pub(crate) fn require_memory<T: Scalar>(rows: usize, columns: usize) -> Result<()> {
+    let too_large = |_| Error::TooLarge { rows, columns };
+    Vec::<T>::new().try_reserve_exact(rows.saturating_mul(columns)).map_err(too_large)
 }
 
 #[cfg(test)]
@@ -375,11 +373,55 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::scalar::kernel::Kernel;
 
     fn naive(a: &DMatrix<f64>, b: &DMatrix<f64>) -> DMatrix<f64> {
         DMatrix::from_fn(a.nrows(), b.ncols(), |i, j| {
             (0..a.ncols()).map(|k| a[(i, k)] * b[(k, j)]).sum()
         })
+    }
+
+    #[test]
+    fn no_part_is_smaller_than_the_smallest() {
+        for count in 1..200 {
+            for width in 1..60 {
+                for least in 2..30 {
+                    let cut = cut(count, width, least);
+                    assert!(cut >= width.min(count) && cut <= count && cut > 0);
+                    let last = (count - 1) % cut + 1;
+                    assert!(cut == count || cut.min(last) >= least, "{count}, {width}, {least}");
+                }
+            }
+        }
+        assert_eq!((cut(81, 16, 2), cut(80, 16, 2), cut(33, 16, 2)), (17, 16, 17));
+    }
+
+    /// What [`smallest_part`] says of the kernel, and that it says no more than is needed.
+    #[test]
+    fn the_kernel_adds_up_a_part_as_the_whole_if_it_is_large_enough() {
+        fn whole_and_part(m: usize, k: usize, n: usize, some: usize) -> bool {
+            let (a, b) = (matrix::<f32>(k, m, 1).transpose(), matrix::<f32>(k, n, 2));
+            let at = a.transpose();
+            [of(&a), of(&at).transpose()].into_iter().all(|a| {
+                let (mut whole, mut part) = (DMatrix::zeros(m, n), DMatrix::zeros(m, some));
+                let matrix = |c: &mut DMatrix<f32>| {
+                    let (rows, columns) = c.shape();
+                    let c = c.as_mut_slice();
+                    let b = of(&b).subcols(0, columns);
+                    let c = MatMut::from_column_major_slice_mut(c, rows, columns);
+                    f32::multiply(c, Accum::Replace, a, b);
+                };
+                matrix(&mut whole);
+                matrix(&mut part);
+                whole.columns(0, some) == part
+            })
+        }
+        for (m, k) in [(2, 75), (3, 100), (5, 600), (17, 100), (33, 441), (64, 2000)] {
+            let least = smallest_part(m, k);
+            for some in [least, least + 1, least + 7] {
+                assert!(whole_and_part(m, k, least + 40, some), "{m} × {k}, {some} columns");
+            }
+        }
     }
 
     /// Whole numbers from −11 to 11, whose sums of products are exact.
@@ -505,18 +547,9 @@ mod tests {
         fn columns_do_not_depend_on_those_beside_them(
             m in 2..300_usize, k in 90..600_usize, n in 2..210_usize, seed in 0..100_usize,
         ) {
-            let some = n.div_ceil(2).max(2);
+            let some = n.div_ceil(2).max(smallest_part(m, k)).min(n);
             check_columns::<f32>([m, k, n], some, seed)?;
             check_columns::<f64>([m, k, n], some, seed)?;
         }
-    }
-
-    #[test]
-    fn sums_go_by_column() {
-        let a = matrix::<f64>(3, 5, 4);
-        let mut sums = vec![1.0; 3];
-        sum_columns(a.as_slice(), &mut sums);
-        assert!((nalgebra::DVector::from_vec(sums) - a.column_sum()).amax() < 1e-15);
-        assert!((sum(a.as_slice()) - a.sum()).abs() < 1e-14);
     }
 }

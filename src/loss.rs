@@ -8,8 +8,9 @@ use nalgebra::{DMatrix, DMatrixView};
 use crate::{
     activation::{logistic, softplus},
     buffer::Columns,
-    error::{Error, Result, require_shape},
+    error::{Error, Result, require_finite, require_shape},
     scalar::Scalar,
+    vector::sum_in_order,
     workspace::{Activations, Deltas},
 };
 
@@ -32,7 +33,7 @@ use crate::{
 /// let logits = DMatrix::from_column_slice(2, 1, &[0.0, 3_f64.ln()]);
 /// let probabilities = Loss::SoftmaxCrossEntropy.probabilities(&logits)?;
 /// assert!((probabilities[1] - 0.75).abs() < 1e-12);
-/// assert_eq!(Loss::SoftmaxCrossEntropy.classes(&logits), [1]);
+/// assert_eq!(Loss::SoftmaxCrossEntropy.classes(&logits)?, [1]);
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -130,12 +131,13 @@ impl Loss {
 
     /// Returns `J` and leaves `e = ∂J/∂a_L` in `deltas`, as the delta of the output layer.
     ///
-    /// `J` may come out infinite or NaN if the logits are: it is the caller who stops there.
+    /// `J` may come out infinite where it overflows: it is the caller who stops there.
     ///
     /// # Errors
     /// [`Error::SampleCount`], [`Error::ShapeMismatch`], [`Error::LabelOutOfRange`],
     /// [`Error::TargetOutOfRange`] for targets that do not fit the logits or the loss,
-    /// [`Error::SoftmaxNeedsTwoOutputs`], and [`Error::Empty`] before the first forward pass.
+    /// [`Error::SoftmaxNeedsTwoOutputs`], [`Error::TooLarge`], and [`Error::Empty`] before the
+    /// first forward pass.
     pub fn error<'a, T: Scalar>(
         self,
         targets: impl Into<Targets<'a, T>>,
@@ -145,7 +147,7 @@ impl Loss {
         let targets = targets.into();
         let logits = activations.logit_columns()?;
         self.check(&targets, logits.rows(), activations.batch)?;
-        deltas.fit(&activations.layout, activations.batch);
+        deltas.fit(activations)?;
         Ok(self.evaluate(&targets, logits, deltas.error_mut()))
     }
 
@@ -177,8 +179,10 @@ impl Loss {
     /// `ŷ` of the logits, `n_L × N`: probabilities of the classes.
     ///
     /// # Errors
-    /// [`Error::NoProbabilities`] for the squared error, [`Error::SoftmaxNeedsTwoOutputs`].
+    /// [`Error::NoProbabilities`] for the squared error, [`Error::SoftmaxNeedsTwoOutputs`],
+    /// [`Error::Empty`] without logits, [`Error::NonFinite`] for a NaN or an infinity.
     pub fn probabilities<T: Scalar>(self, logits: &DMatrix<T>) -> Result<DMatrix<T>> {
+        require_logits(logits)?;
         let mut probabilities = logits.clone();
         match self {
             Self::SoftmaxCrossEntropy if logits.nrows() < 2 => {
@@ -199,9 +203,13 @@ impl Loss {
     ///
     /// With one output the class is 1 where the logit is positive (`ŷ > ½` under the logistic
     /// loss) and, under the squared error, where it is above ½.
-    #[must_use]
-    pub fn classes<T: Scalar>(self, logits: &DMatrix<T>) -> Vec<usize> {
-        logits.column_iter().map(|z| self.class(z.as_slice())).collect()
+    ///
+    /// # Errors
+    /// [`Error::Empty`] without logits, [`Error::NonFinite`] for a NaN or an infinity, which is of
+    /// no class.
+    pub fn classes<T: Scalar>(self, logits: &DMatrix<T>) -> Result<Vec<usize>> {
+        require_logits(logits)?;
+        Ok(logits.column_iter().map(|z| self.class(z.as_slice())).collect())
     }
 
     pub(crate) fn class<T: Scalar>(self, z: &[T]) -> usize {
@@ -274,7 +282,7 @@ impl Loss {
         if let Some(&y) = y.iter().find(|&&y| y < T::zero() || y > T::one()) {
             return refuse("in [0, 1]", y);
         }
-        let sum = y.iter().fold(T::zero(), |sum, &y| sum + y);
+        let sum = sum_in_order(y);
         if self == Self::SoftmaxCrossEntropy && (sum - T::one()).abs() > T::of(1e-4) {
             return refuse("probabilities that sum to 1", sum);
         }
@@ -290,12 +298,21 @@ impl Loss {
     }
 }
 
+/// Fails unless there are logits and all are finite.
+fn require_logits<T: Scalar>(logits: &DMatrix<T>) -> Result<()> {
+    if logits.is_empty() {
+        return Err(Error::Empty { what: "the matrix of logits".into() });
+    }
+    let what = || "the matrix of logits (outputs × samples)".to_owned();
+    require_finite(what, logits.nrows(), logits.as_slice())
+}
+
 /// `y ← softmax(z)`
 fn softmax<T: Scalar>(z: &[T], y: &mut [T]) {
     let max = largest(z);
     y.iter_mut().zip(z).for_each(|(y, &z)| *y = z - max);
     exponentials(y);
-    let sum = y.iter().fold(T::zero(), |sum, &y| sum + y);
+    let sum = sum_in_order(y);
     y.iter_mut().for_each(|y| *y /= sum);
 }
 
@@ -324,7 +341,7 @@ fn softmax_cross_entropy<T: Scalar>(
         exponentials(e);
         let columns = z.chunks_exact(outputs).zip(e.chunks_exact_mut(outputs));
         for ((z, e), &max) in columns.zip(&maxima) {
-            let sum = e.iter().fold(T::zero(), |sum, &e| sum + e);
+            let sum = sum_in_order(e);
             e.iter_mut().for_each(|e| *e /= sum);
             // −Σ y_k ln ŷ_k = Σ y_k (ln Σ_j e^{z_j} − z_k), every term of it at least 0.
             let log_sum = sum.ln();
@@ -333,13 +350,19 @@ fn softmax_cross_entropy<T: Scalar>(
                 y * (log_sum + (max - z[k]))
             };
             let of_sample = match targets {
-                Targets::Labels(labels) => learn(labels[sample], T::one()),
-                Targets::Values(values) => (0..outputs)
-                    .map(|k| (k, values[(k, sample)]))
-                    .filter(|&(_, y)| y != T::zero())
-                    .fold(T::zero(), |sum, (k, y)| sum + learn(k, y)),
+                Targets::Labels(labels) => learn(labels[sample], T::one()).as_f64(),
+                Targets::Values(values) => {
+                    let mut loss = 0.0;
+                    for k in 0..outputs {
+                        let y = values[(k, sample)];
+                        if y != T::zero() {
+                            loss += learn(k, y).as_f64();
+                        }
+                    }
+                    loss
+                }
             };
-            loss += of_sample.as_f64();
+            loss += of_sample;
             sample += 1;
         }
     }
@@ -352,7 +375,7 @@ fn exponentials<T: Scalar>(e: &mut [T]) {
     e.iter_mut().for_each(|e| *e = e.fast_exp());
 }
 
-/// The sum of what `loss` makes of pieces that are small enough for their own sums to be exact.
+/// The sum of a loss, over pieces of 256 numbers in the scalar and over the pieces in `f64`.
 fn by_pieces<T: Scalar>(z: &[T], e: &mut [T], loss: impl Fn(&[T], &mut [T]) -> T) -> f64 {
     const PIECE: usize = 256;
     z.chunks(PIECE).zip(e.chunks_mut(PIECE)).map(|(z, e)| loss(z, e).as_f64()).sum()
@@ -419,7 +442,7 @@ mod tests {
 
     fn loss_and_error(loss: Loss, z: &[f64], y: &[f64]) -> (f64, Vec<f64>) {
         let mut logits = Columns::new(z.len());
-        logits.set_batch(1);
+        logits.set_batch(1).unwrap();
         logits.as_mut_slice().copy_from_slice(z);
         let mut e = logits.clone();
         let y = DMatrix::from_column_slice(y.len(), 1, y);
@@ -469,8 +492,8 @@ mod tests {
     #[test]
     fn one_output_tells_two_classes_apart() {
         let logits = DMatrix::from_column_slice(1, 4, &[-1.0, 0.0, 0.3, 2.0]);
-        assert_eq!(Loss::LogisticCrossEntropy.classes(&logits), [0, 0, 1, 1]);
-        assert_eq!(Loss::MeanSquaredError.classes(&logits), [0, 0, 0, 1]);
+        assert_eq!(Loss::LogisticCrossEntropy.classes(&logits).unwrap(), [0, 0, 1, 1]);
+        assert_eq!(Loss::MeanSquaredError.classes(&logits).unwrap(), [0, 0, 0, 1]);
         let refused = Loss::SoftmaxCrossEntropy.probabilities(&logits);
         assert!(matches!(refused, Err(Error::SoftmaxNeedsTwoOutputs)));
     }
@@ -478,7 +501,7 @@ mod tests {
     #[test]
     fn labels_are_one_hot_targets() {
         let mut logits = Columns::new(3);
-        logits.set_batch(2);
+        logits.set_batch(2).unwrap();
         logits.as_mut_slice().copy_from_slice(&[0.1, 0.2, -0.4, 1.0, 0.0, 0.5]);
         let one_hot = DMatrix::from_column_slice(3, 2, &[0., 0., 1., 1., 0., 0.]);
         for loss in Loss::all() {

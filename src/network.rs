@@ -1,6 +1,5 @@
 //! The network: forward parameters and nothing else.
 
-mod architecture;
 mod builder;
 mod convert;
 #[cfg(feature = "safetensors")]
@@ -16,21 +15,21 @@ use nalgebra::{DMatrix, DVector};
 
 pub use builder::NetworkBuilder;
 
-pub(crate) use architecture::Architecture;
 #[cfg(feature = "safetensors")]
 pub(crate) use parameters::{Role, column_major, row_major};
 
 use crate::{
     activation::Activation,
+    architecture::Architecture,
     buffer::{Columns, Pass},
     error::{Error, Result, require, require_finite, require_shape},
     layer::{BatchNorm, Layer, LayerGradient, LinearMap, Operation, Shape},
-    linalg::zero_matrix,
+    linalg::{filled_vector, zero_matrix},
     scalar::Scalar,
     threads::{Chunks, pieces, share_out},
     workspace::{
         Activations, BlockActivations, BlockDeltas, Deltas, Gradients, Layout, Record,
-        require_match,
+        require_delivered,
     },
 };
 
@@ -49,7 +48,7 @@ use crate::{
 /// assert_eq!(network.parameters(), 8 * 2 + 8 + 3 * 8 + 3);
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Network<T> {
     architecture: Architecture,
     pub(crate) layout: Arc<Layout>,
@@ -60,10 +59,22 @@ pub struct Network<T> {
 
 /// A weighted layer and the local operations after it, up to the next weighted layer. Feedback
 /// enters at the end of a block.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Block<T> {
     pub(crate) layer: Layer<T>,
     pub(crate) operations: Vec<Operation<T>>,
+    /// Whether training leaves the block as it is.
+    pub(crate) frozen: bool,
+}
+
+impl<T: PartialEq> PartialEq for Network<T> {
+    /// Compares layers and parameters, not which of them are frozen.
+    fn eq(&self, other: &Self) -> bool {
+        let blocks = self.blocks.iter().zip(&other.blocks);
+        let same =
+            |(a, b): (&Block<T>, &Block<T>)| (&a.layer, &a.operations) == (&b.layer, &b.operations);
+        self.architecture == other.architecture && blocks.into_iter().all(same)
+    }
 }
 
 impl<T: Scalar> Block<T> {
@@ -83,10 +94,10 @@ impl<T: Scalar> Block<T> {
         if let [Operation::Activation(activation), above @ ..] = &self.operations[..] {
             let (first, records) = operations.split_first_mut().expect("one for each operation");
             *finite = self.layer.forward(h, a, Some((*activation, &mut first.output)));
-            operate(above, &first.output, records, pass);
+            *finite &= operate(above, &first.output, records, pass, self.frozen);
         } else {
             *finite = self.layer.forward(h, a, None);
-            operate(&self.operations, a, operations, pass);
+            *finite &= operate(&self.operations, a, operations, pass, self.frozen);
         }
     }
 
@@ -152,18 +163,21 @@ impl<T: Scalar> Block<T> {
     }
 }
 
-/// Every operation in turn, from `x` on.
+/// Every operation in turn, from `x` on. Returns false if one of them met a number that is not
+/// finite and does not show in what it made.
 fn operate<T: Scalar>(
     operations: &[Operation<T>],
     x: &Columns<T>,
     records: &mut [Record<T>],
     pass: Pass,
-) {
-    let mut from = x;
+    frozen: bool,
+) -> bool {
+    let (mut from, mut finite) = (x, true);
     for (operation, Record { output, notes }) in operations.iter().zip(records) {
-        operation.forward(from.as_slice(), output.as_mut_slice(), notes, pass);
+        finite &= operation.forward(from.as_slice(), output.as_mut_slice(), notes, pass, frozen);
         from = output;
     }
+    finite
 }
 
 impl<T: Scalar> Network<T> {
@@ -241,13 +255,10 @@ impl<T: Scalar> Network<T> {
     /// weighted layer `layer`, the first if there are several.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`] if there is no such layer or no normalisation after it,
-    /// [`Error::ShapeMismatch`], [`Error::NonFinite`], [`Error::InvalidParameter`] for a variance
+    /// [`Error::NoSuchLayer`], [`Error::NoBatchNorm`], [`Error::ShapeMismatch`], [`Error::NonFinite`], [`Error::InvalidParameter`] for a variance
     /// below 0; nothing has then changed.
     pub fn set_batch_norm(&mut self, layer: usize, values: [DVector<T>; 4]) -> Result<()> {
-        let no_such =
-            Error::NoSuchLayer { what: "batch normalisation after layer", layer, count: 0 };
-        let channels = self.batch_norm(layer)?.ok_or(no_such)?.scale.len();
+        let channels = self.batch_norm(layer)?.ok_or(Error::NoBatchNorm { layer })?.scale.len();
         for (name, vector) in ["γ", "β", "running mean", "running variance"].iter().zip(&values) {
             let what = || format!("{name} of the batch normalisation after weighted layer {layer}");
             require_shape(what, (channels, 1), vector.shape())?;
@@ -263,6 +274,49 @@ impl<T: Scalar> Network<T> {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Leaves weighted layer `layer` as it is while the others are trained, until it is
+    /// [released](Self::release): its weights, its bias, and the batch normalisation after it,
+    /// which normalises by its running statistics in training as in evaluation. Its moments rest
+    /// too, and no gradient is computed for it where that can be saved. Layers are counted from
+    /// 0. To freeze a layer twice is to freeze it.
+    ///
+    /// Which layers are frozen is part of training, not of the network: comparing networks and
+    /// [saving](Self::save) one ignore it, a checkpoint keeps it.
+    ///
+    /// ```
+    /// use feedback_alignment::Network;
+    ///
+    /// let mut network = Network::<f32>::builder(4).dense(3).tanh().dense(2).build()?;
+    /// network.freeze(0)?;
+    /// assert_eq!(network.frozen().collect::<Vec<_>>(), [0]);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`].
+    pub fn freeze(&mut self, layer: usize) -> Result<()> {
+        self.set_frozen(layer, true)
+    }
+
+    /// Lets layer `layer` learn again, from where it and its moments were.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`].
+    pub fn release(&mut self, layer: usize) -> Result<()> {
+        self.set_frozen(layer, false)
+    }
+
+    /// The layers that are frozen, in order.
+    pub fn frozen(&self) -> impl Iterator<Item = usize> + '_ {
+        self.blocks.iter().enumerate().filter(|(_, block)| block.frozen).map(|(layer, _)| layer)
+    }
+
+    fn set_frozen(&mut self, layer: usize, frozen: bool) -> Result<()> {
+        self.layer(layer)?;
+        self.blocks[layer].frozen = frozen;
         Ok(())
     }
 
@@ -298,14 +352,25 @@ impl<T: Scalar> Network<T> {
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] for another number of features, [`Error::Empty`] for no samples,
-    /// [`Error::NonFinite`] for a NaN or an infinity, [`Error::BatchTooSmall`] if batch
-    /// normalisation would see a single value.
+    /// [`Error::NonFinite`] for a NaN or an infinity in `x` or in what a layer makes of it,
+    /// [`Error::BatchTooSmall`] if batch normalisation would see a single value,
+    /// [`Error::TooLarge`] if there is no memory for the activations.
     pub fn forward(&self, x: &DMatrix<T>, activations: &mut Activations<T>) -> Result<()> {
+        self.forward_unchecked(x, activations)?;
+        activations.require_finite()
+    }
+
+    /// [`forward`](Self::forward) without a look at what comes out.
+    pub(crate) fn forward_unchecked(
+        &self,
+        x: &DMatrix<T>,
+        activations: &mut Activations<T>,
+    ) -> Result<()> {
         self.check_input(x)?;
         if x.ncols() < self.smallest_batch() {
             return Err(Error::BatchTooSmall { what: "this batch is a single sample".into() });
         }
-        activations.fit(&self.layout, x.ncols());
+        activations.fit(&self.layout, x.ncols())?;
         activations.input.as_mut_slice().copy_from_slice(x.as_slice());
         let pass = activations.next_pass();
         self.forward_loaded(activations, pass);
@@ -315,7 +380,7 @@ impl<T: Scalar> Network<T> {
     /// A pass over the samples that already stand in `activations.input`.
     pub(crate) fn forward_loaded(&self, activations: &mut Activations<T>, pass: Pass) {
         let Activations { input, input_operations, blocks, .. } = activations;
-        operate(&self.input_operations, input, input_operations, pass);
+        operate(&self.input_operations, input, input_operations, pass, false);
         let input = input_operations.last().map_or(&*input, |record| &record.output);
         for (index, block) in self.blocks.iter().enumerate() {
             let (below, from) = blocks.split_at_mut(index);
@@ -333,7 +398,8 @@ impl<T: Scalar> Network<T> {
     /// each.
     pub(crate) fn smallest_batch(&self) -> usize {
         let single = |operation: &Operation<T>| matches!(operation, Operation::BatchNorm(norm) if norm.plane() == 1);
-        let any = self.blocks.iter().flat_map(|block| &block.operations).any(single);
+        let learning = self.blocks.iter().filter(|block| !block.frozen);
+        let any = learning.flat_map(|block| &block.operations).any(single);
         if any { 2 } else { 1 }
     }
 
@@ -359,7 +425,7 @@ impl<T: Scalar> Network<T> {
     /// The evaluation pass: the logits of the samples `x`, of shape `n_L × N`.
     ///
     /// # Errors
-    /// As for [`forward`](Self::forward).
+    /// As for [`forward`](Self::forward), for a batch of any size.
     pub fn predict(&self, x: &DMatrix<T>) -> Result<DMatrix<T>> {
         self.check_input(x)?;
         let mut logits = zero_matrix(self.outputs(), x.ncols())?;
@@ -369,9 +435,10 @@ impl<T: Scalar> Network<T> {
             .chunks(EVALUATION_BATCH * self.inputs())
             .zip(logits.as_mut_slice().chunks_mut(EVALUATION_BATCH * self.outputs()));
         for (x, logits) in batches {
-            activations.fit(&self.layout, x.len() / self.inputs());
+            activations.fit(&self.layout, x.len() / self.inputs())?;
             activations.input.as_mut_slice().copy_from_slice(x);
             self.forward_loaded(&mut activations, Pass::Evaluation);
+            activations.require_finite()?;
             logits.copy_from_slice(activations.logit_columns()?.as_slice());
         }
         Ok(logits)
@@ -383,16 +450,16 @@ impl<T: Scalar> Network<T> {
     ///
     /// # Errors
     /// [`Error::StageMismatch`] if the activations or deltas are of another network, or of two
-    /// different batches.
+    /// forward passes, or if feedback has not been delivered; [`Error::TooLarge`].
     pub fn gradients(
         &self,
         activations: &Activations<T>,
         deltas: &Deltas<T>,
         gradients: &mut Gradients<T>,
     ) -> Result<()> {
-        require_match("gradients", &self.layout, activations, deltas)?;
+        require_delivered("gradients", &self.layout, activations, deltas)?;
         self.fit_gradients(gradients)?;
-        let Gradients { layers, norms } = gradients;
+        let Gradients { layers, norms, .. } = gradients;
         for (index, (block, gradient)) in self.blocks.iter().zip(layers).enumerate() {
             let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
             let map = block.layer.map;
@@ -417,23 +484,21 @@ impl<T: Scalar> Network<T> {
 
     /// Gives `gradients` the shapes of the parameters, if it has others.
     fn fit_gradients(&self, gradients: &mut Gradients<T>) -> Result<()> {
-        let fits = gradients.layers.len() == self.layers()
-            && self.blocks.iter().zip(&gradients.layers).all(|(block, gradient)| {
-                block.layer.weights.shape() == gradient.weights.shape()
-                    && block.layer.bias.is_some() == gradient.bias.is_some()
-            });
-        if !fits {
+        if !Layout::same(&gradients.layout, &self.layout) {
+            gradients.layout = Arc::default(); // Until everything has its memory.
             gradients.norms = vec![Vec::new(); self.layers()];
             gradients.layers = self
                 .blocks
                 .iter()
                 .map(|Block { layer, .. }| {
+                    let zeros = |bias: &DVector<T>| filled_vector(bias.len(), T::zero());
                     Ok(LayerGradient {
                         weights: zero_matrix(layer.weights.nrows(), layer.weights.ncols())?,
-                        bias: layer.bias.as_ref().map(|bias| DVector::zeros(bias.len())),
+                        bias: layer.bias.as_ref().map(zeros).transpose()?,
                     })
                 })
                 .collect::<Result<_>>()?;
+            gradients.layout = Arc::clone(&self.layout);
         }
         Ok(())
     }

@@ -7,10 +7,12 @@
 mod description;
 #[cfg(feature = "safetensors")]
 mod moments;
+mod guard;
 mod schedule;
-mod shapes;
 mod step;
 mod update;
+
+use std::sync::Arc;
 
 use nalgebra::DVector;
 
@@ -26,12 +28,15 @@ use step::{NextStep, Signal, slices};
 use update::Update;
 
 use crate::{
-    error::{Error, Result, require},
+    error::{Result, require_fraction, require_not_negative, require_positive},
     feedback::Feedback,
     layer::Operation,
-    network::Network,
+    linalg::filled,
+    network::{Block, Network},
     scalar::Scalar,
-    workspace::{Activations, Deltas, Gradients, require_match},
+    workspace::{
+        Activations, Deltas, Gradients, Layout, require_delivered, require_layout, require_match,
+    },
 };
 
 /// Stochastic gradient descent: `w ← w − η g`.
@@ -187,23 +192,13 @@ impl Optimizer {
     }
 
     fn check<T: Scalar>(self) -> Result<()> {
-        let positive = |name, value: f64| {
-            let representable = value.is_finite() && T::of(value) > T::zero();
-            require(representable, name, value, "a positive number that the scalar can represent")
-        };
-        let fraction = |name, value| {
-            require(
-                (0.0..1.0).contains(&value),
-                name,
-                value,
-                "a number from 0 up to, not including, 1",
-            )
-        };
+        let (positive, fraction) = (require_positive::<T>, require_fraction::<T>);
+        let rate = self.learning_rate();
         let penalty = |value: f64| {
-            let valid = value.is_finite() && value >= 0.0;
-            require(valid, "weight_decay", value, "a finite number of at least 0")
+            require_not_negative::<T>("weight_decay", value)?;
+            require_not_negative::<T>("weight_decay × learning_rate", value * rate)
         };
-        positive("learning_rate", self.learning_rate())?;
+        positive("learning_rate", rate)?;
         match self {
             Self::Sgd(Sgd { momentum, weight_decay, .. }) => {
                 match momentum {
@@ -241,11 +236,15 @@ pub struct OptimizerState<T> {
     schedule: Schedule,
     max_norm: Option<f64>,
     steps: u64,
+    /// The network that the moments are of.
+    layout: Arc<Layout>,
     blocks: Vec<BlockMoments<T>>,
+    /// A number that no first moment exceeds.
+    largest_moment: f64,
 }
 
 impl<T: PartialEq> PartialEq for OptimizerState<T> {
-    /// Compares what lasts, not the scratch memory.
+    /// Compares configuration, steps and moments, not the network that they are of.
     fn eq(&self, other: &Self) -> bool {
         (self.optimizer, self.schedule, self.max_norm, self.steps)
             == (other.optimizer, other.schedule, other.max_norm, other.steps)
@@ -260,8 +259,6 @@ struct BlockMoments<T> {
     bias: [Vec<T>; 2],
     /// Of scale and shift of every operation; empty but for batch normalisation.
     norms: Vec<[[Vec<T>; 2]; 2]>,
-    /// Whether the block stays as it is.
-    frozen: bool,
 }
 
 impl<T: Scalar> OptimizerState<T> {
@@ -269,30 +266,36 @@ impl<T: Scalar> OptimizerState<T> {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
-    /// range.
+    /// range, also where the scalar rounds it to something else: 1e39 is infinite in `f32`;
+    /// [`Error::TooLarge`](crate::Error::TooLarge).
     pub fn new(network: &Network<T>, optimizer: impl Into<Optimizer>) -> Result<Self> {
         let optimizer = optimizer.into();
         optimizer.check::<T>()?;
-        let moments = |length: usize| {
-            [0, 1].map(|index| {
-                if index < optimizer.moments() { vec![T::zero(); length] } else { Vec::new() }
-            })
+        let moment = |index: usize, (rows, columns): (usize, usize)| {
+            let length = if index < optimizer.moments() { rows * columns } else { 0 };
+            filled(length, T::zero(), (rows, columns))
         };
-        let blocks = network
-            .blocks
-            .iter()
-            .map(|block| BlockMoments {
-                weights: moments(block.layer.weights.len()),
-                bias: moments(block.layer.bias.as_ref().map_or(0, DVector::len)),
-                norms: block
-                    .operations
-                    .iter()
-                    .map(|operation| [0, 1].map(|_| moments(channels(operation))))
-                    .collect(),
-                frozen: false,
+        let moments = |shape| Ok([moment(0, shape)?, moment(1, shape)?]);
+        let blocks = network.blocks.iter().map(|Block { layer, operations, .. }| {
+            let norms = operations.iter().map(|operation| {
+                let shape = (channels(operation), 1);
+                Ok([moments(shape)?, moments(shape)?])
+            });
+            Ok(BlockMoments {
+                weights: moments(layer.weights.shape())?,
+                bias: moments((layer.bias.as_ref().map_or(0, DVector::len), 1))?,
+                norms: norms.collect::<Result<_>>()?,
             })
-            .collect();
-        Ok(Self { optimizer, schedule: Schedule::default(), max_norm: None, steps: 0, blocks })
+        });
+        Ok(Self {
+            optimizer,
+            schedule: Schedule::default(),
+            max_norm: None,
+            steps: 0,
+            layout: Arc::clone(&network.layout),
+            blocks: blocks.collect::<Result<_>>()?,
+            largest_moment: 0.0,
+        })
     }
 
     /// Sets the schedule of the learning rate.
@@ -311,43 +314,9 @@ impl<T: Scalar> OptimizerState<T> {
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive.
     pub fn with_max_norm(mut self, max_norm: f64) -> Result<Self> {
-        let representable = max_norm.is_finite() && T::of(max_norm) > T::zero();
-        let expected = "a positive number that the scalar can represent";
-        require(representable, "max_norm", max_norm, expected)?;
+        require_positive::<T>("max_norm", max_norm)?;
         self.max_norm = Some(max_norm);
         Ok(self)
-    }
-
-    /// Leaves weighted layer `layer` as it is from now on: its weights, its bias, and the batch
-    /// normalisation after it with its running statistics. Its moments rest too, and no gradient
-    /// is computed for it where that can be saved; the layers around it learn as ever. Layers are
-    /// counted from 0. To freeze one twice is to freeze it.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer).
-    pub fn freeze(&mut self, layer: usize) -> Result<()> {
-        self.set_frozen(layer, true)
-    }
-
-    /// Lets layer `layer` learn again, from where it and its moments were.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer).
-    pub fn release(&mut self, layer: usize) -> Result<()> {
-        self.set_frozen(layer, false)
-    }
-
-    /// The layers that are frozen, in order.
-    pub fn frozen(&self) -> impl Iterator<Item = usize> + '_ {
-        self.blocks.iter().enumerate().filter(|(_, block)| block.frozen).map(|(layer, _)| layer)
-    }
-
-    fn set_frozen(&mut self, layer: usize, frozen: bool) -> Result<()> {
-        let count = self.blocks.len();
-        let what = "weighted layer";
-        let block = self.blocks.get_mut(layer).ok_or(Error::NoSuchLayer { what, layer, count })?;
-        block.frozen = frozen;
-        Ok(())
     }
 
     /// Number of steps made.
@@ -362,25 +331,31 @@ impl<T: Scalar> OptimizerState<T> {
         self.optimizer.learning_rate() * self.schedule.factor(self.steps)
     }
 
-    /// Makes one step on every parameter.
+    /// Makes one step on every parameter of the layers that are not
+    /// [frozen](Network::freeze).
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) or
-    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the gradients, or this state, are of
-    /// another network; nothing has then changed.
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the gradients, or this state, are
+    /// of another network; [`Error::NonFinite`](crate::Error::NonFinite) if a parameter, a moment
+    /// or a running statistic would become infinite or NaN. Nothing has then changed.
     pub fn step(&mut self, network: &mut Network<T>, gradients: &Gradients<T>) -> Result<()> {
-        self.check_shapes(network, gradients)?;
-        let step = self.next();
-        let gradients = gradients.layers.iter().zip(&gradients.norms);
-        let blocks = network.blocks.iter_mut().zip(gradients).zip(&mut self.blocks);
-        for ((block, (gradient, norms)), moments) in blocks.filter(|(_, moments)| !moments.frozen) {
-            let weights = block.layer.weights.as_mut_slice();
-            step.weights.apply(weights, gradient.weights.as_slice(), slices(&mut moments.weights));
-            step.bound(&mut block.layer.weights);
-            step.finish(block, gradient.bias.as_ref().map(DVector::as_slice), norms, moments);
-        }
-        self.steps += 1;
-        Ok(())
+        self.require_network(network)?;
+        require_layout(STAGE, "gradients", &network.layout, &gradients.layout)?;
+        let bound = guard::of_gradients(network, gradients);
+        self.guarded(network, bound, |step, blocks, moments| {
+            let gradients = gradients.layers.iter().zip(&gradients.norms);
+            let blocks = blocks.iter_mut().zip(gradients).zip(moments);
+            for ((block, (gradient, norms)), moments) in blocks {
+                if block.frozen {
+                    continue;
+                }
+                let weights = block.layer.weights.as_mut_slice();
+                let of_weights = slices(&mut moments.weights);
+                step.weights.apply(weights, gradient.weights.as_slice(), of_weights);
+                step.bound(&mut block.layer.weights);
+                step.finish(block, gradient.bias.as_ref().map(DVector::as_slice), norms, moments);
+            }
+        })
     }
 
     /// Stages 4 and 5 in one, with the bits of [`Network::gradients`] and [`step`](Self::step) one
@@ -410,21 +385,22 @@ impl<T: Scalar> OptimizerState<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the activations, the deltas or this state are of another
-    /// network, or of two different batches; nothing has then changed.
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the activations, the deltas or this
+    /// state are of another network, or of two forward passes, or if feedback has not been
+    /// delivered; [`Error::NonFinite`](crate::Error::NonFinite) as for [`step`](Self::step);
+    /// nothing has then changed.
     pub fn learn(
         &mut self,
         network: &mut Network<T>,
         activations: &Activations<T>,
         deltas: &Deltas<T>,
     ) -> Result<()> {
-        require_match("learn", &network.layout, activations, deltas)?;
-        self.check_moments(network)?;
-        let step = self.next();
-        let signal = Signal::Delivered(&deltas.blocks);
-        step.learn(&mut network.blocks, &mut self.blocks, 0, activations, signal);
-        self.steps += 1;
-        Ok(())
+        require_delivered("learn", &network.layout, activations, deltas)?;
+        self.require_network(network)?;
+        let bound = guard::of_deltas(network, activations, deltas);
+        self.guarded(network, bound, |step, blocks, moments| {
+            step.learn(blocks, moments, 0, activations, Signal::Delivered(&deltas.blocks));
+        })
     }
 
     /// Stages 3 to 5 in one, with the bits of [`Feedback::deliver`] and [`learn`](Self::learn) one
@@ -441,19 +417,27 @@ impl<T: Scalar> OptimizerState<T> {
         activations: &Activations<T>,
         deltas: &mut Deltas<T>,
     ) -> Result<()> {
-        if !feedback.is_direct() {
-            feedback.deliver(network, activations, deltas)?;
-            return self.learn(network, activations, deltas);
+        let at_once = feedback.is_direct().then(|| {
+            feedback.require_network(network)?;
+            require_match("deliver", &network.layout, activations, deltas)?;
+            self.require_network(network)?;
+            Ok(guard::of_error(network, feedback, activations, deltas))
+        });
+        match at_once.transpose()?.flatten() {
+            Some(bound) => self.guarded(network, bound, |step, blocks, moments| {
+                let (e, hidden) = deltas.split_error();
+                step.learn(blocks, moments, 0, activations, Signal::Direct { feedback, e, hidden });
+            }),
+            None => {
+                feedback.deliver(network, activations, deltas)?;
+                self.learn(network, activations, deltas)
+            }
         }
-        feedback.require_network(network)?;
-        require_match("deliver", &network.layout, activations, deltas)?;
-        self.check_moments(network)?;
-        let step = self.next();
-        let (e, hidden) = deltas.split_error();
-        let signal = Signal::Direct { feedback, e, hidden };
-        step.learn(&mut network.blocks, &mut self.blocks, 0, activations, signal);
-        self.steps += 1;
-        Ok(())
+    }
+
+    /// Fails unless this state was made for a network like this one.
+    fn require_network(&self, network: &Network<T>) -> Result<()> {
+        require_layout(STAGE, "the optimizer's moments", &network.layout, &self.layout)
     }
 
     /// The constants of the next step.
@@ -463,6 +447,9 @@ impl<T: Scalar> OptimizerState<T> {
         NextStep { weights, others: weights.without_decay(), max_norm }
     }
 }
+
+/// What errors call this stage.
+const STAGE: &str = "optimizer step";
 
 /// How many scales and shifts an operation learns.
 fn channels<T: Scalar>(operation: &Operation<T>) -> usize {
@@ -478,6 +465,7 @@ mod tests {
     use nalgebra::DMatrix;
 
     use super::*;
+    use crate::error::Error;
 
     /// Three steps on a parameter of 1 with gradients 0.5, −0.2, 0.1.
     fn three_steps(optimizer: impl Into<Optimizer>) -> f64 {
@@ -571,6 +559,7 @@ mod tests {
         network.set_bias(0, DVector::from_element(1, 3.0)).unwrap();
         let before = network.clone();
         let mut gradients = Gradients::new();
+        gradients.layout = Arc::clone(&network.layout);
         gradients.norms = vec![Vec::new()];
         gradients.layers = vec![crate::layer::LayerGradient {
             weights: DMatrix::zeros(1, 2),

@@ -27,6 +27,15 @@ pub(crate) mod kernel {
     use faer::{Accum, MatMut, MatRef};
 
     pub trait Kernel: Sized {
+        /// The largest finite number.
+        const LARGEST: f64;
+
+        /// The distance from 1 to the next larger number.
+        const EPSILON: f64;
+
+        /// The smallest positive number that is not subnormal.
+        const SMALLEST_NORMAL: f64;
+
         /// `c ← a·b` or `c ← c + a·b`, on one thread.
         fn multiply(c: MatMut<Self>, accum: Accum, a: MatRef<Self>, b: MatRef<Self>);
 
@@ -38,6 +47,10 @@ pub(crate) mod kernel {
 
         /// `ln(1 + x)` for `0 ≤ x ≤ 1`, for vectorised loops.
         fn fast_ln_1p(self) -> Self;
+
+        /// The value, or 0 in place of one below the smallest normal number: arithmetic with those
+        /// takes many times as long.
+        fn without_subnormals(self) -> Self;
 
         /// Lends `work` so many numbers of the thread's own memory; their content is unspecified.
         ///
@@ -62,7 +75,12 @@ macro_rules! scalar {
             }
         }
 
+        #[allow(clippy::cast_lossless)] // One of the two is `f64` already.
         impl kernel::Kernel for $type {
+            const LARGEST: f64 = $type::MAX as f64;
+            const EPSILON: f64 = $type::EPSILON as f64;
+            const SMALLEST_NORMAL: f64 = $type::MIN_POSITIVE as f64;
+
             fn multiply(c: MatMut<Self>, accum: Accum, a: MatRef<Self>, b: MatRef<Self>) {
                 matmul(c, accum, a, b, 1.0, Par::Seq);
             }
@@ -83,6 +101,12 @@ macro_rules! scalar {
             #[inline(always)]
             fn fast_ln_1p(self) -> Self {
                 $ln_1p(self)
+            }
+
+            #[allow(clippy::inline_always)] // As above.
+            #[inline(always)]
+            fn without_subnormals(self) -> Self {
+                if self.abs() < $type::MIN_POSITIVE { 0.0 } else { self }
             }
 
             fn with_scratch<R>(length: usize, work: impl FnOnce(&mut [Self]) -> R) -> R {

@@ -19,7 +19,8 @@ pub(crate) enum Threads {
 impl Threads {
     /// So many threads of one's own.
     pub(crate) fn new(count: usize) -> Result<Self> {
-        require(count > 0, "threads", count as f64, "at least 1")?;
+        let valid = (1..=MOST_THREADS).contains(&count);
+        require(valid, "threads", count as f64, "a number from 1 to 1024")?;
         #[cfg(feature = "parallel")]
         if count > 1 {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build();
@@ -49,7 +50,10 @@ impl Threads {
     }
 }
 
-/// What waking a thread, some microseconds, has to be small beside.
+/// More threads than any machine has cores: to start them would take minutes.
+const MOST_THREADS: usize = 1024;
+
+/// A piece of work must take much longer than waking a thread, which is some microseconds.
 const MULTIPLY_ADDS_PER_PIECE: usize = 1 << 18;
 
 fn is_worth_sharing(multiply_adds: usize) -> bool {
@@ -59,12 +63,13 @@ fn is_worth_sharing(multiply_adds: usize) -> bool {
 /// Into how many pieces a computation of so many elements, each worth `cost` multiply-adds of a
 /// matrix product, is worth splitting.
 pub(crate) fn pieces(elements: usize, cost: usize) -> usize {
+    worth(elements, cost).min(count())
+}
+
+/// [`pieces`] on any number of threads.
+pub(crate) fn worth(elements: usize, cost: usize) -> usize {
     let multiply_adds = elements.saturating_mul(cost);
-    if is_worth_sharing(multiply_adds) {
-        (multiply_adds / MULTIPLY_ADDS_PER_PIECE).min(count())
-    } else {
-        1
-    }
+    if is_worth_sharing(multiply_adds) { multiply_adds / MULTIPLY_ADDS_PER_PIECE } else { 1 }
 }
 
 /// Twice as many [`pieces`] as threads, so that the first to be ready can lend a hand: a core may be
@@ -250,7 +255,8 @@ mod tests {
     #[test]
     fn no_threads_at_all_is_an_error() {
         let error = Threads::new(0).unwrap_err().to_string();
-        assert!(error.contains("threads") && error.contains("at least 1"), "{error}");
+        assert!(error.contains("threads is 0") && error.contains("from 1 to 1024"), "{error}");
+        assert!(Threads::new(1025).is_err() && Threads::new(usize::MAX).is_err());
     }
 
     #[test]

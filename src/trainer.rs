@@ -19,7 +19,7 @@ use crate::{
     adversarial::FastGradientSign,
     buffer::{Columns, Pass},
     data::{Augmentation, BatchTargets, Dataset},
-    error::{Error, Result, require, require_shape},
+    error::{Error, Result, require, require_finite, require_shape},
     feedback::Feedback,
     init::FeedbackInit,
     layer::Operation,
@@ -102,13 +102,14 @@ impl<T: Scalar> Trainer<T> {
     /// # Errors
     /// Those of [`Network::forward`] and [`Loss::error`] for inputs and targets that do not fit,
     /// [`Error::NonFiniteLoss`], or [`Error::NonFinite`] for an overflow in a layer that the loss
-    /// does not see; the weights are then as they were.
+    /// does not see and for a step that would leave a parameter that is not finite. Weights,
+    /// moments, running statistics and counters are then as they were.
     pub fn step<'a>(&mut self, x: &DMatrix<T>, targets: impl Into<Targets<'a, T>>) -> Result<Step> {
         let targets = targets.into();
         let threads = self.threads.clone();
         threads.run(self.network.work(x.ncols()), || {
             self.scratch.activations.set_time(self.optimizer.steps());
-            self.network.forward(x, &mut self.scratch.activations)?;
+            self.network.forward_unchecked(x, &mut self.scratch.activations)?;
             self.learn(&targets)
         })
     }
@@ -153,7 +154,7 @@ impl<T: Scalar> Trainer<T> {
     /// One step on some samples of a dataset that has been checked.
     fn step_on(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<Step> {
         let Scratch { activations, targets, .. } = &mut self.scratch;
-        activations.fit(&self.network.layout, indices.len());
+        activations.fit(&self.network.layout, indices.len())?;
         train.gather_inputs(indices, activations.input.as_mut_slice());
         train.gather_targets(indices, targets);
         activations.set_time(self.optimizer.steps());
@@ -202,8 +203,8 @@ impl<T: Scalar> Trainer<T> {
     /// Loss, error rate and confusion matrix on a dataset; changes nothing.
     ///
     /// # Errors
-    /// As for [`epoch`](Self::epoch), except that a loss that is not finite is returned, not an
-    /// error.
+    /// [`Error::ShapeMismatch`], those of [`Loss::error`] for targets that do not fit, and
+    /// [`Error::NonFinite`] where a layer or the loss overflows.
     pub fn evaluate(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
         self.check(data)?;
         let threads = self.threads.clone();
@@ -218,14 +219,16 @@ impl<T: Scalar> Trainer<T> {
         let order: Vec<usize> = (0..data.len()).collect();
         for indices in order.chunks(EVALUATION_BATCH) {
             let Scratch { activations, targets, .. } = &mut self.scratch;
-            activations.fit(&self.network.layout, indices.len());
+            activations.fit(&self.network.layout, indices.len())?;
             data.gather_inputs(indices, activations.input.as_mut_slice());
             data.gather_targets(indices, targets);
             self.network.forward_loaded(activations, Pass::Evaluation);
-            e.set_batch(indices.len());
+            activations.require_finite()?;
+            e.set_batch(indices.len())?;
             let logits = activations.logit_columns()?;
             let targets = targets.as_targets();
             let loss = self.loss.evaluate(&targets, logits, &mut e);
+            require_finite(|| "the loss of the evaluation".into(), 1, &[loss])?;
             let errors = count_errors(self.loss, &targets, logits);
             tally.add(&Step { loss, samples: indices.len(), errors });
             if let (Some(confusion), Targets::Labels(labels)) = (&mut confusion, targets) {
@@ -243,7 +246,7 @@ impl<T: Scalar> Trainer<T> {
     /// # Errors
     /// As for [`Network::predict`].
     pub fn predict_classes(&self, x: &DMatrix<T>) -> Result<Vec<usize>> {
-        Ok(self.loss.classes(&self.network.predict(x)?))
+        self.loss.classes(&self.network.predict(x)?)
     }
 
     /// Goes on with another learning rule: its feedback matrices are drawn from the trainer's
@@ -279,7 +282,7 @@ impl<T: Scalar> Trainer<T> {
 
     /// Leaves weighted layer `layer` as it is from now on, until it is
     /// [released](Self::release), as Nøkland (2016, figure 2) does with the first hidden layer.
-    /// See [`OptimizerState::freeze`]; checkpoints keep it.
+    /// See [`Network::freeze`]; checkpoints keep it.
     ///
     /// ```
     /// use feedback_alignment::{Network, Trainer, nalgebra::DMatrix};
@@ -296,7 +299,7 @@ impl<T: Scalar> Trainer<T> {
     /// # Errors
     /// [`Error::NoSuchLayer`].
     pub fn freeze(&mut self, layer: usize) -> Result<()> {
-        self.optimizer.freeze(layer)
+        self.network.freeze(layer)
     }
 
     /// Lets a frozen layer learn again.
@@ -304,7 +307,7 @@ impl<T: Scalar> Trainer<T> {
     /// # Errors
     /// [`Error::NoSuchLayer`].
     pub fn release(&mut self, layer: usize) -> Result<()> {
-        self.optimizer.release(layer)
+        self.network.release(layer)
     }
 
     /// The network as it is now.

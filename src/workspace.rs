@@ -3,29 +3,41 @@
 //! Each grows to the largest batch it has seen and then never allocates again; a smaller batch
 //! uses the first columns. None of it outlives its meaning: every stage overwrites what it fills.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use nalgebra::{DMatrix, DMatrixView, DVector};
 
 use crate::{
-    buffer::{Columns, Notes, Pass},
+    architecture::Architecture,
+    buffer::{Columns, Notes, Pass, Statistics},
     error::{Error, Result, require_finite},
     layer::{LayerGradient, NormGradient},
+    linalg::require_memory,
     scalar::Scalar,
 };
 
 /// The sizes of everything that a network computes for one sample. Shared by all that is fitted to
 /// one network, so that comparing two of them costs nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Layout {
-    /// How the network shows itself. Operations of equal sizes leave other things behind for the
-    /// way back, so that it takes the same operations to be the same layout.
-    pub(crate) description: String,
+    /// The list of layers, with all constants. Two layouts are the same only if the operations
+    /// agree too, since each operation leaves other things behind for the way back.
+    pub(crate) architecture: Option<Architecture>,
+    /// What errors call the network.
+    pub(crate) name: String,
     /// Number of inputs.
     pub(crate) inputs: usize,
     /// Number of operations on the input.
     pub(crate) input_operations: usize,
     pub(crate) blocks: Vec<BlockLayout>,
+    /// Numbers that a thread needs at most for itself.
+    pub(crate) scratch: usize,
 }
 
 /// The sizes of one block.
@@ -41,6 +53,11 @@ pub(crate) struct BlockLayout {
 }
 
 impl Layout {
+    /// Whether two layouts are the same.
+    pub(crate) fn same(one: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(one, other) || one == other
+    }
+
     /// Length of what block `index` yields, `h`.
     pub(crate) fn output(&self, index: usize) -> usize {
         let block = &self.blocks[index];
@@ -56,7 +73,7 @@ impl Layout {
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.description.is_empty() { "nothing" } else { &self.description })
+        f.write_str(if self.name.is_empty() { "nothing" } else { &self.name })
     }
 }
 
@@ -68,6 +85,9 @@ impl fmt::Display for Layout {
 pub struct Activations<T> {
     pub(crate) layout: Arc<Layout>,
     pub(crate) batch: usize,
+    /// Which forward pass of this process it was, so that a later stage can tell whether it was
+    /// given the same one; 0 before the first.
+    pub(crate) pass: usize,
     pub(crate) input: Columns<T>,
     pub(crate) input_operations: Vec<Record<T>>,
     pub(crate) blocks: Vec<BlockActivations<T>>,
@@ -80,7 +100,7 @@ pub struct Activations<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct BlockActivations<T> {
     pub(crate) a: Columns<T>,
-    /// Whether `a` is free of NaN and infinities.
+    /// Whether `a`, and the statistics of batch normalisation, are free of NaN and infinities.
     pub(crate) finite: bool,
     pub(crate) operations: Vec<Record<T>>,
 }
@@ -103,6 +123,21 @@ impl<T: Scalar> BlockActivations<T> {
     /// `h`, what the block passes on.
     pub(crate) fn output(&self) -> &Columns<T> {
         self.operations.last().map_or(&self.a, |record| &record.output)
+    }
+
+    /// Fails with the first number of weighted layer `layer` that is not finite.
+    fn require_finite(&self, layer: usize) -> Result<()> {
+        let what = || format!("a of weighted layer {layer} (units × samples)");
+        require_finite(what, self.a.rows(), self.a.as_slice())?;
+        for Record { notes: Notes { statistics, .. }, .. } in &self.operations {
+            let what = |name| format!("the {name} of batch normalisation after layer {layer}");
+            let Statistics { mean, variance, .. } = statistics;
+            require_finite(|| what("mean"), mean.len(), mean)?;
+            // The running variance follows n/(n − 1) times that of the batch, at most twice.
+            let doubled: Vec<T> = variance.iter().map(|&v| v + v).collect();
+            require_finite(|| what("variance"), doubled.len(), &doubled)?;
+        }
+        Ok(())
     }
 
     /// What operation `index` was given.
@@ -128,6 +163,7 @@ impl<T: Scalar> Activations<T> {
         Self {
             layout: Arc::default(),
             batch: 0,
+            pass: 0,
             input: Columns::new(0),
             input_operations: Vec::new(),
             blocks: Vec::new(),
@@ -136,9 +172,12 @@ impl<T: Scalar> Activations<T> {
         }
     }
 
-    /// Makes room for `batch` samples in a network of this layout.
-    pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) {
-        if self.layout != *layout {
+    /// Makes room for the next `batch` samples in a network of this layout.
+    pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) -> Result<()> {
+        self.pass = 0;
+        if !Layout::same(&self.layout, layout) {
+            // Deep inside a pass, where threads take their scratch, it is too late for an error.
+            require_memory::<T>(layout.scratch, 1)?;
             self.layout = Arc::clone(layout);
             self.input = Columns::new(layout.inputs);
             self.input_operations =
@@ -154,16 +193,20 @@ impl<T: Scalar> Activations<T> {
                 .collect();
         }
         self.batch = batch;
-        self.input.set_batch(batch);
-        self.input_operations.iter_mut().for_each(|record| record.output.set_batch(batch));
-        for block in &mut self.blocks {
-            block.a.set_batch(batch);
-            block.operations.iter_mut().for_each(|record| record.output.set_batch(batch));
-        }
+        self.input.set_batch(batch)?;
+        let blocks = self.blocks.iter_mut();
+        let outputs = blocks.flat_map(|block| {
+            let outputs = block.operations.iter_mut().map(|record| &mut record.output);
+            std::iter::once(&mut block.a).chain(outputs)
+        });
+        let on_input = self.input_operations.iter_mut().map(|record| &mut record.output);
+        on_input.chain(outputs).try_for_each(|columns| columns.set_batch(batch))
     }
 
     /// The next training pass; time moves on.
     pub(crate) fn next_pass(&mut self) -> Pass {
+        static PASSES: AtomicUsize = AtomicUsize::new(1);
+        self.pass = PASSES.fetch_add(1, Ordering::Relaxed);
         let pass = Pass::Training { seed: self.seed, time: self.time };
         self.time += 1;
         pass
@@ -224,15 +267,14 @@ impl<T: Scalar> Activations<T> {
         }
     }
 
-    /// Fails if some `a` has overflowed. The loss need not show it, since `σ(∞)` and `tanh ∞` are
-    /// fine numbers; the gradients would, as `0 · ∞`. An `h` that overflows shows in the next `a`.
+    /// Fails if some `a`, or a variance of batch normalisation, has overflowed. The loss need not
+    /// show it: `σ(∞)`, `tanh ∞` and `1/√∞` are fine numbers. An `h` that overflows shows in the
+    /// next `a`.
     pub(crate) fn require_finite(&self) -> Result<()> {
-        self.blocks.iter().enumerate().filter(|(_, block)| !block.finite).try_for_each(
-            |(layer, block)| {
-                let what = || format!("a of weighted layer {layer} (units × samples)");
-                require_finite(what, block.a.rows(), block.a.as_slice())
-            },
-        )
+        match self.blocks.iter().position(|block| !block.finite) {
+            Some(layer) => self.blocks[layer].require_finite(layer),
+            None => Ok(()),
+        }
     }
 
     fn block(&self, layer: usize) -> Result<&BlockActivations<T>> {
@@ -259,6 +301,10 @@ impl<T: Scalar> Default for Activations<T> {
 pub struct Deltas<T> {
     pub(crate) layout: Arc<Layout>,
     pub(crate) batch: usize,
+    /// The forward pass that they belong to.
+    pub(crate) pass: usize,
+    /// Whether feedback has reached the hidden layers.
+    pub(crate) delivered: bool,
     pub(crate) blocks: Vec<BlockDeltas<T>>,
 }
 
@@ -293,11 +339,14 @@ impl<T: Scalar> Deltas<T> {
     /// Empty scratch for any network.
     #[must_use]
     pub fn new() -> Self {
-        Self { layout: Arc::default(), batch: 0, blocks: Vec::new() }
+        Self { layout: Arc::default(), batch: 0, pass: 0, delivered: false, blocks: Vec::new() }
     }
 
-    pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) {
-        if self.layout != *layout {
+    /// Makes room for the deltas of a forward pass.
+    pub(crate) fn fit(&mut self, activations: &Activations<T>) -> Result<()> {
+        let Activations { layout, batch, .. } = activations;
+        (self.pass, self.delivered) = (0, false);
+        if !Layout::same(&self.layout, layout) {
             self.layout = Arc::clone(layout);
             self.blocks = layout
                 .blocks
@@ -308,10 +357,11 @@ impl<T: Scalar> Deltas<T> {
                 })
                 .collect();
         }
-        self.batch = batch;
-        for stage in self.blocks.iter_mut().flat_map(|block| &mut block.stages) {
-            stage.set_batch(batch);
-        }
+        self.batch = *batch;
+        let mut stages = self.blocks.iter_mut().flat_map(|block| &mut block.stages);
+        stages.try_for_each(|stage| stage.set_batch(*batch))?;
+        self.pass = activations.pass;
+        Ok(())
     }
 
     /// `e`, the delta of the output layer, and those of the hidden layers.
@@ -347,6 +397,8 @@ impl<T: Scalar> Default for Deltas<T> {
 /// `∂W_l = δ_l h_{l-1}ᵀ` and `∂b_l = Σ δ_l` of every layer, each in the shape of its parameter.
 #[derive(Clone, Debug)]
 pub struct Gradients<T> {
+    /// The network that they are of.
+    pub(crate) layout: Arc<Layout>,
     pub(crate) layers: Vec<LayerGradient<T>>,
     /// For each block and operation; empty but for batch normalisation.
     pub(crate) norms: Vec<Vec<NormGradient<T>>>,
@@ -356,7 +408,7 @@ impl<T: Scalar> Gradients<T> {
     /// Empty scratch for any network.
     #[must_use]
     pub fn new() -> Self {
-        Self { layers: Vec::new(), norms: Vec::new() }
+        Self { layout: Arc::default(), layers: Vec::new(), norms: Vec::new() }
     }
 
     /// `∂W_l`, `n_l × n_{l-1}`; layers are counted from 0.
@@ -396,7 +448,7 @@ impl<T: Scalar> Gradients<T> {
 }
 
 impl<T: PartialEq> PartialEq for Gradients<T> {
-    /// Compares what has been learned, not the scratch memory.
+    /// Compares what has been learned, not the network that it is of.
     fn eq(&self, other: &Self) -> bool {
         self.layers == other.layers && self.norms == other.norms
     }
@@ -408,29 +460,68 @@ impl<T: Scalar> Default for Gradients<T> {
     }
 }
 
-/// Fails unless `deltas` were computed from these `activations`, and both by a network of `layout`.
+/// Fails unless `deltas` come of the forward pass that left these `activations`, and both are of a
+/// network of `layout`.
 pub(crate) fn require_match<T: Scalar>(
     stage: &'static str,
     layout: &Arc<Layout>,
     activations: &Activations<T>,
     deltas: &Deltas<T>,
 ) -> Result<()> {
-    let mismatch = |what, expected: &dyn fmt::Display, found: &dyn fmt::Display| {
-        Err(Error::StageMismatch {
-            stage,
-            what,
-            expected: expected.to_string(),
-            found: found.to_string(),
-        })
+    require_layout(stage, "activations", layout, &activations.layout)?;
+    require_layout(stage, "deltas", layout, &deltas.layout)?;
+    let pass = |pass, batch| match pass {
+        0 => "no forward pass".to_owned(),
+        _ => format!("forward pass {pass} ({batch} samples)"),
     };
-    if activations.layout != *layout {
-        return mismatch("activations", layout, &activations.layout);
-    }
-    if deltas.layout != *layout {
-        return mismatch("deltas", layout, &deltas.layout);
-    }
-    if deltas.batch != activations.batch {
-        return mismatch("deltas", &activations.batch, &deltas.batch);
+    if activations.pass == 0 || deltas.pass != activations.pass {
+        return Err(Error::StageMismatch {
+            stage,
+            what: "deltas",
+            expected: pass(activations.pass, activations.batch),
+            found: pass(deltas.pass, deltas.batch),
+        });
     }
     Ok(())
+}
+
+/// [`require_match`], of deltas that feedback has been delivered to.
+pub(crate) fn require_delivered<T: Scalar>(
+    stage: &'static str,
+    layout: &Arc<Layout>,
+    activations: &Activations<T>,
+    deltas: &Deltas<T>,
+) -> Result<()> {
+    require_match(stage, layout, activations, deltas)?;
+    if deltas.delivered || deltas.blocks.len() == 1 {
+        return Ok(());
+    }
+    let expected = "deltas of every layer: call Feedback::deliver first".to_owned();
+    let found = "that of the output layer alone".to_owned();
+    Err(Error::StageMismatch { stage, what: "deltas", expected, found })
+}
+
+/// Fails unless something was made for a network of this layout.
+pub(crate) fn require_layout(
+    stage: &'static str,
+    what: &'static str,
+    expected: &Arc<Layout>,
+    found: &Arc<Layout>,
+) -> Result<()> {
+    if Layout::same(expected, found) {
+        return Ok(());
+    }
+    let names = [expected, found].map(|layout| {
+        let items = layout.architecture.iter().flat_map(|architecture| &architecture.items);
+        (layout.to_string(), items)
+    });
+    let [(mut expected, items), (mut found, others)] = names;
+    if expected == found {
+        // They differ in what the name leaves out, such as a bias or a slope.
+        if let Some((item, other)) = items.zip(others).find(|(item, other)| item != other) {
+            expected.push_str(&format!(" with {item:?}"));
+            found.push_str(&format!(" with {other:?}"));
+        }
+    }
+    Err(Error::StageMismatch { stage, what, expected, found })
 }

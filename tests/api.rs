@@ -158,7 +158,7 @@ fn a_user_builds_trains_predicts_and_evaluates() {
         let Targets::Labels(labels) = test.targets() else { panic!("labels") };
         assert_eq!(classes, labels);
         let logits = trainer.network().predict(&test.inputs()).unwrap();
-        assert_eq!(trainer.loss().classes(&logits), classes);
+        assert_eq!(trainer.loss().classes(&logits).unwrap(), classes);
         let probabilities = trainer.loss().probabilities(&logits).unwrap();
         assert!(probabilities.column_iter().all(|column| (column.sum() - 1.0).abs() < 1e-5));
         assert_eq!(trainer.into_network().predict(&test.inputs()).unwrap(), logits);

@@ -28,7 +28,7 @@ fn a_frozen_layer_keeps_its_bits_and_the_others_learn() {
             let (mut trainer, start) = (trainer(rule), network());
             trainer.freeze(frozen).unwrap();
             trainer.freeze(frozen).unwrap();
-            assert_eq!(trainer.optimizer().frozen().collect::<Vec<_>>(), [frozen]);
+            assert_eq!(trainer.network().frozen().collect::<Vec<_>>(), [frozen]);
             trainer.epoch(&data()).unwrap();
             for layer in 0..3 {
                 let (old, new) = (start.layer(layer).unwrap(), trainer.network().layer(layer));
@@ -88,10 +88,10 @@ fn every_way_to_make_a_step_leaves_it_alone() {
     let data = data();
     let (x, labels) = (data.inputs(), data.targets());
     for rule in FeedbackRule::all() {
-        let network = network();
+        let mut network = network();
         let feedback = Feedback::new(&network, rule, FeedbackInit::Nokland, 1).unwrap();
-        let mut optimizer = OptimizerState::new(&network, Adam::default()).unwrap();
-        optimizer.freeze(0).unwrap();
+        let optimizer = OptimizerState::new(&network, Adam::default()).unwrap();
+        network.freeze(0).unwrap();
         let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
         network.forward(&x, &mut activations).unwrap();
         Loss::SoftmaxCrossEntropy.error(labels, &activations, &mut deltas).unwrap();
@@ -131,7 +131,7 @@ fn checkpoints_keep_what_is_frozen() {
     whole.epoch(&data()).unwrap();
     whole.save(&path).unwrap();
     let mut resumed = Trainer::<f64>::load(&path).unwrap();
-    assert_eq!(resumed.optimizer().frozen().collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(resumed.network().frozen().collect::<Vec<_>>(), [0, 2]);
     for trainer in [&mut whole, &mut resumed] {
         trainer.epoch(&data()).unwrap();
         trainer.release(0).unwrap();

@@ -20,7 +20,7 @@ impl Diagnosis {
     /// The hidden layers, from the first up: all but the last.
     #[must_use]
     pub fn hidden(&self) -> &[LayerDiagnosis] {
-        &self.layers[..self.layers.len() - 1]
+        self.layers.split_last().map_or(&[], |(_, hidden)| hidden)
     }
 }
 

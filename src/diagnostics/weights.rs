@@ -50,12 +50,12 @@ fn descend<T: Scalar>(
 ) -> Result<()> {
     let outputs = network.outputs();
     let mut errors = Columns::new(outputs);
-    errors.set_batch(outputs);
+    errors.set_batch(outputs)?;
     errors.as_mut_slice().iter_mut().step_by(outputs + 1).for_each(|one| *one = T::one());
     for layer in (lowest..network.layers() - 1).rev() {
         let rows = network.layout.output(layer);
         let mut arrived = Columns::new(rows);
-        arrived.set_batch(outputs);
+        arrived.set_batch(outputs)?;
         let sender = &network.blocks[layer + 1].layer;
         sender.map.apply_transpose(&sender.weights, &errors, &mut arrived, &|_, _| ());
         let what = || format!("the product of the weights above weighted layer {layer}");

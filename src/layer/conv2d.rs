@@ -7,9 +7,10 @@ use nalgebra::{DMatrix, DVector};
 use super::{Bias, Shape, Tiles, Windows, unroll::Unrolling};
 use crate::{
     error::{Error, Result},
-    linalg::{self, Mat, Start},
+    linalg::{self, Mat, Start, cut},
     scalar::Scalar,
-    threads::{Chunks, pieces, share_out, small_pieces},
+    threads::{Chunks, share_out, small_pieces, worth},
+    vector::{sum, sum_of},
 };
 
 /// A two-dimensional convolution (cross-correlation, as everywhere in the field):
@@ -165,14 +166,19 @@ impl Convolution {
     /// Calls `work` with room for an unrolled sample, and with the weights in the order in which
     /// [`groups`](Self::groups) of them are used.
     fn with_scratch<T: Scalar>(&self, weights: &DMatrix<T>, work: impl FnOnce(&mut [T], &[T])) {
-        let unrolling = Unrolling::new(self.windows);
-        let channels = self.windows.input.channels;
-        let size = unrolling.rows() * unrolling.columns() * channels;
+        let size = self.unrolled();
+        let (channels, groups) = (self.windows.input.channels, Unrolling::new(self.windows).groups);
         T::with_scratch(size + weights.len(), |scratch| {
             let (unrolled, kernels) = scratch.split_at_mut(size);
-            swap_blocks(weights.as_slice(), kernels, channels, unrolling.groups);
+            swap_blocks(weights.as_slice(), kernels, channels, groups);
             work(unrolled, kernels);
         });
+    }
+
+    /// Numbers of an unrolled sample.
+    pub(crate) fn unrolled(&self) -> usize {
+        let unrolling = Unrolling::new(self.windows);
+        unrolling.rows().saturating_mul(self.fan_in / unrolling.groups)
     }
 
     /// The columns of the weights, in the order `(group, c, …)`, group by group.
@@ -181,24 +187,29 @@ impl Convolution {
         kernels.chunks_exact(kernels.len() / groups).map(move |group| linalg::mat(group, rows))
     }
 
-    /// The tiles of the weight gradient of so many samples: whole channels of the input where groups
-    /// of rows of the kernel share what they see; at least one for each thread.
+    /// How the weight gradient of so many samples is cut: at whole channels of the input where
+    /// groups of rows of the kernel share what they see. At least [`SHARES`] tiles where the work
+    /// is worth it, so that threads can share it, and more where what is unrolled of a sample for
+    /// a tile would not stay in cache.
     pub(crate) fn tiles(&self, samples: usize) -> Tiles {
         /// What is unrolled of a sample for a tile is to stay in cache.
         const ELEMENTS: usize = 1 << 16;
+        const SHARES: usize = 4;
         let unrolling = Unrolling::new(self.windows);
         let groups = unrolling.groups;
         // The smallest tile, in columns of the gradient.
         let unit = if groups == 1 { 1 } else { self.fan_in / self.windows.input.channels };
         let units = self.fan_in / unit;
-        let count = (unrolling.rows() * self.fan_in / groups).div_ceil(ELEMENTS);
-        let count = count.max(pieces(self.elements(samples), self.fan_in)).min(units);
-        let width = units.div_ceil(count) * unit;
+        let count = (unrolling.rows().saturating_mul(self.fan_in) / groups).div_ceil(ELEMENTS);
+        let shares = worth(self.elements(samples), self.fan_in).min(SHARES);
+        let count = count.max(shares).min(units);
+        // A single column is a product of a matrix and a vector, which takes longer.
+        let width = cut(units, units.div_ceil(count), if unit == 1 { 2 } else { 1 }) * unit;
         let rows = self.windows.output.channels;
         Tiles {
             size: rows * width,
             count: self.fan_in.div_ceil(width),
-            scratch: unrolling.rows() * width / groups + rows * width,
+            scratch: unrolling.rows().saturating_mul(width / groups).saturating_add(rows * width),
         }
     }
 
@@ -237,11 +248,13 @@ impl Convolution {
     /// `∂b ← Σ δ` over samples and positions.
     pub(crate) fn bias_gradient<T: Scalar>(&self, delta: &[T], gradient: &mut [T]) {
         let output = self.windows.output;
-        gradient.fill(T::zero());
-        for sample in delta.chunks_exact(output.len()) {
-            for (sum, plane) in gradient.iter_mut().zip(sample.chunks_exact(output.plane())) {
-                *sum += linalg::sum(plane);
-            }
+        let samples = delta.len() / output.len();
+        for (channel, gradient) in gradient.iter_mut().enumerate() {
+            let of_sample = |sample| {
+                let start = sample * output.len() + channel * output.plane();
+                sum(&delta[start..start + output.plane()])
+            };
+            *gradient = sum_of(0..samples, &of_sample);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     scalar::Scalar,
     threads::{Chunks, pieces, share_out},
+    vector::{RUN, sum_in_order, sum_of},
 };
 
 /// The largest value of each window (the first of them, if several are equal). The way back gives
@@ -118,12 +119,13 @@ impl Pool2d {
         let share = T::of(1.0 / (kernel.0 * kernel.1) as f64);
         for (x, y) in x.chunks_exact(input.len()).zip(y.chunks_exact_mut(output.len())) {
             for (start, y) in self.starts().zip(y) {
-                let mut sum = T::zero();
-                for i in 0..kernel.0 {
-                    let row = start + i * input.width;
-                    x[row..row + kernel.1].iter().for_each(|&value| sum += value);
-                }
-                *y = share * sum;
+                let row = |i: usize| &x[start + i * input.width..][..kernel.1];
+                *y = share
+                    * if kernel.0 * kernel.1 <= RUN {
+                        (0..kernel.0).flat_map(row).fold(T::zero(), |sum, &value| sum + value)
+                    } else {
+                        sum_of(0..kernel.0, &|i| sum_in_order(row(i)))
+                    };
             }
         }
     }
@@ -217,8 +219,9 @@ fn max<T: Scalar>(windows: &Windows, x: &[T], y: &mut [T], winners: &mut [u32]) 
                 let rows =
                     y.chunks_exact_mut(output.width).zip(winners.chunks_exact_mut(output.width));
                 for (row, (y, winners)) in rows.enumerate() {
-                    let starts = (row * stride.0 * input.width..).step_by(stride.1);
-                    for (start, (y, winner)) in starts.zip(y.iter_mut().zip(winners)) {
+                    let first_start = row * stride.0 * input.width;
+                    for (column, (y, winner)) in y.iter_mut().zip(winners).enumerate() {
+                        let start = first_start + column * stride.1;
                         *y = all[start];
                         *winner = (first + start) as u32 + all_offsets[start];
                     }

@@ -24,21 +24,24 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Number of values.
+    /// Number of values; `usize::MAX` if there are more than can be counted.
     #[must_use]
     #[allow(clippy::len_without_is_empty)] // A network has no empty shape.
     pub fn len(self) -> usize {
-        self.channels * self.plane()
+        self.checked_len().unwrap_or(usize::MAX)
     }
 
     /// Number of values, unless there are more than can be counted.
     pub(crate) fn checked_len(self) -> Option<usize> {
-        self.height.checked_mul(self.width)?.checked_mul(self.channels)
+        match (self.channels, self.height, self.width) {
+            (0, ..) | (_, 0, _) | (.., 0) => Some(0),
+            (channels, height, width) => height.checked_mul(width)?.checked_mul(channels),
+        }
     }
 
     /// Number of values in a channel.
     pub(crate) fn plane(self) -> usize {
-        self.height * self.width
+        self.height.saturating_mul(self.width)
     }
 }
 

@@ -37,7 +37,8 @@ impl Unrolling {
 
     /// Rows of `Q`.
     pub(super) fn rows(&self) -> usize {
-        (0..self.phases()).map(|phase| self.lines(phase)).sum::<usize>() * self.windows.output.width
+        let lines = (0..self.phases()).map(|phase| self.lines(phase));
+        lines.fold(0, usize::saturating_add).saturating_mul(self.windows.output.width)
     }
 
     /// The row of `Q` from which on a group sees what its outputs are made of.

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{
-    Block, Network,
-    architecture::{Architecture, Item},
-};
+use super::{Block, Network};
 use crate::{
     activation::Activation,
+    architecture::{Architecture, Item},
     error::{Error, Result, require_finite},
     init::Init,
     layer::{
@@ -191,6 +189,7 @@ impl<T: Scalar> Assembly<T> {
                 self.require_units(outputs)?;
                 let inputs = self.shape.len();
                 let layer = Layer::zeros(LinearMap::Dense, outputs, inputs, bias)?;
+                self.require_scratch(LinearMap::Dense.tiles(outputs, inputs, 2).size);
                 self.add_layer(layer, outputs.into());
             }
             Item::Conv2d(config) => {
@@ -198,10 +197,13 @@ impl<T: Scalar> Assembly<T> {
                 let conv = config.over(self.shape)?;
                 let map = LinearMap::Conv2d(conv);
                 let layer = Layer::zeros(map, config.channels, conv.fan_in, config.bias)?;
+                let tiles = conv.tiles(1);
+                self.require_scratch(tiles.size.saturating_add(tiles.scratch));
+                self.require_scratch(conv.unrolled().saturating_add(layer.weights.len()));
                 self.add_layer(layer, conv.output());
             }
             Item::Activation(activation) => {
-                activation.check()?;
+                activation.check::<T>()?;
                 self.add_operation(Operation::Activation(activation))?;
             }
             Item::MaxPool2d(pool) => {
@@ -235,8 +237,14 @@ impl<T: Scalar> Assembly<T> {
         let a = output.len();
         let sizes = BlockLayout { a, operations: Vec::new(), stages: vec![a] };
         Arc::make_mut(&mut self.network.layout).blocks.push(sizes);
-        self.network.blocks.push(Block { layer, operations: Vec::new() });
+        self.network.blocks.push(Block { layer, operations: Vec::new(), frozen: false });
         self.shape = output;
+    }
+
+    /// Notes how many numbers a thread will need for itself.
+    fn require_scratch(&mut self, numbers: usize) {
+        let layout = Arc::make_mut(&mut self.network.layout);
+        layout.scratch = layout.scratch.max(numbers);
     }
 
     fn add_operation(&mut self, operation: Operation<T>) -> Result<()> {
@@ -252,6 +260,7 @@ impl<T: Scalar> Assembly<T> {
             return Ok(());
         };
         if let Some(pool) = operation.pooling() {
+            layout.scratch = layout.scratch.max(self.shape.plane().saturating_mul(4));
             self.shape = pool.output();
             sizes.stages.push(self.shape.len());
         }
@@ -262,7 +271,9 @@ impl<T: Scalar> Assembly<T> {
 
     fn finish(mut self) -> Result<Network<T>> {
         let description = self.network.to_string();
-        Arc::make_mut(&mut self.network.layout).description = description;
+        let layout = Arc::make_mut(&mut self.network.layout);
+        layout.name = description;
+        layout.architecture = Some(self.network.architecture.clone());
         let last = self.network.blocks.last().ok_or(Error::NoWeightedLayer)?;
         match last.operations.first() {
             Some(operation) => Err(Error::OutputNotLinear { operation: operation.to_string() }),

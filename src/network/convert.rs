@@ -13,13 +13,14 @@ impl<T: Scalar> Network<T> {
     pub(crate) fn to_f64(&self) -> Network<f64> {
         let operations =
             |operations: &[Operation<T>]| operations.iter().map(Operation::to_f64).collect();
-        let block = |Block { layer, operations: after }: &Block<T>| Block {
+        let block = |Block { layer, operations: after, frozen }: &Block<T>| Block {
             layer: Layer {
                 map: layer.map,
                 weights: layer.weights.map(T::as_f64),
                 bias: layer.bias.as_ref().map(|bias| bias.map(T::as_f64)),
             },
             operations: operations(after),
+            frozen: *frozen,
         };
         Network {
             architecture: self.architecture.clone(),

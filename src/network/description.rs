@@ -1,8 +1,8 @@
 //! The architecture as text, in the metadata of a file.
 
-use super::architecture::{Architecture, Item};
 use crate::{
     activation::Activation,
+    architecture::{Architecture, Item},
     error::Result,
     files::{Entry, Line, Lines},
     layer::{AvgPool2d, Bias, Conv2d, MaxPool2d, Shape},

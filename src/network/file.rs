@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::{Network, architecture::Architecture, builder::assemble};
+use super::{Network, builder::assemble};
 use crate::{
+    architecture::Architecture,
     error::Result,
     files::{Draft, File, read},
     scalar::Scalar,

@@ -2,11 +2,9 @@
 
 use nalgebra::DVector;
 
-use super::{
-    Network,
-    architecture::{Architecture, Item},
-};
+use super::Network;
 use crate::{
+    architecture::{Architecture, Item},
     error::Result,
     files::{Draft, Expected, File},
     layer::{BatchNorm, Bias, Conv2d, Operation, Shape},

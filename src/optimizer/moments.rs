@@ -1,10 +1,7 @@
 //! The moments of an optimiser one after the other, for files.
 
 use super::{Optimizer, OptimizerState, Schedule};
-use crate::{
-    error::{Error, Result},
-    scalar::Scalar,
-};
+use crate::{error::Result, network::Network, scalar::Scalar, workspace::require_layout};
 
 /// What files call the first and the second moment, before the name of the parameter.
 pub(crate) const MOMENTS: [&str; 2] = ["first_moment", "second_moment"];
@@ -64,21 +61,11 @@ impl<T: Scalar> OptimizerState<T> {
                 to.copy_from_slice(from);
             }
         }
+        self.measure_moments();
     }
 
-    /// Fails unless this state was made for parameters of these sizes.
-    pub(crate) fn require_sizes(&self, learned: &[usize]) -> Result<()> {
-        for index in self.optimizer.moment_indices() {
-            let found: Vec<usize> = self.moments(index).map(<[T]>::len).collect();
-            if found != learned {
-                return Err(Error::StageMismatch {
-                    stage: "save",
-                    what: "moments of parameters",
-                    expected: format!("{learned:?}"),
-                    found: format!("{found:?}"),
-                });
-            }
-        }
-        Ok(())
+    /// Fails unless this state was made for a network like this one.
+    pub(crate) fn require_saved_with(&self, network: &Network<T>) -> Result<()> {
+        require_layout("save", "the optimizer's moments", &network.layout, &self.layout)
     }
 }

@@ -59,6 +59,8 @@ impl From<Decay> for Schedule {
 
 impl Schedule {
     /// What the learning rate is multiplied by in the step after `steps` steps.
+    ///
+    /// An `every` of 0, which no optimiser takes, counts as 1.
     #[must_use]
     pub fn factor(self, steps: u64) -> f64 {
         if steps < self.warm_up {
@@ -67,8 +69,8 @@ impl Schedule {
         let s = steps - self.warm_up;
         match self.decay {
             Decay::Constant => 1.0,
-            Decay::Step { every, factor } => factor.powf((s / every) as f64),
-            Decay::Exponential { every, factor } => factor.powf(s as f64 / every as f64),
+            Decay::Step { every, factor } => factor.powf((s / every.max(1)) as f64),
+            Decay::Exponential { every, factor } => factor.powf(s as f64 / every.max(1) as f64),
             Decay::Cosine { steps } => {
                 let fraction = (s as f64 / steps as f64).min(1.0);
                 0.5 * (1.0 + (std::f64::consts::PI * fraction).cos())

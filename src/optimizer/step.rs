@@ -9,6 +9,7 @@ use crate::{
     network::Block,
     scalar::Scalar,
     threads::{self, Chunks, share_out, small_pieces},
+    vector::sum_columns,
     workspace::{Activations, BlockDeltas},
 };
 
@@ -63,7 +64,8 @@ impl<'a, T: Scalar> Signal<'a, T> {
 }
 
 impl<T: Scalar> NextStep<T> {
-    /// Gradients and updates of some blocks, of which the first has the number `first`.
+    /// Gradients and updates of some blocks, of which the first has the number `first`. Frozen
+    /// ones stay as they are.
     pub(super) fn learn(
         &self,
         blocks: &mut [Block<T>],
@@ -74,15 +76,15 @@ impl<T: Scalar> NextStep<T> {
     ) {
         match blocks {
             [] => {}
+            [block] if block.frozen => {}
             [block] => {
                 let deltas = signal.arrive(first, block, activations);
-                if !moments[0].frozen {
-                    self.learn_block(block, &mut moments[0], first, activations, deltas);
-                }
+                self.learn_block(block, &mut moments[0], first, activations, deltas);
             }
             _ => {
-                let awake = blocks.iter().zip(&*moments).filter(|(_, moments)| !moments.frozen);
-                let work: usize = awake.map(|(block, _)| block.work(activations.batch)).sum();
+                let learning = blocks.iter().filter(|block| !block.frozen);
+                let work = learning.map(|block| block.work(activations.batch));
+                let work = work.fold(0, usize::saturating_add);
                 let middle = blocks.len() / 2;
                 let (left, right) = blocks.split_at_mut(middle);
                 let (left_moments, right_moments) = moments.split_at_mut(middle);
@@ -146,20 +148,21 @@ impl<T: Scalar> NextStep<T> {
     pub(super) fn bound(&self, weights: &mut DMatrix<T>) {
         let Some(bound) = self.max_norm else { return };
         let rows = weights.nrows();
-        T::with_scratch(rows, |norms| {
-            norms.fill(T::zero());
-            for column in weights.as_slice().chunks_exact(rows) {
-                for (norm, &w) in norms.iter_mut().zip(column) {
-                    *norm += w * w;
-                }
-            }
-            for norm in norms.iter_mut() {
-                let length = norm.sqrt();
-                *norm = if length > bound { bound / length } else { T::one() };
+        // Squares of so small a length, and of what is as small, would lose digits.
+        let tiny = bound.as_f64() * bound.as_f64() * T::EPSILON <= T::SMALLEST_NORMAL;
+        T::with_scratch(rows, |factors| {
+            sum_columns(weights.as_slice(), factors, |w| w * w);
+            for (row, factor) in factors.iter_mut().enumerate() {
+                *factor = if tiny || !factor.is_finite() {
+                    factor_of(weights.as_slice().iter().skip(row).step_by(rows), bound)
+                } else {
+                    let length = factor.sqrt();
+                    if length > bound { bound / length } else { T::one() }
+                };
             }
             for column in weights.as_mut_slice().chunks_exact_mut(rows) {
-                for (w, &scale) in column.iter_mut().zip(norms.iter()) {
-                    *w *= scale;
+                for (w, &factor) in column.iter_mut().zip(factors.iter()) {
+                    *w *= factor;
                 }
             }
         });
@@ -185,6 +188,18 @@ impl<T: Scalar> NextStep<T> {
             }
         }
     }
+}
+
+/// What a row of weights is multiplied by so that its length is at most `bound`, where the squares
+/// of the weights are out of range.
+fn factor_of<'a, T: Scalar>(row: impl Iterator<Item = &'a T> + Clone, bound: T) -> T {
+    let largest = row.clone().fold(T::zero(), |largest, w| largest.max(w.abs()));
+    if largest == T::zero() {
+        return T::one();
+    }
+    // The length is this many times the largest weight: a number from 1 to √n.
+    let squares = row.map(|&w| (w.as_f64() / largest.as_f64()).powi(2)).sum::<f64>();
+    T::of((bound.as_f64() / largest.as_f64() / squares.sqrt()).min(1.0))
 }
 
 pub(super) fn slices<T>([first, second]: &mut [Vec<T>; 2]) -> [&mut [T]; 2] {

@@ -76,6 +76,42 @@ impl<T: Scalar> Update<T> {
         self
     }
 
+    /// A number that no change of a parameter in this step exceeds, beside its decay, and one that
+    /// no first moment exceeds after it: for gradients of at most `g`, first moments of at most
+    /// `moment` before it and weights of at most `weights()`. Infinite where too little is known.
+    pub(super) fn largest_change(
+        self,
+        g: f64,
+        moment: f64,
+        weights: impl FnOnce() -> f64,
+    ) -> (f64, f64) {
+        match self {
+            Self::Sgd { rate, l2, keep, momentum } => {
+                let (rate, l2) = (rate.as_f64(), l2.as_f64());
+                if keep.abs() > T::one() || l2 > 1.0 || rate * l2 > 1.0 {
+                    return (f64::INFINITY, f64::INFINITY); // Decay makes weights grow.
+                }
+                let Some((mu, _)) = momentum else { return (rate * g, 0.0) };
+                let g = if l2 > 0.0 { g + l2 * weights() } else { g };
+                let moment = mu.as_f64() * moment + g;
+                (rate * (g + moment), moment)
+            }
+            Self::RmsProp { rate, fresh, epsilon, .. } => {
+                // √m is at least √fresh·|g|, unless m was so small that it became 0.
+                let (rate, root) = (rate.as_f64(), fresh.as_f64().sqrt());
+                let vanished = T::SMALLEST_NORMAL.sqrt() / root / epsilon.as_f64();
+                (rate * 2.0 * (1.0 / root + vanished), 0.0)
+            }
+            Self::Adam { rate, keep, beta1, fresh1, epsilon, .. } => {
+                if keep.abs() > T::one() {
+                    return (f64::INFINITY, f64::INFINITY); // As above.
+                }
+                let moment = beta1.as_f64() * moment + fresh1.as_f64() * g;
+                (rate.as_f64() * moment / epsilon.as_f64(), moment)
+            }
+        }
+    }
+
     /// Steps on the parameters `w` with gradients `g`; the moments are as long as `w`, where the
     /// optimiser has them.
     pub(super) fn apply(self, w: &mut [T], g: &[T], moments: [&mut [T]; 2]) {
@@ -122,7 +158,7 @@ fn apply_outer<T: Scalar>(
             for ((w, &h), v) in w.zip(h).zip(first) {
                 for ((w, &delta), v) in w.iter_mut().zip(delta).zip(v) {
                     let g = delta * h + l2 * *w;
-                    *v = mu * *v + g;
+                    *v = (mu * *v + g).without_subnormals();
                     let step = if lookahead == Lookahead::Yes { g + mu * *v } else { *v };
                     *w = keep * *w - rate * step;
                 }
@@ -132,7 +168,7 @@ fn apply_outer<T: Scalar>(
             for ((w, &h), m) in w.zip(h).zip(first) {
                 for ((w, &delta), m) in w.iter_mut().zip(delta).zip(m) {
                     let g = delta * h;
-                    *m = decay * *m + fresh * (g * g);
+                    *m = (decay * *m + fresh * (g * g)).without_subnormals();
                     *w -= rate * g / (m.sqrt() + epsilon);
                 }
             }
@@ -141,8 +177,8 @@ fn apply_outer<T: Scalar>(
             for (((w, &h), m), v) in w.zip(h).zip(first).zip(second) {
                 for (((w, &delta), m), v) in w.iter_mut().zip(delta).zip(m).zip(v) {
                     let g = delta * h;
-                    *m = beta1 * *m + fresh1 * g;
-                    *v = beta2 * *v + fresh2 * (g * g);
+                    *m = (beta1 * *m + fresh1 * g).without_subnormals();
+                    *v = (beta2 * *v + fresh2 * (g * g)).without_subnormals();
                     *w = keep * *w - rate * *m / (v.sqrt() * correction + epsilon);
                 }
             }

@@ -7,10 +7,11 @@ use nalgebra::DMatrix;
 use super::{Trainer, settings::Settings};
 use crate::{
     adversarial::FastGradientSign,
+    architecture::Architecture,
     error::Result,
     feedback::Feedback,
     files::{Draft, Expected, File, read},
-    network::{Architecture, Network, Role, column_major, row_major},
+    network::{Network, Role, column_major, row_major},
     optimizer::{MOMENTS, Optimizer},
     rule::FeedbackRule,
     scalar::Scalar,
@@ -56,15 +57,13 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network was replaced by one of
     /// other shapes; the old file then stays.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let parameters = self.network.described_parameters();
-        let learned = parameters.into_iter().zip(self.network.values());
-        let learned: Vec<(Expected, usize)> = learned
-            .filter(|(parameter, _)| parameter.role == Role::Learned)
-            .map(|(parameter, values)| (parameter.tensor, values.len()))
+        let learned = self.network.described_parameters().into_iter();
+        let learned: Vec<Expected> = learned
+            .filter(|parameter| parameter.role == Role::Learned)
+            .map(|parameter| parameter.tensor)
             .collect();
         self.feedback.require_network(&self.network)?;
-        let sizes: Vec<usize> = learned.iter().map(|&(_, size)| size).collect();
-        self.optimizer.require_sizes(&sizes)?;
+        self.optimizer.require_saved_with(&self.network)?;
 
         let mut lines = self.settings().lines();
         lines.extend(self.network.architecture().lines());
@@ -78,7 +77,7 @@ impl<T: Scalar> Trainer<T> {
             }
         }
         for index in self.optimizer.optimizer().moment_indices() {
-            for ((tensor, _), moment) in learned.iter().zip(self.optimizer.moments(index)) {
+            for (tensor, moment) in learned.iter().zip(self.optimizer.moments(index)) {
                 let tensor = moment_tensor(index, tensor);
                 let rows = tensor.shape[0];
                 draft.add(tensor, &row_major(moment, rows))?;
@@ -144,7 +143,7 @@ impl<T: Scalar> Trainer<T> {
             stopping: self.stopping,
             running_error: self.running_error,
             augmentation: self.augmentation,
-            frozen: self.optimizer.frozen().collect(),
+            frozen: self.network.frozen().collect(),
         }
     }
 }

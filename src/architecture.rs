@@ -10,15 +10,15 @@ use crate::{
 /// the parameters it is the whole network.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Architecture {
-    pub(super) input: Shape,
+    pub(crate) input: Shape,
     /// With a [`Item::Flatten`] wherever a dense layer reads an image: PyTorch needs it, and its
     /// names for parameters count it.
-    pub(super) items: Vec<Item>,
+    pub(crate) items: Vec<Item>,
 }
 
 /// One entry of the list.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Item {
+pub(crate) enum Item {
     Dense { outputs: usize, bias: Bias },
     Conv2d(Conv2d),
     Activation(Activation),
@@ -31,7 +31,7 @@ pub(super) enum Item {
 
 impl Architecture {
     /// Takes the user's list.
-    pub(super) fn new(input: Shape, list: Vec<Item>) -> Result<Self> {
+    pub(crate) fn new(input: Shape, list: Vec<Item>) -> Result<Self> {
         match input.checked_len() {
             Some(0) => return Err(Error::ZeroWidth { layer: 0 }),
             Some(_) => {}

@@ -1,0 +1,163 @@
+//! Keeping what a step writes finite.
+//!
+//! A step updates weights in place, tile by tile and on several threads, so it cannot be taken back
+//! once a weight has overflowed. Bounds tell beforehand whether that can happen: the gradient of a
+//! weight is a sum of products `δ h`, no larger than their number times the largest `δ` and the
+//! largest `h`. As long as training goes well the bound is some twenty orders of magnitude away
+//! from the largest number. Where it is not, the step is made with a copy to go back to.
+
+use super::{BlockMoments, NextStep, OptimizerState};
+use crate::{
+    activation::Activation,
+    error::{Result, require_finite},
+    feedback::Feedback,
+    layer::{NormGradient, Operation},
+    network::{Block, Network},
+    scalar::Scalar,
+    vector::bound,
+    workspace::{Activations, Deltas, Gradients},
+};
+
+/// A number that no gradient of the layers that learn exceeds.
+pub(super) fn of_gradients<T: Scalar>(network: &Network<T>, gradients: &Gradients<T>) -> f64 {
+    let layers = gradients.layers.iter().zip(&gradients.norms).zip(&network.blocks);
+    let learning = layers.filter(|(_, block)| !block.frozen);
+    learning.fold(0.0, |largest, ((layer, norms), _)| {
+        let bias = layer.bias.as_ref().map_or(0.0, |bias| bound(bias.as_slice()));
+        let weights = bound(layer.weights.as_slice());
+        norms.iter().map(of_norm).fold(f64::max(largest, f64::max(weights, bias)), f64::max)
+    })
+}
+
+/// The same of the gradients that deltas will make.
+pub(super) fn of_deltas<T: Scalar>(
+    network: &Network<T>,
+    activations: &Activations<T>,
+    deltas: &Deltas<T>,
+) -> f64 {
+    largest(network, activations, |layer| {
+        let deltas = &deltas.blocks[layer];
+        let delta = bound(deltas.delta().as_slice());
+        (delta, deltas.norms.iter().map(of_norm).fold(0.0, f64::max))
+    })
+}
+
+/// The same where the error goes straight to every hidden layer: `|δ| ≤ n_L max|B| max|e| max|f'|`.
+/// None where a block is more than a layer and an activation.
+pub(super) fn of_error<T: Scalar>(
+    network: &Network<T>,
+    feedback: &Feedback<T>,
+    activations: &Activations<T>,
+    deltas: &Deltas<T>,
+) -> Option<f64> {
+    let (output, hidden) = network.blocks.split_last()?;
+    let mut steepest = hidden.iter().map(|block| match block.operations[..] {
+        [] => Some(1.0),
+        [Operation::Activation(activation)] => Some(Activation::steepest(activation)),
+        _ => None,
+    });
+    let steepest = steepest.try_fold(1.0, |most, slope| Some(f64::max(most, slope?)))?;
+    let e = deltas.blocks.last().map_or(0.0, |e| bound(e.delta().as_slice()));
+    let arrives = output.layer.weights.nrows() as f64 * e * steepest;
+    Some(largest(network, activations, |layer| match layer == hidden.len() {
+        true => (e, 0.0),
+        false => (arrives * feedback.bound(layer), 0.0),
+    }))
+}
+
+/// The largest gradient of the layers that learn, of which `delta` bounds the deltas and the
+/// gradients of batch normalisation.
+fn largest<T: Scalar>(
+    network: &Network<T>,
+    activations: &Activations<T>,
+    delta: impl Fn(usize) -> (f64, f64),
+) -> f64 {
+    let blocks = network.blocks.iter().enumerate().filter(|(_, block)| !block.frozen);
+    blocks.fold(0.0, |largest, (layer, block)| {
+        let (delta, norms) = delta(layer);
+        let products = block.layer.map.gradient_cost(activations.batch) as f64;
+        let h = bound(activations.entering(layer).as_slice()).max(1.0); // Of a bias it is 1.
+        f64::max(largest, f64::max(products * delta * h, norms))
+    })
+}
+
+/// The same of one batch normalisation, and of the statistics that the running ones follow.
+fn of_norm<T: Scalar>(norm: &NormGradient<T>) -> f64 {
+    let NormGradient { scale, shift, mean, variance } = norm;
+    [scale, shift, mean, variance].into_iter().fold(0.0, |largest, v| f64::max(largest, bound(v)))
+}
+
+impl<T: Scalar> OptimizerState<T> {
+    /// Makes `step`, with gradients of at most `gradient`. Fails if a parameter, a moment or a
+    /// running statistic would not be finite after it; nothing has then changed.
+    pub(super) fn guarded(
+        &mut self,
+        network: &mut Network<T>,
+        gradient: f64,
+        step: impl FnOnce(&NextStep<T>, &mut [Block<T>], &mut [BlockMoments<T>]),
+    ) -> Result<()> {
+        let next = self.next();
+        let weights = || {
+            let blocks = network.blocks.iter();
+            blocks.fold(0.0, |most, block| f64::max(most, bound(block.layer.weights.as_slice())))
+        };
+        let (change, moment) = next.weights.largest_change(gradient, self.largest_moment, weights);
+        // The square of a gradient, and less than half of the last digit of the largest weight.
+        let (square, digit) = (T::LARGEST.sqrt() / 4.0, T::LARGEST * T::EPSILON / 8.0);
+        if gradient < square && change < digit && moment < digit {
+            step(&next, &mut network.blocks, &mut self.blocks);
+            self.largest_moment = moment;
+        } else {
+            let before = (network.blocks.clone(), self.blocks.clone());
+            step(&next, &mut network.blocks, &mut self.blocks);
+            if let Err(error) = self.require_finite(network) {
+                (network.blocks, self.blocks) = before;
+                return Err(error);
+            }
+            self.measure_moments();
+        }
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// Looks for the largest first moment.
+    pub(super) fn measure_moments(&mut self) {
+        let moments = self.blocks.iter().flat_map(|block| {
+            let norms = block.norms.iter().flatten().map(|[first, _]| first);
+            [&block.weights[0], &block.bias[0]].into_iter().chain(norms)
+        });
+        self.largest_moment = moments.fold(0.0, |largest, v| f64::max(largest, bound(v)));
+    }
+
+    /// Fails with the first number that is not finite.
+    fn require_finite(&self, network: &Network<T>) -> Result<()> {
+        for (layer, (block, moments)) in network.blocks.iter().zip(&self.blocks).enumerate() {
+            let require = |name: &str, rows: usize, values: &[T]| {
+                let what = || format!("{name} of weighted layer {layer} after this step");
+                require_finite(what, rows.max(1), values)
+            };
+            let rows = block.layer.weights.nrows();
+            require("W", rows, block.layer.weights.as_slice())?;
+            if let Some(bias) = &block.layer.bias {
+                require("b", rows, bias.as_slice())?;
+            }
+            for operation in &block.operations {
+                let Operation::BatchNorm(norm) = operation else { continue };
+                require("γ", norm.scale.len(), norm.scale.as_slice())?;
+                require("β", norm.scale.len(), norm.shift.as_slice())?;
+                require("the running mean", norm.scale.len(), norm.running_mean.as_slice())?;
+                require(
+                    "the running variance",
+                    norm.scale.len(),
+                    norm.running_variance.as_slice(),
+                )?;
+            }
+            let norms =
+                moments.norms.iter().flatten().flatten().map(|moment| (moment.len(), moment));
+            let of_layer = moments.weights.iter().chain(&moments.bias).map(|moment| (rows, moment));
+            let mut all = of_layer.chain(norms);
+            all.try_for_each(|(rows, moment)| require("a moment", rows, moment))?;
+        }
+        Ok(())
+    }
+}
