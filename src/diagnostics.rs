@@ -17,6 +17,7 @@ use crate::{
     feedback::Feedback,
     init::FeedbackInit,
     layer::Operation,
+    linalg::zero_matrix,
     loss::Targets,
     network::{Block, Network},
     rule::FeedbackRule,
@@ -89,12 +90,17 @@ impl<T: Scalar> Diagnostics<T> {
     /// count. Units are saturated beyond 0.99.
     ///
     /// # Errors
-    /// None as long as there is memory for a copy of the weights.
+    /// [`Error::TooLarge`] if there is no memory for a copy of the weights.
     pub fn new(network: &Network<T>) -> Result<Self> {
-        let start = network.blocks.iter().map(|block| block.layer.weights.clone()).collect();
+        let copy = |block: &Block<T>| {
+            let weights = &block.layer.weights;
+            let mut copy = zero_matrix(weights.nrows(), weights.ncols())?;
+            copy.copy_from(weights);
+            Ok(copy)
+        };
         Ok(Self {
             saturation: 0.99,
-            start,
+            start: network.blocks.iter().map(copy).collect::<Result<_>>()?,
             backpropagation: Feedback::new(network, FeedbackRule::Bp, FeedbackInit::default(), 0)?,
             activations: Activations::new(),
             deltas: Deltas::new(),

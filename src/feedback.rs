@@ -113,11 +113,13 @@ impl<T: Scalar> Feedback<T> {
         distribution: &D,
         rng: &mut R,
     ) -> Result<Self> {
-        let feedback = Self::build(network, rule, |_, _| ())?;
-        let matrices = feedback.matrices.iter().flatten().map(|empty| {
-            DMatrix::from_fn(empty.nrows(), empty.ncols(), |_, _| T::of(distribution.sample(rng)))
-        });
-        Self::from_matrices(network, rule, matrices.collect())
+        let mut feedback = Self::build(network, rule, |_, _| ())?;
+        for (layer, matrix) in feedback.matrices.iter_mut().enumerate() {
+            let Some(matrix) = matrix else { continue };
+            matrix.iter_mut().for_each(|entry| *entry = T::of(distribution.sample(rng)));
+            require_finite(|| name(rule, layer), matrix.nrows(), matrix.as_slice())?;
+        }
+        Ok(feedback.bounded())
     }
 
     /// Takes the matrices of one's own: one for each hidden layer that has one under `rule`, in

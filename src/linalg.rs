@@ -362,12 +362,6 @@ pub(crate) fn filled<T: Clone>(
     Ok(data)
 }
 
-/// Fails unless there is memory for so many numbers, which are not taken yet.
-pub(crate) fn require_memory<T: Scalar>(rows: usize, columns: usize) -> Result<()> {
-    let too_large = |_| Error::TooLarge { rows, columns };
-    Vec::<T>::new().try_reserve_exact(rows.saturating_mul(columns)).map_err(too_large)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -23,13 +23,13 @@ use crate::{
     architecture::Architecture,
     buffer::{Columns, Pass},
     error::{Error, Result, require, require_finite, require_shape},
-    layer::{BatchNorm, Layer, LayerGradient, LinearMap, Operation, Shape},
+    layer::{BatchNorm, Layer, LayerGradient, LinearMap, NormGradient, Operation, Shape},
     linalg::{filled_vector, zero_matrix},
     scalar::Scalar,
     threads::{Chunks, pieces, share_out},
     workspace::{
-        Activations, BlockActivations, BlockDeltas, Deltas, Gradients, Layout, Record,
-        require_delivered,
+        Activations, BlockActivations, BlockDeltas, Deltas, Gradients, Layout, Needs, Record,
+        require_delivered, reserve_norm,
     },
 };
 
@@ -477,7 +477,7 @@ impl<T: Scalar> Network<T> {
             if let Some(bias) = &mut gradient.bias {
                 map.bias_gradient(delta, bias.as_mut_slice());
             }
-            norms[index].clone_from(&deltas.blocks[index].norms);
+            norms[index].clone_from_slice(&deltas.blocks[index].norms);
         }
         Ok(())
     }
@@ -486,7 +486,14 @@ impl<T: Scalar> Network<T> {
     fn fit_gradients(&self, gradients: &mut Gradients<T>) -> Result<()> {
         if !Layout::same(&gradients.layout, &self.layout) {
             gradients.layout = Arc::default(); // Until everything has its memory.
-            gradients.norms = vec![Vec::new(); self.layers()];
+            let empty = |needs: &Vec<Needs>| {
+                let norms = needs.iter().map(|&needs| {
+                    let mut norm = NormGradient::empty();
+                    reserve_norm(&mut norm, needs).map(|()| norm)
+                });
+                norms.collect::<Result<Vec<_>>>()
+            };
+            gradients.norms = self.layout.notes.iter().map(empty).collect::<Result<_>>()?;
             gradients.layers = self
                 .blocks
                 .iter()

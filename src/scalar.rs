@@ -52,6 +52,9 @@ pub(crate) mod kernel {
         /// takes many times as long.
         fn without_subnormals(self) -> Self;
 
+        /// Makes sure that this thread can lend so many numbers, and says whether it can.
+        fn reserve_scratch(length: usize) -> bool;
+
         /// Lends `work` so many numbers of the thread's own memory; their content is unspecified.
         ///
         /// # Panics
@@ -61,7 +64,11 @@ pub(crate) mod kernel {
 }
 
 macro_rules! scalar {
-    ($type:ident, $tanh:path, $exp:path, $ln_1p:path) => {
+    ($type:ident, $scratch:ident, $tanh:path, $exp:path, $ln_1p:path) => {
+        thread_local! {
+            static $scratch: RefCell<Vec<$type>> = const { RefCell::new(Vec::new()) };
+        }
+
         impl Scalar for $type {
             const NAME: &'static str = stringify!($type);
 
@@ -109,11 +116,19 @@ macro_rules! scalar {
                 if self.abs() < $type::MIN_POSITIVE { 0.0 } else { self }
             }
 
+            fn reserve_scratch(length: usize) -> bool {
+                $scratch.with_borrow_mut(|scratch| {
+                    let more = length.saturating_sub(scratch.len());
+                    let reserved = scratch.try_reserve_exact(more).is_ok();
+                    if reserved && more > 0 {
+                        scratch.resize(length, 0.0);
+                    }
+                    reserved
+                })
+            }
+
             fn with_scratch<R>(length: usize, work: impl FnOnce(&mut [Self]) -> R) -> R {
-                thread_local! {
-                    static SCRATCH: RefCell<Vec<$type>> = const { RefCell::new(Vec::new()) };
-                }
-                SCRATCH.with_borrow_mut(|scratch| {
+                $scratch.with_borrow_mut(|scratch| {
                     if scratch.len() < length {
                         scratch.resize(length, 0.0);
                     }
@@ -124,5 +139,5 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32, elementary::tanh_f32, elementary::exp_f32, elementary::ln_1p_f32);
-scalar!(f64, elementary::tanh_f64, elementary::exp_f64, elementary::ln_1p_f64);
+scalar!(f32, SCRATCH_F32, elementary::tanh_f32, elementary::exp_f32, elementary::ln_1p_f32);
+scalar!(f64, SCRATCH_F64, elementary::tanh_f64, elementary::exp_f64, elementary::ln_1p_f64);

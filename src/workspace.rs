@@ -18,7 +18,6 @@ use crate::{
     buffer::{Columns, Notes, Pass, Statistics},
     error::{Error, Result, require_finite},
     layer::{LayerGradient, NormGradient},
-    linalg::require_memory,
     scalar::Scalar,
 };
 
@@ -38,6 +37,20 @@ pub(crate) struct Layout {
     pub(crate) blocks: Vec<BlockLayout>,
     /// Numbers that a thread needs at most for itself.
     pub(crate) scratch: usize,
+    /// For each block and operation.
+    pub(crate) notes: Vec<Vec<Needs>>,
+}
+
+/// What an operation needs to remember a forward pass by, beside its input and output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// Max-pooling: where each maximum stood.
+    Winners,
+    /// Dropout: which units were kept.
+    Kept,
+    /// Batch normalisation: statistics of so many channels, and their gradients.
+    Channels(usize),
 }
 
 /// The sizes of one block.
@@ -117,6 +130,29 @@ impl<T: Scalar> Record<T> {
         let notes = Notes::new();
         Self { output: Columns::new(size), notes }
     }
+
+    /// Makes room for `batch` samples.
+    fn set_batch(&mut self, batch: usize, needs: Needs) -> Result<()> {
+        self.output.set_batch(batch)?;
+        let Notes { winners, kept, statistics } = &mut self.notes;
+        let length = self.output.as_slice().len();
+        match needs {
+            Needs::Nothing => Ok(()),
+            Needs::Winners => reserve(winners, length),
+            Needs::Kept => reserve(kept, length),
+            Needs::Channels(channels) => {
+                let Statistics { mean, variance, inverse_deviation, .. } = statistics;
+                let all = [mean, variance, inverse_deviation];
+                all.into_iter().try_for_each(|numbers| reserve(numbers, channels))
+            }
+        }
+    }
+}
+
+/// Makes room for `length` elements in all.
+fn reserve<E>(to: &mut Vec<E>, length: usize) -> Result<()> {
+    let more = length.saturating_sub(to.len());
+    to.try_reserve_exact(more).map_err(|_| Error::TooLarge { rows: length, columns: 1 })
 }
 
 impl<T: Scalar> BlockActivations<T> {
@@ -176,8 +212,6 @@ impl<T: Scalar> Activations<T> {
     pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) -> Result<()> {
         self.pass = 0;
         if !Layout::same(&self.layout, layout) {
-            // Deep inside a pass, where threads take their scratch, it is too late for an error.
-            require_memory::<T>(layout.scratch, 1)?;
             self.layout = Arc::clone(layout);
             self.input = Columns::new(layout.inputs);
             self.input_operations =
@@ -192,15 +226,20 @@ impl<T: Scalar> Activations<T> {
                 })
                 .collect();
         }
+        // Deep inside a pass, where the scratch is taken, it is too late for an error.
+        if !T::reserve_scratch(layout.scratch) {
+            return Err(Error::TooLarge { rows: layout.scratch, columns: 1 });
+        }
         self.batch = batch;
         self.input.set_batch(batch)?;
-        let blocks = self.blocks.iter_mut();
-        let outputs = blocks.flat_map(|block| {
-            let outputs = block.operations.iter_mut().map(|record| &mut record.output);
-            std::iter::once(&mut block.a).chain(outputs)
-        });
-        let on_input = self.input_operations.iter_mut().map(|record| &mut record.output);
-        on_input.chain(outputs).try_for_each(|columns| columns.set_batch(batch))
+        let mut on_input = self.input_operations.iter_mut();
+        on_input.try_for_each(|record| record.set_batch(batch, Needs::Kept))?;
+        for (block, needs) in self.blocks.iter_mut().zip(&layout.notes) {
+            block.a.set_batch(batch)?;
+            let mut records = block.operations.iter_mut().zip(needs);
+            records.try_for_each(|(record, &needs)| record.set_batch(batch, needs))?;
+        }
+        Ok(())
     }
 
     /// The next training pass; time moves on.
@@ -335,6 +374,14 @@ impl<T: Scalar> BlockDeltas<T> {
     }
 }
 
+/// Makes room for what batch normalisation learns.
+pub(crate) fn reserve_norm<T: Scalar>(norm: &mut NormGradient<T>, needs: Needs) -> Result<()> {
+    let Needs::Channels(channels) = needs else { return Ok(()) };
+    let NormGradient { scale, shift, mean, variance } = norm;
+    let all = [scale, shift, mean, variance];
+    all.into_iter().try_for_each(|numbers| reserve(numbers, channels))
+}
+
 impl<T: Scalar> Deltas<T> {
     /// Empty scratch for any network.
     #[must_use]
@@ -360,6 +407,10 @@ impl<T: Scalar> Deltas<T> {
         self.batch = *batch;
         let mut stages = self.blocks.iter_mut().flat_map(|block| &mut block.stages);
         stages.try_for_each(|stage| stage.set_batch(*batch))?;
+        for (block, needs) in self.blocks.iter_mut().zip(&layout.notes) {
+            let mut norms = block.norms.iter_mut().zip(needs);
+            norms.try_for_each(|(norm, &needs)| reserve_norm(norm, needs))?;
+        }
         self.pass = activations.pass;
         Ok(())
     }

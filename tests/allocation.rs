@@ -13,8 +13,13 @@ use std::{
 
 use common::{Folder, idx};
 use feedback_alignment::{
-    Adam, AdamW, AvgPool2d, Conv2d, Dataset, Error, FeedbackRule, Loss, MaxPool2d, Momentum,
-    Network, Optimizer, RmsProp, Scalar, Sgd, Trainer, data::idx, nalgebra::DMatrix,
+    Activations, Adam, AdamW, AvgPool2d, Conv2d, Dataset, Deltas, Diagnostics, Error, Feedback,
+    FeedbackInit, FeedbackRule, Gradients, Loss, MaxPool2d, Momentum, Network, NetworkBuilder,
+    Optimizer, OptimizerState, RmsProp, Scalar, Sgd, Trainer,
+    data::idx,
+    nalgebra::DMatrix,
+    rand::{self, SeedableRng},
+    rand_distr,
 };
 
 /// The system's allocator, counting for each thread so that tests do not count each other's.
@@ -23,30 +28,48 @@ struct Counting;
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
     static BYTES: Cell<usize> = const { Cell::new(0) };
+    /// How many large blocks are still handed out.
+    static LARGE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-fn count(bytes: usize) {
+/// From so many bytes on a block is large: nothing but what a user's number sizes is.
+const LARGE_BLOCK: usize = 1 << 14;
+
+/// Counts a block, unless there is no memory left for it.
+fn count(bytes: usize) -> bool {
     COUNT.set(COUNT.get() + 1);
     BYTES.set(BYTES.get() + bytes);
+    let left = LARGE.get();
+    if bytes >= LARGE_BLOCK && left != usize::MAX {
+        LARGE.set(left.saturating_sub(1));
+        return left > 0;
+    }
+    true
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; the counters are plain cells that
-// neither allocate nor need to be dropped.
+// SAFETY: every call goes to the system's allocator unchanged, or is told that there is no memory;
+// the counters are plain cells that neither allocate nor need to be dropped.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
+        if !count(layout.size()) {
+            return std::ptr::null_mut();
+        }
         // SAFETY: the caller keeps the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
+        if !count(layout.size()) {
+            return std::ptr::null_mut();
+        }
         // SAFETY: the caller keeps the contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size);
+        if !count(size) {
+            return std::ptr::null_mut();
+        }
         // SAFETY: the caller keeps the contract.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -59,6 +82,108 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// Calls `work` again and again, with memory for one more large block each time, until it succeeds.
+/// Up to then each call has to fail with an error: where it did not, the process would be aborted.
+/// Returns how many large blocks it takes.
+fn until_there_is_memory<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize {
+    for blocks in 0.. {
+        LARGE.set(blocks);
+        let result = work();
+        LARGE.set(usize::MAX);
+        match result {
+            Ok(_) => return blocks,
+            Err(Error::TooLarge { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!("memory does not end")
+}
+
+/// Networks of every kind of layer, whose every part is large.
+fn large_networks() -> [NetworkBuilder<f32>; 3] {
+    let dense = Network::builder(300).dropout(0.1).dense(6000).batch_norm().relu().dropout(0.2);
+    let image = Network::builder((3, 70, 70))
+        .conv2d(Conv2d { padding: (2, 2), ..Conv2d::new(25, 5) })
+        .tanh()
+        .max_pool2d(MaxPool2d::new(3, 2))
+        .flatten()
+        .batch_norm();
+    let narrow = Network::builder((30, 20, 20)).conv2d(Conv2d::new(20, 3)).batch_norm();
+    [dense.dense(5000), image.dense(3), narrow.avg_pool2d(AvgPool2d::new(2, 2)).tanh().dense(4)]
+}
+
+#[test]
+fn a_network_larger_than_memory_is_an_error_wherever_it_is_found_out() {
+    for builder in large_networks() {
+        assert!(until_there_is_memory(|| builder.clone().build()) > 0);
+        let network = builder.build().unwrap();
+        let x = DMatrix::from_element(network.inputs(), 3, 0.5);
+        let labels = [0, 1, 2];
+        // What the kernels keep for themselves depends on the machine, not on the network.
+        network.predict(&x).unwrap();
+        assert!(until_there_is_memory(|| network.predict(&x)) > 0);
+        for optimizer in optimizers() {
+            let blocks = until_there_is_memory(|| OptimizerState::new(&network, optimizer));
+            assert_eq!(blocks == 0, optimizer == Optimizer::from(Sgd::default()));
+        }
+        for rule in FeedbackRule::all() {
+            let init = FeedbackInit::Nokland;
+            until_there_is_memory(|| Feedback::new(&network, rule, init, 1));
+            let feedback = Feedback::new(&network, rule, init, 1).unwrap();
+            let normal = rand_distr::StandardNormal;
+            until_there_is_memory(|| {
+                Feedback::sample(
+                    &network,
+                    rule,
+                    &normal,
+                    &mut rand::rngs::Xoshiro256PlusPlus::seed_from_u64(1),
+                )
+            });
+            // The stages, each in scratch that is new.
+            let mut activations = Activations::new();
+            let blocks = until_there_is_memory(|| {
+                activations = Activations::new();
+                network.forward(&x, &mut activations)
+            });
+            assert!(blocks > 2);
+            let loss = Loss::SoftmaxCrossEntropy;
+            let mut deltas = Deltas::new();
+            let blocks = until_there_is_memory(|| {
+                deltas = Deltas::new();
+                loss.error(&labels, &activations, &mut deltas)
+            });
+            assert!(blocks > 0);
+            until_there_is_memory(|| feedback.deliver(&network, &activations, &mut deltas));
+            let mut gradients = Gradients::new();
+            let blocks = until_there_is_memory(|| {
+                gradients = Gradients::new();
+                network.gradients(&activations, &deltas, &mut gradients)
+            });
+            assert!(blocks > 1);
+        }
+        assert!(until_there_is_memory(|| Diagnostics::new(&network)) > 0);
+    }
+}
+
+/// A scratch that could not grow is as good as before.
+#[test]
+fn scratch_that_found_no_memory_serves_smaller_batches() {
+    let [builder, ..] = large_networks();
+    let mut trainer = Trainer::builder(builder.build().unwrap()).threads(1).build().unwrap();
+    let x = |samples| DMatrix::from_element(300, samples, 0.5);
+    let mut twin = trainer.clone();
+    assert_eq!(trainer.step(&x(3), &[0, 1, 2]).unwrap(), twin.step(&x(3), &[0, 1, 2]).unwrap());
+    let large = x(50);
+    for blocks in 0..4 {
+        LARGE.set(blocks);
+        let refused = trainer.step(&large, &[0; 50]);
+        LARGE.set(usize::MAX);
+        assert!(matches!(refused, Err(Error::TooLarge { .. })));
+    }
+    assert_eq!(trainer.step(&x(3), &[2, 1, 0]).unwrap(), twin.step(&x(3), &[2, 1, 0]).unwrap());
+    assert_eq!(trainer.network(), twin.network());
+}
 
 /// Allocations and allocated bytes of this thread during `work`.
 fn allocated<R>(work: impl FnOnce() -> R) -> (usize, usize, R) {

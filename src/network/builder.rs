@@ -13,7 +13,7 @@ use crate::{
     },
     scalar::Scalar,
     seed::{Purpose, stream},
-    workspace::{BlockLayout, Layout},
+    workspace::{BlockLayout, Layout, Needs},
 };
 
 /// Lists the layers of a [`Network`] from the input to the output.
@@ -236,7 +236,9 @@ impl<T: Scalar> Assembly<T> {
     fn add_layer(&mut self, layer: Layer<T>, output: Shape) {
         let a = output.len();
         let sizes = BlockLayout { a, operations: Vec::new(), stages: vec![a] };
-        Arc::make_mut(&mut self.network.layout).blocks.push(sizes);
+        let layout = Arc::make_mut(&mut self.network.layout);
+        layout.blocks.push(sizes);
+        layout.notes.push(Vec::new());
         self.network.blocks.push(Block { layer, operations: Vec::new(), frozen: false });
         self.shape = output;
     }
@@ -265,6 +267,13 @@ impl<T: Scalar> Assembly<T> {
             sizes.stages.push(self.shape.len());
         }
         sizes.operations.push(self.shape.len());
+        let needs = match &operation {
+            Operation::Activation(_) => Needs::Nothing,
+            Operation::Pool2d(_) => Needs::Winners,
+            Operation::Dropout(_) => Needs::Kept,
+            Operation::BatchNorm(norm) => Needs::Channels(norm.scale.len()),
+        };
+        layout.notes.last_mut().expect("there is a block").push(needs);
         block.operations.push(operation);
         Ok(())
     }
