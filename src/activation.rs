@@ -129,6 +129,17 @@ impl Activation {
         }
     }
 
+    /// A number that `|f(a)|` does not exceed for `|a|` up to `bound`.
+    pub(crate) fn bound(self, bound: f64) -> f64 {
+        match self {
+            Self::Tanh | Self::Logistic => 1.0,
+            Self::Identity | Self::Relu => bound,
+            Self::LeakyRelu { slope } => bound * slope.abs().max(1.0),
+            Self::Elu { alpha } => bound.max(alpha),
+            Self::Softplus => bound + 1.0,
+        }
+    }
+
     /// Whether the function is bounded, so that a unit can saturate on both sides.
     pub(crate) fn saturates(self) -> bool {
         self.bounds().is_some()
@@ -248,6 +259,17 @@ mod tests {
                     epsilon = 1e-9,
                     max_relative = 1e-6
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_passes_the_bounds_of_a_function_and_its_derivative() {
+        let steep = [Activation::LeakyRelu { slope: -3.0 }, Activation::Elu { alpha: 5.0 }];
+        for f in Activation::all().chain(steep) {
+            for a in POINTS {
+                assert!(f.value(a).abs() <= f.bound(a.abs()), "{f} at {a}");
+                assert!(f.derivative(a).abs() <= f.steepest(), "{f} at {a}");
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     rule::{FeedbackRule, Hop, Source, Transport},
     scalar::Scalar,
     seed::{Purpose, stream},
-    vector::bound,
+    vector::bound_of_squares,
     workspace::{Activations, BlockActivations, BlockDeltas, Deltas, Layout, require_match},
 };
 
@@ -47,8 +47,8 @@ pub struct Feedback<T> {
     hops: Vec<Hop>,
     /// One slot for each hidden block.
     matrices: Vec<Option<DMatrix<T>>>,
-    /// For each matrix, a number that no entry exceeds.
-    bounds: Vec<f64>,
+    /// For each matrix, a number that no square of an entry exceeds.
+    squares: Vec<f64>,
 }
 
 impl<T: Scalar> Feedback<T> {
@@ -84,9 +84,9 @@ impl<T: Scalar> Feedback<T> {
     /// The same, with the bounds of its matrices.
     fn bounded(mut self) -> Self {
         let bound_of = |matrix: &Option<DMatrix<T>>| {
-            matrix.as_ref().map_or(0.0, |matrix| bound(matrix.as_slice()))
+            matrix.as_ref().map_or(0.0, |matrix| bound_of_squares(matrix.as_slice()))
         };
-        self.bounds = self.matrices.iter().map(bound_of).collect();
+        self.squares = self.matrices.iter().map(bound_of).collect();
         self
     }
 
@@ -160,8 +160,8 @@ impl<T: Scalar> Feedback<T> {
             fill(hop, &mut matrix);
             matrices[hop.to] = Some(matrix);
         }
-        let bounds = vec![0.0; matrices.len()];
-        Ok(Self { rule, layout: Arc::clone(&network.layout), hops, matrices, bounds })
+        let squares = vec![0.0; matrices.len()];
+        Ok(Self { rule, layout: Arc::clone(&network.layout), hops, matrices, squares })
     }
 
     /// The hidden layers that have a matrix of their own under `rule`, in order from the first,
@@ -205,14 +205,14 @@ impl<T: Scalar> Feedback<T> {
         let what = || name(rule, layer);
         require_shape(what, old.shape(), matrix.shape())?;
         require_finite(what, matrix.nrows(), matrix.as_slice())?;
-        self.bounds[layer] = bound(matrix.as_slice());
+        self.squares[layer] = bound_of_squares(matrix.as_slice());
         self.matrices[layer] = Some(matrix);
         Ok(())
     }
 
-    /// A number that no entry of the matrix of a hidden layer exceeds; 0 where it has none.
-    pub(crate) fn bound(&self, layer: usize) -> f64 {
-        self.bounds[layer]
+    /// A number that no square of an entry of a hidden layer's matrix exceeds; 0 where it has none.
+    pub(crate) fn squares(&self, layer: usize) -> f64 {
+        self.squares[layer]
     }
 
     /// Fills `δ_l` of every hidden layer, from `δ_L` and along the route of the rule: each hop is
@@ -228,6 +228,17 @@ impl<T: Scalar> Feedback<T> {
     ) -> Result<()> {
         self.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
+        self.deliver_checked(network, activations, deltas);
+        Ok(())
+    }
+
+    /// [`deliver`](Self::deliver) of what belongs together.
+    pub(crate) fn deliver_checked(
+        &self,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) {
         let (e, hidden) = deltas.split_error();
         for hop in &self.hops {
             let (source, to) = match hop.source {
@@ -244,7 +255,6 @@ impl<T: Scalar> Feedback<T> {
             self.carry(hop, network, activations, source, to);
         }
         deltas.delivered = true;
-        Ok(())
     }
 
     /// Whether every hidden layer receives the error itself, so that none waits for another.
@@ -283,9 +293,10 @@ impl<T: Scalar> Feedback<T> {
             expected,
             found,
         };
-        if !Layout::same(&self.layout, &network.layout)
-            && !self.layout.has_sizes_of(&network.layout)
-        {
+        if Layout::same(&self.layout, &network.layout) {
+            return Ok(());
+        }
+        if !self.layout.has_sizes_of(&network.layout) {
             return Err(mismatch(network.layout.to_string(), self.layout.to_string()));
         }
         // Kernels of other sizes can make the same layout.

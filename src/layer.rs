@@ -14,7 +14,7 @@ mod unroll;
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use nalgebra::{DMatrix, DVector};
@@ -35,7 +35,7 @@ use crate::{
     linalg::{self, Start, cut, filled_vector, zero_matrix},
     scalar::Scalar,
     threads::{Chunks, pieces, share_out},
-    vector::{all_finite, sum_columns},
+    vector::{ORDINARY, is_ordinary, magnitude, sum_columns},
 };
 
 /// A weighted layer, `a = W h + b`: fully connected, or a convolution, which is the same with an
@@ -114,18 +114,19 @@ impl<T: Scalar> Layer<T> {
     }
 
     /// `a ← W h + b`, and while it is in cache `y ← f(a)`, if the layer has an activation. Returns
-    /// whether `a` is finite.
+    /// a number that no `|a|` exceeds; ∞ if some `a` is NaN or infinite.
     pub(crate) fn forward(
         &self,
         h: &Columns<T>,
         a: &mut Columns<T>,
         then: Option<(Activation, &mut Columns<T>)>,
-    ) -> bool {
-        let finite = AtomicBool::new(true);
+    ) -> f64 {
+        // The bits of a positive number are in the order of the numbers.
+        let largest = AtomicU64::new(ORDINARY.to_bits());
         let (activation, y) = then.unzip();
         let finish = |_, a: &mut [T], y: &mut [T]| {
-            if !all_finite(a) {
-                finite.store(false, Ordering::Relaxed);
+            if !is_ordinary(a) {
+                largest.fetch_max(magnitude(a).to_bits(), Ordering::Relaxed);
             }
             if let Some(activation) = activation {
                 activation.apply(a, y);
@@ -133,7 +134,7 @@ impl<T: Scalar> Layer<T> {
         };
         let y = y.map_or(&mut [][..], Columns::as_mut_slice);
         self.map.apply(&self.weights, self.bias.as_ref(), h, a, y, &finish);
-        finite.into_inner()
+        f64::from_bits(largest.into_inner())
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     linalg::{filled_vector, zero_matrix},
     scalar::Scalar,
     threads::{Chunks, pieces, share_out},
+    vector::bound_of_squares,
     workspace::{
         Activations, BlockActivations, BlockDeltas, Deltas, Gradients, Layout, Needs, Record,
         require_delivered, reserve_norm,
@@ -90,15 +91,16 @@ impl<T: Scalar> Block<T> {
 
     /// `a ← W h + b`, then every local operation in turn.
     fn forward(&self, h: &Columns<T>, into: &mut BlockActivations<T>, pass: Pass) {
-        let BlockActivations { a, finite, operations } = into;
+        let BlockActivations { a, bound, finite, operations } = into;
         if let [Operation::Activation(activation), above @ ..] = &self.operations[..] {
             let (first, records) = operations.split_first_mut().expect("one for each operation");
-            *finite = self.layer.forward(h, a, Some((*activation, &mut first.output)));
-            *finite &= operate(above, &first.output, records, pass, self.frozen);
+            *bound = self.layer.forward(h, a, Some((*activation, &mut first.output)));
+            *finite = operate(above, &first.output, records, pass, self.frozen);
         } else {
-            *finite = self.layer.forward(h, a, None);
-            *finite &= operate(&self.operations, a, operations, pass, self.frozen);
+            *bound = self.layer.forward(h, a, None);
+            *finite = operate(&self.operations, a, operations, pass, self.frozen);
         }
+        *finite &= bound.is_finite();
     }
 
     /// `f'` of a block that is a layer and an activation, to be multiplied with a delta that has
@@ -116,6 +118,16 @@ impl<T: Scalar> Block<T> {
                 activation.multiply_derivative(&a[range.clone()], &h[range], delta);
             }
         }
+    }
+
+    /// A number that no `h²` of this block exceeds.
+    pub(crate) fn output_squares(&self, activations: &BlockActivations<T>) -> f64 {
+        let bound = match self.operations[..] {
+            [] => activations.bound,
+            [Operation::Activation(activation)] => activation.bound(activations.bound),
+            _ => return bound_of_squares(activations.output().as_slice()),
+        };
+        bound * bound
     }
 
     /// The activation of a block that consists of nothing else after its layer.
@@ -366,11 +378,12 @@ impl<T: Scalar> Network<T> {
         x: &DMatrix<T>,
         activations: &mut Activations<T>,
     ) -> Result<()> {
-        self.check_input(x)?;
+        let squares = self.check_input(x)?;
         if x.ncols() < self.smallest_batch() {
             return Err(Error::BatchTooSmall { what: "this batch is a single sample".into() });
         }
         activations.fit(&self.layout, x.ncols())?;
+        activations.input_squares = squares;
         activations.input.as_mut_slice().copy_from_slice(x.as_slice());
         let pass = activations.next_pass();
         self.forward_loaded(activations, pass);
@@ -510,13 +523,18 @@ impl<T: Scalar> Network<T> {
         Ok(())
     }
 
-    fn check_input(&self, x: &DMatrix<T>) -> Result<()> {
+    /// Returns a number that no `x²` exceeds.
+    fn check_input(&self, x: &DMatrix<T>) -> Result<f64> {
         if x.ncols() == 0 {
             return Err(Error::Empty { what: "the batch".into() });
         }
         let what = || "the input (features × samples)".to_owned();
         require_shape(what, (self.inputs(), x.ncols()), x.shape())?;
-        require_finite(what, x.nrows(), x.as_slice())
+        let squares = bound_of_squares(x.as_slice());
+        if squares == f64::INFINITY {
+            require_finite(what, x.nrows(), x.as_slice())?;
+        }
+        Ok(squares)
     }
 
     fn no_such_layer(&self, layer: usize) -> Error {

@@ -397,6 +397,15 @@ impl<T: Scalar> OptimizerState<T> {
     ) -> Result<()> {
         require_delivered("learn", &network.layout, activations, deltas)?;
         self.require_network(network)?;
+        self.learn_checked(network, activations, deltas)
+    }
+
+    fn learn_checked(
+        &mut self,
+        network: &mut Network<T>,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) -> Result<()> {
         let bound = guard::of_deltas(network, activations, deltas);
         self.guarded(network, bound, |step, blocks, moments| {
             step.learn(blocks, moments, 0, activations, Signal::Delivered(&deltas.blocks));
@@ -417,22 +426,19 @@ impl<T: Scalar> OptimizerState<T> {
         activations: &Activations<T>,
         deltas: &mut Deltas<T>,
     ) -> Result<()> {
-        let at_once = feedback.is_direct().then(|| {
-            feedback.require_network(network)?;
-            require_match("deliver", &network.layout, activations, deltas)?;
-            self.require_network(network)?;
-            Ok(guard::of_error(network, feedback, activations, deltas))
-        });
-        match at_once.transpose()?.flatten() {
-            Some(bound) => self.guarded(network, bound, |step, blocks, moments| {
+        feedback.require_network(network)?;
+        require_match("deliver", &network.layout, activations, deltas)?;
+        self.require_network(network)?;
+        if feedback.is_direct()
+            && let Some(bound) = guard::of_error(network, feedback, activations, deltas)
+        {
+            return self.guarded(network, bound, |step, blocks, moments| {
                 let (e, hidden) = deltas.split_error();
                 step.learn(blocks, moments, 0, activations, Signal::Direct { feedback, e, hidden });
-            }),
-            None => {
-                feedback.deliver(network, activations, deltas)?;
-                self.learn(network, activations, deltas)
-            }
+            });
         }
+        feedback.deliver_checked(network, activations, deltas);
+        self.learn_checked(network, activations, deltas)
     }
 
     /// Fails unless this state was made for a network like this one.

@@ -63,7 +63,10 @@ fn is_worth_sharing(multiply_adds: usize) -> bool {
 /// Into how many pieces a computation of so many elements, each worth `cost` multiply-adds of a
 /// matrix product, is worth splitting.
 pub(crate) fn pieces(elements: usize, cost: usize) -> usize {
-    worth(elements, cost).min(count())
+    match worth(elements, cost) {
+        1 => 1,
+        pieces => pieces.min(count()),
+    }
 }
 
 /// [`pieces`] on any number of threads.

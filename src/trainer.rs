@@ -29,6 +29,7 @@ use crate::{
     rule::FeedbackRule,
     scalar::Scalar,
     threads::Threads,
+    vector::bound_of_squares,
     workspace::{Activations, Deltas},
 };
 
@@ -162,6 +163,7 @@ impl<T: Scalar> Trainer<T> {
             let x = activations.input.as_mut_slice();
             augmentation.apply_to_batch(self.seed, self.epochs, indices, x);
         }
+        activations.input_squares = bound_of_squares(activations.input.as_slice());
         let pass = activations.next_pass();
         self.network.forward_loaded(activations, pass);
         let targets = std::mem::replace(targets, BatchTargets::Labels(Vec::new()));
@@ -179,6 +181,7 @@ impl<T: Scalar> Trainer<T> {
             attack.add_to(x.as_mut_slice(), &self.network, self.loss, activations, targets);
         activations.input = x;
         result?;
+        activations.input_squares = bound_of_squares(activations.input.as_slice());
         activations.set_time(self.optimizer.steps());
         let pass = activations.next_pass();
         self.network.forward_loaded(activations, pass);

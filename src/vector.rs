@@ -275,17 +275,27 @@ fn long_energy<T: Scalar>(data: &[T]) -> T {
     sums.iter().fold(T::zero(), |all, &sum| all + sum)
 }
 
-/// A number that no `|v|` exceeds, at most `√n` times too large; ∞ if a value is NaN or infinite,
-/// or so large that its square is.
-pub(crate) fn bound<T: Scalar>(data: &[T]) -> f64 {
-    bound_of_energy(energy(data))
+/// A number that no `v²` exceeds, at most `n` times too large; ∞ if a value is NaN or infinite, or
+/// so large that its square is.
+pub(crate) fn bound_of_squares<T: Scalar>(data: &[T]) -> f64 {
+    // The square of a tiny number may have become 0.
+    let bound = energy(data).as_f64() * 1.001 + f64::from(f32::MIN_POSITIVE);
+    if bound.is_nan() { f64::INFINITY } else { bound }
 }
 
-/// The bound on values of this [`energy`].
-pub(crate) fn bound_of_energy<T: Scalar>(energy: T) -> f64 {
-    // The square of a tiny number may have become 0.
-    let bound = (energy.as_f64() + f64::from(f32::MIN_POSITIVE)).sqrt() * 1.001;
-    if bound.is_nan() { f64::INFINITY } else { bound }
+/// Numbers below this are nothing to worry about.
+pub(crate) const ORDINARY: f64 = 1e6;
+
+/// Whether all numbers are below [`ORDINARY`], as far as their squares tell.
+pub(crate) fn is_ordinary<T: Scalar>(data: &[T]) -> bool {
+    energy(data) < T::of(ORDINARY * ORDINARY)
+}
+
+/// The largest `|v|`; ∞ if a value is NaN or infinite.
+pub(crate) fn magnitude<T: Scalar>(data: &[T]) -> f64 {
+    data.iter().fold(0.0, |largest, v| {
+        if v.is_finite() { f64::max(largest, v.as_f64().abs()) } else { f64::INFINITY }
+    })
 }
 
 /// Whether there is no NaN and no infinity.
@@ -392,11 +402,15 @@ mod tests {
         ) {
             let values: Vec<f32> =
                 values.into_iter().map(|v| if small { v % 10.0 } else { v }).collect();
-            let bound = bound(&values);
+            let bound = bound_of_squares(&values).sqrt();
             let finite = values.iter().all(|value| value.is_finite());
             prop_assert!(values.iter().all(|value| f64::from(value.abs()) <= bound || !finite));
             prop_assert_eq!(all_finite(&values), finite);
             prop_assert!(finite || bound == f64::INFINITY);
+            let largest = values.iter().fold(0.0, |most, v| f32::max(most, v.abs()));
+            let largest = if finite { f64::from(largest) } else { f64::INFINITY };
+            prop_assert_eq!(magnitude(&values), largest);
+            prop_assert!(!is_ordinary(&values) || largest < ORDINARY);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! uses the first columns. None of it outlives its meaning: every stage overwrites what it fills.
 
 use std::{
+    cell::Cell,
     fmt,
     sync::{
         Arc,
@@ -67,6 +68,7 @@ pub(crate) struct BlockLayout {
 
 impl Layout {
     /// Whether two layouts are the same.
+    #[inline]
     pub(crate) fn same(one: &Arc<Self>, other: &Arc<Self>) -> bool {
         Arc::ptr_eq(one, other) || one == other
     }
@@ -101,7 +103,11 @@ pub struct Activations<T> {
     /// Which forward pass of this process it was, so that a later stage can tell whether it was
     /// given the same one; 0 before the first.
     pub(crate) pass: usize,
+    /// Whether there is room for everything.
+    fits: bool,
     pub(crate) input: Columns<T>,
+    /// A number that no `x²` exceeds.
+    pub(crate) input_squares: f64,
     pub(crate) input_operations: Vec<Record<T>>,
     pub(crate) blocks: Vec<BlockActivations<T>>,
     /// Seed and time of the dropout masks.
@@ -113,6 +119,8 @@ pub struct Activations<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct BlockActivations<T> {
     pub(crate) a: Columns<T>,
+    /// A number that no `|a|` exceeds; ∞ if some `a` is NaN or infinite.
+    pub(crate) bound: f64,
     /// Whether `a`, and the statistics of batch normalisation, are free of NaN and infinities.
     pub(crate) finite: bool,
     pub(crate) operations: Vec<Record<T>>,
@@ -147,6 +155,22 @@ impl<T: Scalar> Record<T> {
             }
         }
     }
+}
+
+/// A number that no other forward pass of this process has. Each thread takes many at once, since
+/// threads that count together slow each other down.
+fn unique_pass() -> usize {
+    const MANY: usize = 1 << 16;
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static LAST: Cell<usize> = const { Cell::new(0) };
+    }
+    let mut last = LAST.get();
+    if last.is_multiple_of(MANY) {
+        last = TAKEN.fetch_add(MANY, Ordering::Relaxed);
+    }
+    LAST.set(last + 1);
+    last + 1
 }
 
 /// Makes room for `length` elements in all.
@@ -200,7 +224,9 @@ impl<T: Scalar> Activations<T> {
             layout: Arc::default(),
             batch: 0,
             pass: 0,
+            fits: false,
             input: Columns::new(0),
+            input_squares: f64::INFINITY,
             input_operations: Vec::new(),
             blocks: Vec::new(),
             seed,
@@ -211,7 +237,12 @@ impl<T: Scalar> Activations<T> {
     /// Makes room for the next `batch` samples in a network of this layout.
     pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) -> Result<()> {
         self.pass = 0;
-        if !Layout::same(&self.layout, layout) {
+        let same = Layout::same(&self.layout, layout);
+        if same && self.batch == batch && self.fits {
+            return Ok(());
+        }
+        self.fits = false;
+        if !same {
             self.layout = Arc::clone(layout);
             self.input = Columns::new(layout.inputs);
             self.input_operations =
@@ -221,6 +252,7 @@ impl<T: Scalar> Activations<T> {
                 .iter()
                 .map(|block| BlockActivations {
                     a: Columns::new(block.a),
+                    bound: f64::INFINITY,
                     finite: true,
                     operations: block.operations.iter().map(|&size| Record::new(size)).collect(),
                 })
@@ -239,13 +271,13 @@ impl<T: Scalar> Activations<T> {
             let mut records = block.operations.iter_mut().zip(needs);
             records.try_for_each(|(record, &needs)| record.set_batch(batch, needs))?;
         }
+        self.fits = true;
         Ok(())
     }
 
     /// The next training pass; time moves on.
     pub(crate) fn next_pass(&mut self) -> Pass {
-        static PASSES: AtomicUsize = AtomicUsize::new(1);
-        self.pass = PASSES.fetch_add(1, Ordering::Relaxed);
+        self.pass = unique_pass();
         let pass = Pass::Training { seed: self.seed, time: self.time };
         self.time += 1;
         pass
@@ -344,6 +376,8 @@ pub struct Deltas<T> {
     pub(crate) pass: usize,
     /// Whether feedback has reached the hidden layers.
     pub(crate) delivered: bool,
+    /// Whether there is room for everything.
+    fits: bool,
     pub(crate) blocks: Vec<BlockDeltas<T>>,
 }
 
@@ -386,14 +420,27 @@ impl<T: Scalar> Deltas<T> {
     /// Empty scratch for any network.
     #[must_use]
     pub fn new() -> Self {
-        Self { layout: Arc::default(), batch: 0, pass: 0, delivered: false, blocks: Vec::new() }
+        Self {
+            layout: Arc::default(),
+            batch: 0,
+            pass: 0,
+            delivered: false,
+            fits: false,
+            blocks: Vec::new(),
+        }
     }
 
     /// Makes room for the deltas of a forward pass.
     pub(crate) fn fit(&mut self, activations: &Activations<T>) -> Result<()> {
         let Activations { layout, batch, .. } = activations;
         (self.pass, self.delivered) = (0, false);
-        if !Layout::same(&self.layout, layout) {
+        let same = Layout::same(&self.layout, layout);
+        if same && self.batch == *batch && self.fits {
+            self.pass = activations.pass;
+            return Ok(());
+        }
+        self.fits = false;
+        if !same {
             self.layout = Arc::clone(layout);
             self.blocks = layout
                 .blocks
@@ -412,6 +459,7 @@ impl<T: Scalar> Deltas<T> {
             norms.try_for_each(|(norm, &needs)| reserve_norm(norm, needs))?;
         }
         self.pass = activations.pass;
+        self.fits = true;
         Ok(())
     }
 
@@ -553,15 +601,18 @@ pub(crate) fn require_delivered<T: Scalar>(
 }
 
 /// Fails unless something was made for a network of this layout.
+#[inline]
 pub(crate) fn require_layout(
     stage: &'static str,
     what: &'static str,
     expected: &Arc<Layout>,
     found: &Arc<Layout>,
 ) -> Result<()> {
-    if Layout::same(expected, found) {
-        return Ok(());
-    }
+    if Layout::same(expected, found) { Ok(()) } else { Err(mismatch(stage, what, expected, found)) }
+}
+
+#[cold]
+fn mismatch(stage: &'static str, what: &'static str, expected: &Layout, found: &Layout) -> Error {
     let names = [expected, found].map(|layout| {
         let items = layout.architecture.iter().flat_map(|architecture| &architecture.items);
         (layout.to_string(), items)
@@ -574,5 +625,5 @@ pub(crate) fn require_layout(
             found.push_str(&format!(" with {other:?}"));
         }
     }
-    Err(Error::StageMismatch { stage, what, expected, found })
+    Error::StageMismatch { stage, what, expected, found }
 }

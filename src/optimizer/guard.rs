@@ -8,24 +8,23 @@
 
 use super::{BlockMoments, NextStep, OptimizerState};
 use crate::{
-    activation::Activation,
     error::{Result, require_finite},
     feedback::Feedback,
     layer::{NormGradient, Operation},
     network::{Block, Network},
     scalar::Scalar,
-    vector::bound,
+    vector::bound_of_squares,
     workspace::{Activations, Deltas, Gradients},
 };
 
-/// A number that no gradient of the layers that learn exceeds.
+/// A number that no square of a gradient exceeds, of the layers that learn.
 pub(super) fn of_gradients<T: Scalar>(network: &Network<T>, gradients: &Gradients<T>) -> f64 {
     let layers = gradients.layers.iter().zip(&gradients.norms).zip(&network.blocks);
     let learning = layers.filter(|(_, block)| !block.frozen);
     learning.fold(0.0, |largest, ((layer, norms), _)| {
-        let bias = layer.bias.as_ref().map_or(0.0, |bias| bound(bias.as_slice()));
-        let weights = bound(layer.weights.as_slice());
-        norms.iter().map(of_norm).fold(f64::max(largest, f64::max(weights, bias)), f64::max)
+        let bias = layer.bias.as_ref().map_or(0.0, |bias| bound_of_squares(bias.as_slice()));
+        let weights = bound_of_squares(layer.weights.as_slice());
+        f64::max(largest, f64::max(weights, f64::max(bias, of_norms(norms))))
     })
 }
 
@@ -37,8 +36,7 @@ pub(super) fn of_deltas<T: Scalar>(
 ) -> f64 {
     largest(network, activations, |layer| {
         let deltas = &deltas.blocks[layer];
-        let delta = bound(deltas.delta().as_slice());
-        (delta, deltas.norms.iter().map(of_norm).fold(0.0, f64::max))
+        (bound_of_squares(deltas.delta().as_slice()), of_norms(&deltas.norms))
     })
 }
 
@@ -51,55 +49,64 @@ pub(super) fn of_error<T: Scalar>(
     deltas: &Deltas<T>,
 ) -> Option<f64> {
     let (output, hidden) = network.blocks.split_last()?;
-    let mut steepest = hidden.iter().map(|block| match block.operations[..] {
-        [] => Some(1.0),
-        [Operation::Activation(activation)] => Some(Activation::steepest(activation)),
+    let steepest = hidden.iter().try_fold(1.0, |most, block| match block.operations[..] {
+        [] => Some(most),
+        [Operation::Activation(activation)] => Some(f64::max(most, activation.steepest())),
         _ => None,
-    });
-    let steepest = steepest.try_fold(1.0, |most, slope| Some(f64::max(most, slope?)))?;
-    let e = deltas.blocks.last().map_or(0.0, |e| bound(e.delta().as_slice()));
-    let arrives = output.layer.weights.nrows() as f64 * e * steepest;
+    })?;
+    let e = deltas.blocks.last().map_or(0.0, |e| bound_of_squares(e.delta().as_slice()));
+    let factor = output.layer.weights.nrows() as f64 * steepest;
+    let arrives = e * factor * factor;
     Some(largest(network, activations, |layer| match layer == hidden.len() {
         true => (e, 0.0),
-        false => (arrives * feedback.bound(layer), 0.0),
+        false => (arrives * feedback.squares(layer), 0.0),
     }))
 }
 
-/// The largest gradient of the layers that learn, of which `delta` bounds the deltas and the
-/// gradients of batch normalisation.
+/// The largest square of a gradient of the layers that learn; `squares` bounds those of the deltas
+/// and of the gradients of batch normalisation.
 fn largest<T: Scalar>(
     network: &Network<T>,
     activations: &Activations<T>,
-    delta: impl Fn(usize) -> (f64, f64),
+    squares: impl Fn(usize) -> (f64, f64),
 ) -> f64 {
     let blocks = network.blocks.iter().enumerate().filter(|(_, block)| !block.frozen);
     blocks.fold(0.0, |largest, (layer, block)| {
-        let (delta, norms) = delta(layer);
+        let (delta, norms) = squares(layer);
         let products = block.layer.map.gradient_cost(activations.batch) as f64;
-        let h = bound(activations.entering(layer).as_slice()).max(1.0); // Of a bias it is 1.
-        f64::max(largest, f64::max(products * delta * h, norms))
+        let h = match layer {
+            0 if activations.input_operations.is_empty() => activations.input_squares,
+            0 => bound_of_squares(activations.entering(0).as_slice()),
+            _ => network.blocks[layer - 1].output_squares(&activations.blocks[layer - 1]),
+        };
+        // The gradient of a bias has a 1 in place of `h`.
+        f64::max(largest, f64::max(products * products * delta * h.max(1.0), norms))
     })
 }
 
-/// The same of one batch normalisation, and of the statistics that the running ones follow.
-fn of_norm<T: Scalar>(norm: &NormGradient<T>) -> f64 {
-    let NormGradient { scale, shift, mean, variance } = norm;
-    [scale, shift, mean, variance].into_iter().fold(0.0, |largest, v| f64::max(largest, bound(v)))
+/// The same of batch normalisation, and of the statistics that the running ones follow.
+fn of_norms<T: Scalar>(norms: &[NormGradient<T>]) -> f64 {
+    norms.iter().filter(|norm| !norm.scale.is_empty()).fold(0.0, |largest, norm| {
+        let NormGradient { scale, shift, mean, variance } = norm;
+        let numbers = [scale, shift, mean, variance].into_iter();
+        numbers.fold(largest, |largest, v| f64::max(largest, bound_of_squares(v)))
+    })
 }
 
 impl<T: Scalar> OptimizerState<T> {
-    /// Makes `step`, with gradients of at most `gradient`. Fails if a parameter, a moment or a
+    /// Makes `step`, with gradients whose squares are at most `squares`. Fails if a parameter, a moment or a
     /// running statistic would not be finite after it; nothing has then changed.
     pub(super) fn guarded(
         &mut self,
         network: &mut Network<T>,
-        gradient: f64,
+        squares: f64,
         step: impl FnOnce(&NextStep<T>, &mut [Block<T>], &mut [BlockMoments<T>]),
     ) -> Result<()> {
         let next = self.next();
+        let gradient = squares.sqrt();
         let weights = || {
-            let blocks = network.blocks.iter();
-            blocks.fold(0.0, |most, block| f64::max(most, bound(block.layer.weights.as_slice())))
+            let weights = network.blocks.iter().map(|block| block.layer.weights.as_slice());
+            weights.fold(0.0, |most, w| f64::max(most, bound_of_squares(w))).sqrt()
         };
         let (change, moment) = next.weights.largest_change(gradient, self.largest_moment, weights);
         // The square of a gradient, and less than half of the last digit of the largest weight.
@@ -126,7 +133,8 @@ impl<T: Scalar> OptimizerState<T> {
             let norms = block.norms.iter().flatten().map(|[first, _]| first);
             [&block.weights[0], &block.bias[0]].into_iter().chain(norms)
         });
-        self.largest_moment = moments.fold(0.0, |largest, v| f64::max(largest, bound(v)));
+        self.largest_moment =
+            moments.fold(0.0, |most, v| f64::max(most, bound_of_squares(v))).sqrt();
     }
 
     /// Fails with the first number that is not finite.
