@@ -184,7 +184,7 @@ fn cifar10(folder: &Path, net: Net) -> Result<Split> {
         )
     })?;
     if matches!(net, Net::Shallow | Net::Deep) {
-        let scaling = Scaling::min_max(&train);
+        let scaling = Scaling::min_max(&train)?;
         return Ok(Split { train: train.scaled(&scaling)?, test: test.scaled(&scaling)? });
     }
     let bar = common::progress(100)?.with_message("whitening");

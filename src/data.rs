@@ -4,7 +4,8 @@ use nalgebra::{DMatrix, DMatrixView};
 use rand::seq::SliceRandom;
 
 use crate::{
-    error::{Error, Result, require, require_finite, require_shape},
+    error::{Error, Result, require, require_finite},
+    linalg::filled,
     loss::Targets,
     scalar::Scalar,
     seed::{Purpose, stream},
@@ -107,6 +108,9 @@ impl<T: Scalar> BatchTargets<T> {
     }
 }
 
+/// More classes than any network has outputs.
+const MOST_CLASSES: usize = 1 << (usize::BITS / 2);
+
 impl<T: Scalar> Dataset<T> {
     /// Samples with class labels, counted from 0; `inputs` is `features × samples`.
     ///
@@ -148,6 +152,10 @@ impl<T: Scalar> Dataset<T> {
 
     fn from_matrix(inputs: DMatrix<T>, targets: BatchTargets<T>) -> Result<Self> {
         let features = inputs.nrows();
+        if inputs.ncols() != targets.len() && features == targets.len() && features > 0 {
+            let what = "the dataset's input (features × samples)".to_owned();
+            return Err(Error::SamplesInRows { what, found: inputs.shape() });
+        }
         require_finite(
             || "the dataset's input (features × samples)".into(),
             features,
@@ -162,7 +170,18 @@ impl<T: Scalar> Dataset<T> {
             Inputs::Bytes(bytes, _) => bytes.len(),
         };
         if numbers == 0 || targets.len() == 0 {
-            return Err(Error::Empty { what: "the dataset".into() });
+            let what = format!("the dataset ({features} features, {} targets)", targets.len());
+            return Err(Error::Empty { what });
+        }
+        if let BatchTargets::Labels(labels) = &targets {
+            let largest = labels.iter().copied().max().unwrap_or(0);
+            let valid = largest < MOST_CLASSES;
+            require(
+                valid,
+                "label",
+                largest as f64,
+                "a class below 2³² (2¹⁶ where addresses have 32 bits)",
+            )?;
         }
         if features.checked_mul(targets.len()) != Some(numbers) {
             let inputs = numbers.checked_div(features).unwrap_or(0);
@@ -218,7 +237,7 @@ impl<T: Scalar> Dataset<T> {
                 for (x, &byte) in x.iter_mut().zip(&bytes[range]) {
                     *x = T::from(byte);
                 }
-                scalings.iter().for_each(|scaling| scaling.apply(x));
+                scalings.iter().for_each(|scaling| scaling.scale(x));
             }
         }
     }
@@ -244,16 +263,25 @@ impl<T: Scalar> Dataset<T> {
     /// to all sets.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] if the scaling was fitted to another number of features.
+    /// [`Error::ShapeMismatch`] if the scaling was fitted to another number of features,
+    /// [`Error::NonFinite`] if a scaled number overflows.
     pub fn scaled(mut self, scaling: &Scaling<T>) -> Result<Self> {
-        let what = || "the dataset's input (features × samples)".to_owned();
-        let expected = scaling.features().unwrap_or(self.features);
-        require_shape(what, (expected, self.len()), (self.features, self.len()))?;
+        scaling.require_features(self.features, self.len())?;
+        let what = || "the scaled input (features × samples)".to_owned();
         match &mut self.inputs {
             Inputs::Values(values) => {
-                values.chunks_exact_mut(self.features).for_each(|x| scaling.apply(x));
+                values.chunks_exact_mut(self.features).for_each(|x| scaling.scale(x));
+                require_finite(what, self.features, values)?;
             }
-            Inputs::Bytes(_, scalings) => scalings.push(scaling.clone()),
+            Inputs::Bytes(_, scalings) => {
+                scalings.push(scaling.clone());
+                // What is finite for the smallest and the largest byte is so between them.
+                for byte in [0, 255] {
+                    let mut x = filled(self.features, T::from(byte), (self.features, 1))?;
+                    scalings.iter().for_each(|scaling| scaling.scale(&mut x));
+                    require_finite(what, self.features, &x)?;
+                }
+            }
         }
         Ok(self)
     }
@@ -316,6 +344,9 @@ impl<T: Scalar> Dataset<T> {
     /// These are the batches of [`Trainer::epoch`](crate::Trainer::epoch) with that seed, for
     /// loops of one's own.
     ///
+    /// A trainer that drops a smaller last batch has those of [`len`](Self::len) `/ batch_size`
+    /// batches: `take` as many.
+    ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a batch size of 0.
     pub fn batches(
@@ -329,7 +360,7 @@ impl<T: Scalar> Dataset<T> {
         self.shuffle(seed, epoch, &mut order);
         let starts = (0..self.len()).step_by(batch_size);
         Ok(starts.map(move |start| {
-            let indices = &order[start..self.len().min(start + batch_size)];
+            let indices = &order[start..self.len().min(start.saturating_add(batch_size))];
             let mut inputs = DMatrix::zeros(self.features, indices.len());
             self.gather_inputs(indices, inputs.as_mut_slice());
             let mut targets = BatchTargets::Labels(Vec::new());
@@ -467,7 +498,8 @@ mod tests {
         let values = DMatrix::from_iterator(2, 3, bytes.iter().map(|&byte| f32::from(byte)));
         let as_values = Dataset::new(values, vec![0, 1, 2]).unwrap();
         assert_eq!(as_bytes.inputs(), as_values.inputs());
-        let scalings = [Scaling::min_max(&as_values), Scaling::standardize(&as_values)];
+        let scalings =
+            [Scaling::min_max(&as_values).unwrap(), Scaling::standardize(&as_values).unwrap()];
         let (mut a, mut b) = (as_bytes, as_values);
         for scaling in &scalings {
             (a, b) = (a.scaled(scaling).unwrap(), b.scaled(scaling).unwrap());
@@ -493,7 +525,7 @@ mod tests {
         assert!(Dataset::<f64>::from_bytes(0, vec![1, 2, 3], vec![0]).is_err());
         assert!(numbered(3).subset(&[3]).is_err());
         assert!(numbered(3).subset(&[]).is_err());
-        let other = Scaling::standardize(&numbered(3));
+        let other = Scaling::standardize(&numbered(3)).unwrap();
         let narrow = Dataset::new(DMatrix::<f64>::zeros(1, 3), vec![0; 3]).unwrap();
         assert!(matches!(narrow.scaled(&other), Err(Error::ShapeMismatch { .. })));
     }

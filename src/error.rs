@@ -71,10 +71,10 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
-    /// A batch too small to have a variance.
-    #[error("batch normalisation needs two values of each feature: {what}")]
+    /// A batch too small to have a variance, or to be one at all.
+    #[error("{what}")]
     BatchTooSmall {
-        /// The batch, and the dataset and batch size that lead to it.
+        /// The batch, the dataset and batch size that lead to it, and what it is too small for.
         what: String,
     },
     /// A matrix that cannot exist in this machine's memory.
@@ -118,6 +118,14 @@ pub enum Error {
         what: String,
         /// Rows and columns expected.
         expected: (usize, usize),
+        /// Rows and columns found.
+        found: (usize, usize),
+    },
+    /// Samples that stand in rows: the transposed matrix would have fitted.
+    #[error("{what} is {} × {}: samples are columns here, so transpose it", found.0, found.1)]
+    SamplesInRows {
+        /// The matrix in question.
+        what: String,
         /// Rows and columns found.
         found: (usize, usize),
     },
@@ -167,8 +175,8 @@ pub enum Error {
         layer: usize,
     },
 
-    /// A dataset, or a batch, without samples.
-    #[error("{what} holds no samples")]
+    /// A dataset, or a batch, without samples or without features.
+    #[error("{what} is empty")]
     Empty {
         /// The dataset or batch in question.
         what: String,
@@ -227,6 +235,34 @@ pub enum Error {
         loss: &'static str,
     },
 
+    /// Two settings of which one makes the other useless.
+    #[error("{first} contradicts {second}: {reason}")]
+    Conflict {
+        /// The one.
+        first: String,
+        /// The other.
+        second: String,
+        /// Why they do not go together, and what to do.
+        reason: &'static str,
+    },
+    /// A score that counts classes was asked for, of targets that are none.
+    #[error(
+        "{what} needs targets that are classes: labels, one-hot columns, or probabilities under the softmax loss"
+    )]
+    NoClasses {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// Another kind of optimiser than the one whose moments are kept.
+    #[error(
+        "the optimizer is {expected} and keeps its moments, found {found}: build another trainer for another kind"
+    )]
+    OptimizerKind {
+        /// The kind of the running optimiser.
+        expected: &'static str,
+        /// The kind given.
+        found: &'static str,
+    },
     /// A network that cannot learn from where it stands.
     #[error(
         "all weights are zero, and {rule} cannot learn from there: {reason}; choose another Init"
@@ -577,6 +613,18 @@ pub(crate) fn require_shape(
     } else {
         Err(Error::ShapeMismatch { what: what(), expected, found })
     }
+}
+
+/// [`require_shape`] of a matrix whose columns are samples; says so if they stand in rows.
+pub(crate) fn require_samples(
+    what: &str,
+    expected: (usize, usize),
+    found: (usize, usize),
+) -> Result<()> {
+    if found.0 != expected.0 && found.1 == expected.0 {
+        return Err(Error::SamplesInRows { what: what.to_owned(), found });
+    }
+    require_shape(|| what.to_owned(), expected, found)
 }
 
 /// Fails unless every entry of a column-major matrix of `rows` rows is finite.

@@ -56,6 +56,6 @@ pub use optimizer::{
 pub use rule::FeedbackRule;
 pub use scalar::Scalar;
 pub use trainer::{
-    ConfusionMatrix, Epoch, Evaluation, Step, StoppingRule, Trainer, TrainerBuilder,
+    ConfusionMatrix, EarlyStopping, Epoch, Evaluation, Step, StoppingRule, Trainer, TrainerBuilder,
 };
 pub use workspace::{Activations, Deltas, Gradients};

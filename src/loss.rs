@@ -76,6 +76,14 @@ impl<T: Scalar> Targets<'_, T> {
         self.len() == 0
     }
 
+    /// The class of sample `index`, if its target is one under this loss.
+    pub(crate) fn class(&self, index: usize, loss: Loss) -> Option<usize> {
+        match self {
+            Self::Labels(labels) => Some(labels[index]),
+            Self::Values(values) => loss.target_class(values.column(index).as_slice()),
+        }
+    }
+
     /// `y ←` the targets of all samples: one-hot columns of `outputs` rows, or the values. With one
     /// output, labels are the numbers 0 and 1.
     fn write(&self, y: &mut [T], outputs: usize) {
@@ -227,6 +235,31 @@ impl Loss {
         best
     }
 
+    /// The class that a column of target values stands for, if it is one: under softmax the most
+    /// probable, else the one of a one-hot column; with one output, 0 or 1.
+    pub(crate) fn target_class<T: Scalar>(self, y: &[T]) -> Option<usize> {
+        let (zero, one) = (T::zero(), T::one());
+        if self == Self::SoftmaxCrossEntropy {
+            return Some(self.class(y));
+        }
+        if let [y] = y {
+            return (*y == zero || *y == one).then(|| usize::from(*y == one));
+        }
+        let hot = y.iter().position(|&y| y == one)?;
+        let one_hot = y.iter().enumerate().all(|(k, &y)| k == hot || y == zero);
+        one_hot.then_some(hot)
+    }
+
+    /// Whether all targets are classes.
+    pub(crate) fn has_classes<T: Scalar>(self, targets: &Targets<T>) -> bool {
+        match targets {
+            Targets::Labels(_) => true,
+            Targets::Values(values) => {
+                values.column_iter().all(|y| self.target_class(y.as_slice()).is_some())
+            }
+        }
+    }
+
     /// Fails unless `targets` suit this loss on `outputs` logits of `batch` samples.
     pub(crate) fn check<T: Scalar>(
         self,
@@ -235,6 +268,13 @@ impl Loss {
         batch: usize,
     ) -> Result<()> {
         self.check_outputs(outputs)?;
+        if let Targets::Values(values) = targets
+            && values.shape() == (batch, outputs)
+            && batch != outputs
+        {
+            let what = "the target (outputs × samples)".to_owned();
+            return Err(Error::SamplesInRows { what, found: values.shape() });
+        }
         if targets.len() != batch {
             return Err(Error::SampleCount { inputs: batch, targets: targets.len() });
         }

@@ -22,9 +22,10 @@ use crate::{
     activation::Activation,
     architecture::Architecture,
     buffer::{Columns, Pass},
-    error::{Error, Result, require, require_finite, require_shape},
+    error::{Error, Result, require, require_finite, require_samples, require_shape},
     layer::{BatchNorm, Layer, LayerGradient, LinearMap, NormGradient, Operation, Shape},
     linalg::{filled_vector, zero_matrix},
+    rule::FeedbackRule,
     scalar::Scalar,
     threads::{Chunks, pieces, share_out},
     vector::bound_of_squares,
@@ -56,6 +57,8 @@ pub struct Network<T> {
     /// Operations on the input: dropout.
     input_operations: Vec<Operation<T>>,
     pub(crate) blocks: Vec<Block<T>>,
+    /// The rule for which [`Init::Nokland`](crate::Init) drew the weights.
+    pub(crate) drawn_for: Option<FeedbackRule>,
 }
 
 /// A weighted layer and the local operations after it, up to the next weighted layer. Feedback
@@ -69,7 +72,7 @@ pub(crate) struct Block<T> {
 }
 
 impl<T: PartialEq> PartialEq for Network<T> {
-    /// Compares layers and parameters, not which of them are frozen.
+    /// Compares layers and parameters, not which of them are frozen or how they were drawn.
     fn eq(&self, other: &Self) -> bool {
         let blocks = self.blocks.iter().zip(&other.blocks);
         let same =
@@ -380,7 +383,9 @@ impl<T: Scalar> Network<T> {
     ) -> Result<()> {
         let squares = self.check_input(x)?;
         if x.ncols() < self.smallest_batch() {
-            return Err(Error::BatchTooSmall { what: "this batch is a single sample".into() });
+            return Err(Error::BatchTooSmall {
+                what: "batch normalisation needs two values of each feature: this batch is a single sample".into(),
+            });
         }
         activations.fit(&self.layout, x.ncols())?;
         activations.input_squares = squares;
@@ -525,14 +530,14 @@ impl<T: Scalar> Network<T> {
 
     /// Returns a number that no `x²` exceeds.
     fn check_input(&self, x: &DMatrix<T>) -> Result<f64> {
+        const WHAT: &str = "the input (features × samples)";
         if x.ncols() == 0 {
             return Err(Error::Empty { what: "the batch".into() });
         }
-        let what = || "the input (features × samples)".to_owned();
-        require_shape(what, (self.inputs(), x.ncols()), x.shape())?;
+        require_samples(WHAT, (self.inputs(), x.ncols()), x.shape())?;
         let squares = bound_of_squares(x.as_slice());
         if squares == f64::INFINITY {
-            require_finite(what, x.nrows(), x.as_slice())?;
+            require_finite(|| WHAT.to_owned(), x.nrows(), x.as_slice())?;
         }
         Ok(squares)
     }

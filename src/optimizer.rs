@@ -28,7 +28,7 @@ use step::{NextStep, Signal, slices};
 use update::Update;
 
 use crate::{
-    error::{Result, require_fraction, require_not_negative, require_positive},
+    error::{Error, Result, require_fraction, require_not_negative, require_positive},
     feedback::Feedback,
     layer::Operation,
     linalg::filled,
@@ -182,6 +182,16 @@ impl Optimizer {
         }
     }
 
+    /// What errors call the kind.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Sgd(_) => "SGD",
+            Self::RmsProp(_) => "RMSprop",
+            Self::Adam(_) => "Adam",
+            Self::AdamW(_) => "AdamW",
+        }
+    }
+
     /// How many numbers it remembers for each parameter.
     fn moments(self) -> usize {
         match self {
@@ -303,8 +313,7 @@ impl<T: Scalar> OptimizerState<T> {
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a schedule out of its range.
     pub fn with_schedule(mut self, schedule: impl Into<Schedule>) -> Result<Self> {
-        self.schedule = schedule.into();
-        self.schedule.check()?;
+        self.set_schedule(schedule)?;
         Ok(self)
     }
 
@@ -314,9 +323,101 @@ impl<T: Scalar> OptimizerState<T> {
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive.
     pub fn with_max_norm(mut self, max_norm: f64) -> Result<Self> {
-        require_positive::<T>("max_norm", max_norm)?;
-        self.max_norm = Some(max_norm);
+        self.set_max_norm(Some(max_norm))?;
         Ok(self)
+    }
+
+    /// The optimiser with its constants.
+    #[must_use]
+    pub fn config(&self) -> Optimizer {
+        self.optimizer
+    }
+
+    /// The schedule of the learning rate.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        self.schedule
+    }
+
+    /// The bound on the norm of every unit's incoming weights.
+    #[must_use]
+    pub fn max_norm(&self) -> Option<f64> {
+        self.max_norm
+    }
+
+    /// Replaces the learning rate, before the schedule's factor; moments and steps stay.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive in the
+    /// scalar; nothing has then changed.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
+        let mut optimizer = self.optimizer;
+        match &mut optimizer {
+            Optimizer::Sgd(Sgd { learning_rate: rate, .. })
+            | Optimizer::RmsProp(RmsProp { learning_rate: rate, .. })
+            | Optimizer::Adam(Adam { learning_rate: rate, .. })
+            | Optimizer::AdamW(AdamW { adam: Adam { learning_rate: rate, .. }, .. }) => {
+                *rate = learning_rate;
+            }
+        }
+        optimizer.check::<T>()?;
+        self.optimizer = optimizer;
+        Ok(())
+    }
+
+    /// Replaces the constants by others of the same kind of optimiser; moments and steps stay.
+    /// Momentum that [`Sgd`] did not have starts at 0.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
+    /// range, [`Error::OptimizerKind`](crate::Error::OptimizerKind) for another kind,
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) for another network than the state
+    /// was made for, [`Error::TooLarge`](crate::Error::TooLarge); nothing has then changed.
+    pub fn set_optimizer(
+        &mut self,
+        network: &Network<T>,
+        optimizer: impl Into<Optimizer>,
+    ) -> Result<()> {
+        self.require_network(network)?;
+        let optimizer = optimizer.into();
+        let (expected, found) = (self.optimizer.kind(), optimizer.kind());
+        if expected != found {
+            return Err(Error::OptimizerKind { expected, found });
+        }
+        if self.optimizer.moments() == optimizer.moments() {
+            optimizer.check::<T>()?;
+        } else {
+            // Only momentum comes and goes within a kind.
+            self.blocks = Self::new(network, optimizer)?.blocks;
+            self.largest_moment = 0.0;
+        }
+        self.optimizer = optimizer;
+        Ok(())
+    }
+
+    /// Replaces the schedule, whose steps count from the first step of this state.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a schedule out of its range;
+    /// the old one then stays.
+    pub fn set_schedule(&mut self, schedule: impl Into<Schedule>) -> Result<()> {
+        let schedule = schedule.into();
+        schedule.check()?;
+        self.schedule = schedule;
+        Ok(())
+    }
+
+    /// Replaces or lifts the bound of [`with_max_norm`](Self::with_max_norm).
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive in the
+    /// scalar; the old one then stays.
+    pub fn set_max_norm(&mut self, max_norm: Option<f64>) -> Result<()> {
+        if let Some(max_norm) = max_norm {
+            require_positive::<T>("max_norm", max_norm)?;
+        }
+        self.max_norm = max_norm;
+        Ok(())
     }
 
     /// Number of steps made.

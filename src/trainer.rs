@@ -3,13 +3,16 @@
 mod builder;
 #[cfg(feature = "safetensors")]
 mod checkpoint;
+mod early_stopping;
 mod scores;
+mod setters;
 #[cfg(feature = "safetensors")]
 mod settings;
 
 use nalgebra::DMatrix;
 
 pub use builder::TrainerBuilder;
+pub use early_stopping::EarlyStopping;
 pub use scores::{ConfusionMatrix, Epoch, Evaluation, Step};
 
 use scores::Tally;
@@ -72,6 +75,7 @@ pub struct Trainer<T> {
     loss: Loss,
     optimizer: OptimizerState<T>,
     batch_size: usize,
+    drop_last: bool,
     seed: u64,
     stopping: Option<StoppingRule>,
     /// The running average of the stopping rule.
@@ -116,28 +120,26 @@ impl<T: Scalar> Trainer<T> {
     }
 
     /// One epoch: every sample once, in an order drawn from the seed and the epoch's number, in
-    /// batches of which the last may be smaller.
+    /// batches of which the last may be smaller, or is [left out](TrainerBuilder::drop_last).
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] for another number of features, those of [`Loss::error`] for
     /// targets that do not fit, [`Error::BatchTooSmall`] if batch normalisation would see a single
-    /// value in the last batch, all before anything is learned; [`Error::NonFiniteLoss`] or
+    /// value in the last batch or if no batch is whole, [`Error::NoClasses`] if a stopping rule has
+    /// no error rate to go by, all before anything is learned; [`Error::NonFiniteLoss`] or
     /// [`Error::NonFinite`] in the step that finds it, with the weights as they were before it.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
         self.check(train)?;
-        let last = (train.len() - 1) % self.batch_size + 1;
-        if last < self.network.smallest_batch() {
-            let (samples, size) = (train.len(), self.batch_size);
-            let what = format!("{samples} samples in batches of {size} leave a last one of {last}");
-            return Err(Error::BatchTooSmall { what });
-        }
+        self.check_batches(train)?;
         let mut order = std::mem::take(&mut self.scratch.order);
         train.shuffle(self.seed, self.epochs, &mut order);
         let learning_rate = self.optimizer.learning_rate();
         let mut tally = Tally::default();
         let threads = self.threads.clone();
+        let whole = if self.drop_last { train.len() % self.batch_size } else { 0 };
+        let kept = &order[..order.len() - whole];
         let result = threads.run(self.network.work(self.batch_size), || {
-            order.chunks(self.batch_size).try_for_each(|indices| {
+            kept.chunks(self.batch_size).try_for_each(|indices| {
                 tally.add(&self.step_on(train, indices)?);
                 Ok(())
             })
@@ -216,8 +218,7 @@ impl<T: Scalar> Trainer<T> {
 
     fn evaluate_checked(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
         let mut tally = Tally::default();
-        let mut confusion =
-            data.classes().map(|_| ConfusionMatrix::new(self.network.outputs().max(2)));
+        let mut confusion = Some(ConfusionMatrix::new(self.network.outputs().max(2)));
         let mut e = Columns::new(self.network.outputs());
         let order: Vec<usize> = (0..data.len()).collect();
         for indices in order.chunks(EVALUATION_BATCH) {
@@ -234,14 +235,65 @@ impl<T: Scalar> Trainer<T> {
             require_finite(|| "the loss of the evaluation".into(), 1, &[loss])?;
             let errors = count_errors(self.loss, &targets, logits);
             tally.add(&Step { loss, samples: indices.len(), errors });
-            if let (Some(confusion), Targets::Labels(labels)) = (&mut confusion, targets) {
-                let columns = logits.as_slice().chunks_exact(logits.rows());
-                for (&actual, z) in labels.iter().zip(columns) {
+            if errors.is_none() {
+                confusion = None;
+            }
+            if let Some(confusion) = &mut confusion {
+                let columns = logits.as_slice().chunks_exact(logits.rows()).enumerate();
+                for (sample, z) in columns {
+                    let actual = targets.class(sample, self.loss).expect("errors were counted");
                     confusion.add(actual, self.loss.class(z));
                 }
             }
         }
         Ok(Evaluation { loss: tally.loss(), error_rate: tally.error_rate(), confusion })
+    }
+
+    /// The share of samples whose class is not among the `k` that the network takes for the most
+    /// likely, from 0 to 1; of equal logits the first counts as more likely. With `k = 1` it is
+    /// the error rate.
+    ///
+    /// ```
+    /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::{DMatrix, DVector}};
+    ///
+    /// let mut network = Network::<f32>::builder(1).dense(3).build()?;
+    /// network.set_weights(0, DMatrix::zeros(3, 1))?;
+    /// network.set_bias(0, DVector::from_column_slice(&[1.0, 3.0, 2.0]))?;
+    /// let trainer = Trainer::builder(network).build()?;
+    /// let data = Dataset::new(DMatrix::zeros(1, 4), vec![0, 1, 1, 2])?;
+    /// assert_eq!(trainer.top_k_error(&data, 1)?, 0.5);
+    /// assert_eq!(trainer.top_k_error(&data, 2)?, 0.25);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`evaluate`](Self::evaluate); [`Error::InvalidParameter`] unless `k` is from 1 to
+    /// the number of outputs, of which there are at least two; [`Error::NoClasses`].
+    pub fn top_k_error(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
+        self.check(data)?;
+        let outputs = self.network.outputs();
+        let valid = (1..=outputs).contains(&k) && outputs > 1;
+        require(valid, "k", k as f64, "a number from 1 to that of the outputs, at least two")?;
+        let mut wrong = 0_usize;
+        let order: Vec<usize> = (0..data.len()).collect();
+        let (mut activations, mut targets) = (Activations::new(), BatchTargets::Labels(Vec::new()));
+        for indices in order.chunks(EVALUATION_BATCH) {
+            activations.fit(&self.network.layout, indices.len())?;
+            data.gather_inputs(indices, activations.input.as_mut_slice());
+            data.gather_targets(indices, &mut targets);
+            self.network.forward_loaded(&mut activations, Pass::Evaluation);
+            activations.require_finite()?;
+            let logits = activations.logit_columns()?;
+            for (sample, z) in logits.as_slice().chunks_exact(outputs).enumerate() {
+                let class = targets.as_targets().class(sample, self.loss);
+                let class = class.ok_or(Error::NoClasses { what: "the top-k error" })?;
+                let (below, above) = z.split_at(class);
+                let ahead = below.iter().filter(|&&other| other >= z[class]).count()
+                    + above.iter().filter(|&&other| other > z[class]).count();
+                wrong += usize::from(ahead >= k);
+            }
+        }
+        Ok(wrong as f64 / data.len() as f64)
     }
 
     /// The class of each column of `x`, under the loss.
@@ -367,6 +419,30 @@ impl<T: Scalar> Trainer<T> {
         self.stopping.is_some_and(|rule| self.running_error <= rule.threshold)
     }
 
+    /// Fails if the stopping rule could never fire, if the augmentation is of other images, or if
+    /// some batch could not be trained on.
+    fn check_batches(&self, train: &Dataset<T>) -> Result<()> {
+        if self.stopping.is_some() && !self.loss.has_classes(&train.targets()) {
+            return Err(Error::NoClasses { what: "a stopping rule" });
+        }
+        if let Some(augmentation) = &self.augmentation {
+            augmentation.require_fits(self.network.inputs())?;
+        }
+        let (samples, size) = (train.len(), self.batch_size);
+        if self.drop_last && samples < size {
+            let what = format!("{samples} samples make no batch of {size}");
+            return Err(Error::BatchTooSmall { what });
+        }
+        let last = if self.drop_last { size } else { (samples - 1) % size + 1 };
+        if last < self.network.smallest_batch() {
+            let what = format!(
+                "batch normalisation needs two values of each feature: {samples} samples in batches of {size} leave a last one of {last}, which drop_last leaves out"
+            );
+            return Err(Error::BatchTooSmall { what });
+        }
+        Ok(())
+    }
+
     /// Fails unless the dataset suits network and loss.
     fn check(&self, data: &Dataset<T>) -> Result<()> {
         require_shape(
@@ -378,13 +454,18 @@ impl<T: Scalar> Trainer<T> {
     }
 }
 
-/// How many samples are in the wrong class; unknown where targets are real values.
+/// How many samples are in the wrong class; unknown where targets are no classes.
 fn count_errors<T: Scalar>(loss: Loss, targets: &Targets<T>, logits: &Columns<T>) -> Option<usize> {
-    let Targets::Labels(labels) = targets else {
-        return None;
-    };
-    let columns = logits.as_slice().chunks_exact(logits.rows());
-    Some(labels.iter().zip(columns).filter(|&(&label, z)| loss.class(z) != label).count())
+    let mut columns = logits.as_slice().chunks_exact(logits.rows());
+    if let Targets::Labels(labels) = targets {
+        return Some(
+            labels.iter().zip(columns).filter(|&(&label, z)| loss.class(z) != label).count(),
+        );
+    }
+    (0..targets.len()).try_fold(0, |errors, sample| {
+        let class = targets.class(sample, loss)?;
+        Some(errors + usize::from(loss.class(columns.next()?) != class))
+    })
 }
 
 /// Fails if nothing would move under `rule`: weights that are all zero stop some of the signals.

@@ -300,7 +300,7 @@ pub(crate) fn magnitude<T: Scalar>(data: &[T]) -> f64 {
 
 /// Whether there is no NaN and no infinity.
 pub(crate) fn all_finite<T: Scalar>(data: &[T]) -> bool {
-    energy(data).is_finite() || data.iter().all(|value| value.is_finite())
+    energy(data).is_finite() || data.iter().all(T::is_finite)
 }
 
 #[cfg(test)]

@@ -244,7 +244,7 @@ fn an_epoch_allocates_nothing() {
     let values = DMatrix::from_element(3, 10, 0.25_f32);
     let labels = || vec![0, 1, 2, 0, 1, 2, 0, 1, 2, 0];
     let by_bytes = Dataset::from_bytes(6, bytes, labels()).unwrap();
-    let scaling = feedback_alignment::Scaling::standardize(&by_bytes);
+    let scaling = feedback_alignment::Scaling::standardize(&by_bytes).unwrap();
     for (name, data) in [
         ("numbers", Dataset::new(x.clone(), labels()).unwrap()),
         ("real targets", Dataset::with_values(x, &values).unwrap()),

@@ -61,10 +61,10 @@ fn declared(folder: &Path) -> BTreeSet<String> {
 fn every_public_type_can_be_sent_shared_cloned_and_shown() {
     use feedback_alignment::{
         Activations, AdamW, AvgPool2d, BatchNorm, Bias, ConfusionMatrix, Conv2d, Deltas, Diagnosis,
-        Diagnostics, Dropout, Epoch, Error, Evaluation, FastGradientSign, GradientCheck,
-        GradientReport, Gradients, Init, Layer, LayerDiagnosis, MaxPool2d, Optimizer,
-        OptimizerState, Parameter, Pool2d, Scaling, Shape, Step, TensorCheck, TrainerBuilder,
-        WeightDecay,
+        Diagnostics, Dropout, EarlyStopping, Epoch, Error, Evaluation, FastGradientSign,
+        GradientCheck, GradientReport, Gradients, Init, Layer, LayerDiagnosis, MaxPool2d,
+        Optimizer, OptimizerState, Parameter, Pool2d, Scaling, Shape, Step, TensorCheck,
+        TrainerBuilder, WeightDecay,
         data::{
             Augmentation, Batch, Flip, Whitening,
             cifar::{Cifar, Labels},
@@ -78,7 +78,7 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
         BatchNorm<f32>, Bias, Cifar<f32>, ConfusionMatrix, Conv2d, Dataset<f32>, Decay,
         Deltas<f32>, Diagnosis, Diagnostics<f32>, Dropout, FastGradientSign<f32>, GradientCheck,
         GradientReport, LayerDiagnosis, Parameter, TensorCheck, Flip, Labels, Layer<f32>, MaxPool2d,
-        Operation<f32>, Pool2d, Progress, Shape, Stage, Whitening<f32>, Epoch, Evaluation, Feedback<f32>, FeedbackInit,
+        Operation<f32>, Pool2d, Progress, Shape, Stage, Whitening<f32>, EarlyStopping<f32>, Epoch, Evaluation, Feedback<f32>, FeedbackInit,
         FeedbackRule, Gradients<f32>, Hop, Init, Loss, Mnist<f32>, Momentum, Network<f32>,
         NetworkBuilder<f32>, Optimizer, OptimizerState<f32>, RmsProp, Scaling<f32>, Schedule, Sgd,
         Source, Step, StoppingRule, Targets<'static, f32>, Trainer<f32>, TrainerBuilder<f32>,
@@ -201,6 +201,12 @@ fn real_valued_targets_have_no_errors_to_count() {
     let stopping = StoppingRule { threshold: 1.0, ..StoppingRule::default() };
     let builder = Trainer::builder(network).loss(Loss::MeanSquaredError).stopping(stopping);
     let mut trainer = builder.optimizer(Sgd::default()).batch_size(8).build().unwrap();
+    // The rule could never fire.
+    assert!(matches!(
+        trainer.epoch(&data),
+        Err(feedback_alignment::Error::NoClasses { what: "a stopping rule" })
+    ));
+    trainer.set_stopping(None).unwrap();
     let before = trainer.evaluate(&data).unwrap();
     assert_eq!((before.error_rate, &before.confusion), (None, &None));
     assert_eq!(trainer.step(&x, &y).unwrap().errors, None);

@@ -301,7 +301,7 @@ fn the_same_state_makes_the_same_file_and_says_what_it_is() {
     };
     assert!(running < 1.0);
     let trainer = format!(
-        "trainer rule=FA loss=logistic batch_size=6 seed=11 epochs=1 steps=4 running_error={running:?}"
+        "trainer rule=FA loss=logistic batch_size=6 drop_last=no seed=11 epochs=1 steps=4 running_error={running:?}"
     );
     assert_eq!(lines.remove(1), trainer);
     assert_eq!(

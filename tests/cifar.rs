@@ -407,7 +407,7 @@ fn a_whitening_of_3072_features_takes_minutes_at_most() {
         })
         .collect();
     let data = Dataset::<f32>::from_bytes(PIXELS, bytes, vec![0; 10_000]).unwrap();
-    let data = data.clone().scaled(&feedback_alignment::Scaling::min_max(&data)).unwrap();
+    let data = data.clone().scaled(&feedback_alignment::Scaling::min_max(&data).unwrap()).unwrap();
     let start = Instant::now();
     let whitening = Whitening::fit(&data, 1e-5, |now| {
         println!("{:6.1} s  {now:?}", start.elapsed().as_secs_f64());

@@ -146,7 +146,7 @@ fn nothing_is_learned_of_no_samples() {
     let (mut trainer, network) = (trainer(), network());
     let before = state(&trainer);
     let none = ones(2, 0);
-    assert_refused!(network.predict(&none), Error::Empty { .. }, ["batch", "no samples"]);
+    assert_refused!(network.predict(&none), Error::Empty { .. }, ["batch", "empty"]);
     let forward = network.forward(&none, &mut Activations::new());
     assert_refused!(forward, Error::Empty { .. }, ["batch"]);
     assert_refused!(trainer.step(&none, &[]), Error::Empty { .. }, ["batch"]);
@@ -161,7 +161,7 @@ fn nothing_is_learned_of_no_samples() {
         Dataset::from_bytes(2, vec![], vec![]),
         data(2, &[0]).subset(&[]),
     ] {
-        assert_refused!(dataset, Error::Empty { .. }, ["dataset", "no samples"]);
+        assert_refused!(dataset, Error::Empty { .. }, ["dataset", "empty"]);
     }
 }
 

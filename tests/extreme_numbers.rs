@@ -284,7 +284,7 @@ fn moments_of_silent_parameters_become_zero() {
             let text = format!("{:?}", trainer.optimizer());
             assert_ne!(started, text);
             let weights = trainer.network().layer(0).unwrap().weights();
-            assert!(weights.iter().all(|w| w.is_finite()));
+            assert!(weights.iter().all(T::is_finite));
             for number in text.split(|c: char| !(c.is_ascii_digit() || ".e-".contains(c))) {
                 let Ok(number) = number.parse::<f64>() else { continue };
                 let subnormal = T::of(number) != T::zero()

@@ -249,7 +249,7 @@ fn images_and_labels_must_be_as_many_and_at_least_one_with_a_pixel() {
         [([0, 2, 4], 0), ([3, 0, 4], 3), ([3, 2, 0], 3), ([0, u32::MAX, u32::MAX], 0)]
     {
         let (images, labels) = (idx(&sizes, &[]), idx(&[labels], &vec![0; labels as usize]));
-        refuse(&images, &labels, empty, &["no samples"]);
+        refuse(&images, &labels, empty, &["empty"]);
     }
     refuse_images(
         &idx(&[u32::MAX, 0, 0], &[]),

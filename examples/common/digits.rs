@@ -21,7 +21,7 @@ pub fn digits() -> Result<Split> {
     let labels = labels.ok_or("a label of the digits is not one of 0 to 9")?;
 
     let (train, test) = Dataset::new(pixels, labels)?.split(HELD_OUT, SPLIT_SEED)?;
-    let scaling = Scaling::min_max(&train); // The test set must not have a say in it.
+    let scaling = Scaling::min_max(&train)?; // The test set must not have a say in it.
     Ok(Split { train: train.scaled(&scaling)?, test: test.scaled(&scaling)? })
 }
 

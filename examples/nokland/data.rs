@@ -54,7 +54,7 @@ pub fn load(row: &Row, folder: Option<&Path>) -> Result<Data> {
 
 /// From 0 to 1, by the smallest and the largest pixel of the training images.
 fn scale(train: Dataset<f32>, test: Dataset<f32>) -> Result<Split> {
-    let scaling = Scaling::min_max(&train);
+    let scaling = Scaling::min_max(&train)?;
     Ok(Split { train: train.scaled(&scaling)?, test: test.scaled(&scaling)? })
 }
 

@@ -150,6 +150,9 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.init.check()?;
         let mut network = assemble(Architecture::new(self.input, self.items)?)?;
         draw(&mut network.blocks, self.init, self.seed)?;
+        if let Init::Nokland { rule } = self.init {
+            network.drawn_for = Some(rule);
+        }
         Ok(network)
     }
 
@@ -179,7 +182,7 @@ impl<T: Scalar> Assembly<T> {
         let input = architecture.input;
         let layout = Arc::new(Layout { inputs: input.len(), ..Layout::default() });
         let (input_operations, blocks) = (Vec::new(), Vec::new());
-        let network = Network { architecture, layout, input_operations, blocks };
+        let network = Network { architecture, layout, input_operations, blocks, drawn_for: None };
         Self { network, shape: input, dropouts: 0 }
     }
 

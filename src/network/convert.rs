@@ -27,6 +27,7 @@ impl<T: Scalar> Network<T> {
             layout: Arc::clone(&self.layout),
             input_operations: operations(&self.input_operations),
             blocks: self.blocks.iter().map(block).collect(),
+            drawn_for: self.drawn_for,
         }
     }
 }

@@ -57,9 +57,9 @@ pub(super) fn of_error<T: Scalar>(
     let e = deltas.blocks.last().map_or(0.0, |e| bound_of_squares(e.delta().as_slice()));
     let factor = output.layer.weights.nrows() as f64 * steepest;
     let arrives = e * factor * factor;
-    Some(largest(network, activations, |layer| match layer == hidden.len() {
-        true => (e, 0.0),
-        false => (arrives * feedback.squares(layer), 0.0),
+    Some(largest(network, activations, |layer| {
+        let delta = if layer == hidden.len() { e } else { arrives * feedback.squares(layer) };
+        (delta, 0.0)
     }))
 }
 

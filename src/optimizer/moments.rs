@@ -1,6 +1,6 @@
 //! The moments of an optimiser one after the other, for files.
 
-use super::{Optimizer, OptimizerState, Schedule};
+use super::{Optimizer, OptimizerState};
 use crate::{error::Result, network::Network, scalar::Scalar, workspace::require_layout};
 
 /// What files call the first and the second moment, before the name of the parameter.
@@ -23,19 +23,6 @@ impl Optimizer {
 }
 
 impl<T: Scalar> OptimizerState<T> {
-    /// The optimiser, as it was configured.
-    pub(crate) fn optimizer(&self) -> Optimizer {
-        self.optimizer
-    }
-
-    pub(crate) fn schedule(&self) -> Schedule {
-        self.schedule
-    }
-
-    pub(crate) fn max_norm(&self) -> Option<f64> {
-        self.max_norm
-    }
-
     /// One moment of every learned parameter, in the order and the layout in which the network
     /// lists their values.
     pub(crate) fn moments(&self, index: usize) -> impl Iterator<Item = &[T]> {

@@ -4,7 +4,7 @@ use super::{Scratch, StoppingRule, Trainer, require_movable};
 use crate::{
     adversarial::FastGradientSign,
     data::{Augmentation, BatchTargets, require_batch_size},
-    error::Result,
+    error::{Error, Result},
     feedback::Feedback,
     init::FeedbackInit,
     loss::Loss,
@@ -21,14 +21,15 @@ use crate::{
 #[must_use = "a trainer comes of `.build()`"]
 pub struct TrainerBuilder<T> {
     network: Network<T>,
-    rule: FeedbackRule,
-    feedback_init: FeedbackInit,
+    rule: Option<FeedbackRule>,
+    feedback_init: Option<FeedbackInit>,
     feedback: Option<Feedback<T>>,
     loss: Loss,
     optimizer: Optimizer,
     schedule: Schedule,
     max_norm: Option<f64>,
     batch_size: usize,
+    drop_last: bool,
     seed: u64,
     stopping: Option<StoppingRule>,
     augmentation: Option<Augmentation>,
@@ -40,14 +41,15 @@ impl<T: Scalar> TrainerBuilder<T> {
     pub(super) fn new(network: Network<T>) -> Self {
         Self {
             network,
-            rule: FeedbackRule::Dfa,
-            feedback_init: FeedbackInit::default(),
+            rule: None,
+            feedback_init: None,
             feedback: None,
             loss: Loss::default(),
             optimizer: Optimizer::default(),
             schedule: Schedule::default(),
             max_norm: None,
             batch_size: 64,
+            drop_last: false,
             seed: 0,
             stopping: None,
             augmentation: None,
@@ -58,18 +60,18 @@ impl<T: Scalar> TrainerBuilder<T> {
 
     /// The learning rule; [`FeedbackRule::Dfa`] by default.
     pub fn rule(mut self, rule: FeedbackRule) -> Self {
-        self.rule = rule;
-        self.feedback = None;
+        self.rule = Some(rule);
         self
     }
 
     /// What feedback matrices are drawn from; [`FeedbackInit::Nokland`] by default.
     pub fn feedback_init(mut self, init: FeedbackInit) -> Self {
-        self.feedback_init = init;
+        self.feedback_init = Some(init);
         self
     }
 
-    /// A rule with matrices of one's own, in place of [`rule`](Self::rule).
+    /// A rule with matrices of one's own, in place of [`rule`](Self::rule) and
+    /// [`feedback_init`](Self::feedback_init).
     pub fn feedback(mut self, feedback: Feedback<T>) -> Self {
         self.feedback = Some(feedback);
         self
@@ -102,6 +104,13 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// Samples in a step of [`Trainer::epoch`]; 64 by default.
     pub fn batch_size(mut self, batch_size: usize) -> Self {
         self.batch_size = batch_size;
+        self
+    }
+
+    /// Leaves out a last batch that is smaller than the others; no by default. Batch normalisation
+    /// is glad of it.
+    pub fn drop_last(mut self, drop_last: bool) -> Self {
+        self.drop_last = drop_last;
         self
     }
 
@@ -150,11 +159,14 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// [`Error::InvalidParameter`] for a hyper-parameter out of its range,
     /// [`Error::ShapeMismatch`] for an augmentation of other images,
     /// [`Error::SoftmaxNeedsTwoOutputs`], [`Error::StageMismatch`] for feedback of another
-    /// network, and [`Error::CannotLearn`] for a network whose weights are all zero where the rule
+    /// network, [`Error::Conflict`] where one setting makes another useless: a rule beside feedback
+    /// of another rule, a distribution beside matrices of one's own, weights that
+    /// [`Init::nokland`](crate::Init::nokland) drew for another rule; and [`Error::CannotLearn`] for a network whose weights are all zero where the rule
     /// cannot leave that point: BP with a hidden layer, IFA with two or more, any rule with a
     /// hidden ReLU.
     ///
     /// [`Error::CannotLearn`]: crate::Error::CannotLearn
+    /// [`Error::Conflict`]: crate::Error::Conflict
     /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
     /// [`Error::ShapeMismatch`]: crate::Error::ShapeMismatch
     /// [`Error::SoftmaxNeedsTwoOutputs`]: crate::Error::SoftmaxNeedsTwoOutputs
@@ -175,11 +187,16 @@ impl<T: Scalar> TrainerBuilder<T> {
             augmentation.require_fits(network.inputs())?;
         }
         let threads = self.threads.map(Threads::new).transpose()?.unwrap_or_default();
-        let feedback = match self.feedback {
-            Some(feedback) => feedback,
-            None => Feedback::new(&network, self.rule, self.feedback_init, self.seed)?,
+        require_no_conflict(self.rule, self.feedback_init, self.feedback.as_ref())?;
+        let feedback_init = self.feedback_init.unwrap_or_default();
+        let feedback = if let Some(feedback) = self.feedback {
+            feedback
+        } else {
+            let rule = self.rule.unwrap_or(FeedbackRule::Dfa);
+            Feedback::new(&network, rule, feedback_init, self.seed)?
         };
         feedback.require_network(&network)?;
+        require_drawn_for(&network, feedback.rule())?;
         require_movable(&network, feedback.rule())?;
         let adversarial =
             self.adversarial.map(|epsilon| FastGradientSign::new(&network, epsilon)).transpose()?;
@@ -188,10 +205,11 @@ impl<T: Scalar> TrainerBuilder<T> {
             adversarial,
             network,
             feedback,
-            feedback_init: self.feedback_init,
+            feedback_init,
             loss: self.loss,
             optimizer,
             batch_size: self.batch_size,
+            drop_last: self.drop_last,
             seed: self.seed,
             stopping: self.stopping,
             running_error: 1.0,
@@ -205,4 +223,34 @@ impl<T: Scalar> TrainerBuilder<T> {
             },
         })
     }
+}
+
+/// Fails if feedback of one's own stands beside settings that it makes useless.
+fn require_no_conflict<T: Scalar>(
+    rule: Option<FeedbackRule>,
+    init: Option<FeedbackInit>,
+    feedback: Option<&Feedback<T>>,
+) -> Result<()> {
+    let Some(feedback) = feedback else { return Ok(()) };
+    let own = format!(".feedback(..) of {}", feedback.rule());
+    if let Some(rule) = rule.filter(|&rule| rule != feedback.rule()) {
+        let reason = "feedback brings its own rule, so leave .rule(..) out";
+        return Err(Error::Conflict { first: format!(".rule({rule})"), second: own, reason });
+    }
+    if let Some(init) = init {
+        let reason = "feedback brings its own matrices, so nothing is drawn";
+        let first = format!(".feedback_init({init:?})");
+        return Err(Error::Conflict { first, second: own, reason });
+    }
+    Ok(())
+}
+
+/// Fails if the weights were drawn for another rule.
+fn require_drawn_for<T: Scalar>(network: &Network<T>, rule: FeedbackRule) -> Result<()> {
+    let Some(other) = network.drawn_for.filter(|&other| other != rule) else { return Ok(()) };
+    Err(Error::Conflict {
+        first: format!("Init::nokland({other})"),
+        second: format!("the rule {rule}"),
+        reason: "the paper's initialisation depends on the rule: name the same one in both places",
+    })
 }

@@ -76,7 +76,7 @@ impl<T: Scalar> Trainer<T> {
                 draft.add(tensor, &row_major(matrix.as_slice(), rows))?;
             }
         }
-        for index in self.optimizer.optimizer().moment_indices() {
+        for index in self.optimizer.config().moment_indices() {
             for (tensor, moment) in learned.iter().zip(self.optimizer.moments(index)) {
                 let tensor = moment_tensor(index, tensor);
                 let rows = tensor.shape[0];
@@ -132,11 +132,12 @@ impl<T: Scalar> Trainer<T> {
             rule: self.feedback.rule(),
             loss: self.loss,
             batch_size: self.batch_size,
+            drop_last: self.drop_last,
             seed: self.seed,
             epochs: self.epochs,
             steps: self.optimizer.steps(),
             feedback_init: self.feedback_init,
-            optimizer: self.optimizer.optimizer(),
+            optimizer: self.optimizer.config(),
             schedule: self.optimizer.schedule(),
             max_norm: self.optimizer.max_norm(),
             adversarial: self.adversarial.as_ref().map(FastGradientSign::epsilon),
@@ -156,8 +157,8 @@ impl Settings {
         moments: &[Vec<Vec<T>>],
     ) -> Result<Trainer<T>> {
         let mut builder = Trainer::builder(network)
-            .feedback_init(self.feedback_init)
             .feedback(feedback)
+            .drop_last(self.drop_last)
             .loss(self.loss)
             .optimizer(self.optimizer)
             .schedule(self.schedule)
@@ -177,6 +178,7 @@ impl Settings {
         }
         self.feedback_init.check()?;
         let mut trainer = builder.build()?;
+        trainer.feedback_init = self.feedback_init;
         trainer.optimizer.restore(self.steps, moments);
         self.frozen.into_iter().try_for_each(|layer| trainer.freeze(layer))?;
         trainer.epochs = self.epochs;

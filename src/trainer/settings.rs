@@ -21,6 +21,7 @@ pub(super) struct Settings {
     pub(super) rule: FeedbackRule,
     pub(super) loss: Loss,
     pub(super) batch_size: usize,
+    pub(super) drop_last: bool,
     pub(super) seed: u64,
     pub(super) epochs: u64,
     pub(super) steps: u64,
@@ -44,6 +45,7 @@ impl Settings {
                 .word("rule", self.rule)
                 .word("loss", self.loss)
                 .with("batch_size", self.batch_size)
+                .word("drop_last", if self.drop_last { "yes" } else { "no" })
                 .with("seed", self.seed)
                 .with("epochs", self.epochs)
                 .with("steps", self.steps)
@@ -89,6 +91,11 @@ impl Settings {
                 .parse()
                 .map_err(|_| trainer.refuse("'loss=' with a loss"))?,
             batch_size: trainer.field("batch_size")?,
+            drop_last: match trainer.word("drop_last")? {
+                "yes" => true,
+                "no" => false,
+                _ => return Err(trainer.refuse("'drop_last=' with yes or no")),
+            },
             seed: trainer.field("seed")?,
             epochs: count("epochs")?,
             steps: count("steps")?,
@@ -186,6 +193,7 @@ mod tests {
             rule: FeedbackRule::Dfa,
             loss: Loss::SoftmaxCrossEntropy,
             batch_size: 64,
+            drop_last: false,
             seed: 7,
             epochs: 3,
             steps: 41,
@@ -248,6 +256,7 @@ mod tests {
         }));
         variants.extend([
             Settings { max_norm: Some(odd), ..plain() },
+            Settings { drop_last: true, ..plain() },
             Settings { adversarial: Some(0.08), ..plain() },
             Settings { stopping: Some(StoppingRule::default()), running_error: odd, ..plain() },
             Settings { batch_size: usize::MAX, seed: u64::MAX, ..plain() },
@@ -296,6 +305,7 @@ mod tests {
             ("rule=DFA", "rule=dfa", 1, "rule=DFA"),
             ("loss=softmax", "loss=hinge", 1, "'loss=' with a loss"),
             ("batch_size=64", "batch_size=-1", 1, "'batch_size=' with a whole number"),
+            ("drop_last=no", "drop_last=maybe", 1, "'drop_last=' with yes or no"),
             ("epochs=3", "epochs=9007199254740992", 1, "'epochs=' with less than"),
             ("steps=41", "steps=18446744073709551615", 1, "'steps=' with less than"),
             ("steps=41", "steps=041", 1, "steps=41"),

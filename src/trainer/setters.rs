@@ -1,0 +1,156 @@
+//! What can be changed in the middle of a run: everything but the network's shape and the seed.
+//! Weights, moments, counters and the order of the samples stay.
+
+use super::{StoppingRule, Trainer};
+use crate::{
+    adversarial::FastGradientSign,
+    data::{Augmentation, require_batch_size},
+    error::Result,
+    loss::Loss,
+    optimizer::{Optimizer, Schedule},
+    scalar::Scalar,
+};
+
+impl<T: Scalar> Trainer<T> {
+    /// Goes on at another learning rate, before the schedule's factor.
+    ///
+    /// ```
+    /// use feedback_alignment::{Network, Trainer};
+    ///
+    /// let network = Network::<f32>::builder(2).dense(2).build()?;
+    /// let mut trainer = Trainer::builder(network).build()?;
+    /// trainer.set_learning_rate(1e-5)?;
+    /// assert_eq!(trainer.optimizer().learning_rate(), 1e-5);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive in the
+    /// scalar; nothing has then changed.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
+        self.optimizer.set_learning_rate(learning_rate)
+    }
+
+    /// Goes on with other constants of the same kind of optimiser, which keeps its moments.
+    /// Momentum that [`Sgd`](crate::Sgd) did not have starts at 0.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
+    /// range, [`Error::OptimizerKind`](crate::Error::OptimizerKind) for another kind, whose moments
+    /// mean something else; nothing has then changed.
+    pub fn set_optimizer(&mut self, optimizer: impl Into<Optimizer>) -> Result<()> {
+        self.optimizer.set_optimizer(&self.network, optimizer)
+    }
+
+    /// Goes on with another schedule. Its steps count from the beginning of the run.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a schedule out of its range;
+    /// the old one then stays.
+    pub fn set_schedule(&mut self, schedule: impl Into<Schedule>) -> Result<()> {
+        self.optimizer.set_schedule(schedule)
+    }
+
+    /// Goes on with another bound on the norm of every unit's incoming weights, or without one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive in the
+    /// scalar; the old one then stays.
+    pub fn set_max_norm(&mut self, max_norm: Option<f64>) -> Result<()> {
+        self.optimizer.set_max_norm(max_norm)
+    }
+
+    /// Goes on with batches of another size, from the next epoch on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for 0.
+    pub fn set_batch_size(&mut self, batch_size: usize) -> Result<()> {
+        require_batch_size(batch_size)?;
+        self.batch_size = batch_size;
+        Ok(())
+    }
+
+    /// Leaves a smaller last batch out from now on, or takes it in.
+    pub fn set_drop_last(&mut self, drop_last: bool) {
+        self.drop_last = drop_last;
+    }
+
+    /// Goes on with another stopping rule, or without one. Its running average stays: it is that
+    /// of the epochs that had a rule, and 1 before the first of them.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a rule out of its range; the
+    /// old one then stays.
+    pub fn set_stopping(&mut self, rule: Option<StoppingRule>) -> Result<()> {
+        if let Some(rule) = rule {
+            rule.check()?;
+        }
+        self.stopping = rule;
+        Ok(())
+    }
+
+    /// Goes on with another loss.
+    ///
+    /// # Errors
+    /// [`Error::SoftmaxNeedsTwoOutputs`](crate::Error::SoftmaxNeedsTwoOutputs); the old one then
+    /// stays.
+    pub fn set_loss(&mut self, loss: Loss) -> Result<()> {
+        loss.check_outputs(self.network.outputs())?;
+        self.loss = loss;
+        Ok(())
+    }
+
+    /// Goes on with other variations of the images, or without any.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter),
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) for other images than the network
+    /// reads; the old one then stays.
+    pub fn set_augmentation(&mut self, augmentation: Option<Augmentation>) -> Result<()> {
+        if let Some(augmentation) = &augmentation {
+            augmentation.require_fits(self.network.inputs())?;
+        }
+        self.augmentation = augmentation;
+        Ok(())
+    }
+
+    /// Goes on with perturbations of another size, or without any.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter); the old one then stays.
+    pub fn set_adversarial(&mut self, epsilon: Option<f64>) -> Result<()> {
+        let attack = epsilon.map(|epsilon| FastGradientSign::new(&self.network, epsilon));
+        self.adversarial = attack.transpose()?;
+        Ok(())
+    }
+
+    /// Samples in a step of [`epoch`](Self::epoch).
+    #[must_use]
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// Whether a smaller last batch is left out.
+    #[must_use]
+    pub fn drop_last(&self) -> bool {
+        self.drop_last
+    }
+
+    /// The stopping rule.
+    #[must_use]
+    pub fn stopping(&self) -> Option<StoppingRule> {
+        self.stopping
+    }
+
+    /// How images are varied.
+    #[must_use]
+    pub fn augmentation(&self) -> Option<Augmentation> {
+        self.augmentation
+    }
+
+    /// The size of the perturbations that are trained on.
+    #[must_use]
+    pub fn adversarial(&self) -> Option<f64> {
+        self.adversarial.as_ref().map(FastGradientSign::epsilon)
+    }
+}
