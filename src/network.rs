@@ -9,6 +9,9 @@ mod description;
 mod file;
 #[cfg(feature = "safetensors")]
 mod parameters;
+#[cfg(feature = "safetensors")]
+mod tensor_names;
+mod values;
 
 use std::{fmt, sync::Arc};
 
@@ -19,6 +22,8 @@ pub use builder::NetworkBuilder;
 pub(crate) use architecture::Architecture;
 #[cfg(feature = "safetensors")]
 pub(crate) use parameters::{Role, column_major, row_major};
+#[cfg(feature = "safetensors")]
+pub use tensor_names::LoadOptions;
 
 use crate::{
     activation::Activation,
