@@ -398,6 +398,13 @@ impl<T: Scalar> Batch<T> {
     }
 }
 
+/// The class or label that a number is: whole, from 0 to 2³² − 1.
+fn whole_number(number: f64) -> Option<usize> {
+    let is_label = number.is_sign_positive() && number <= u32::MAX.into() && number.fract() == 0.0;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // It is one of them.
+    is_label.then_some(number as usize)
+}
+
 pub(crate) fn require_batch_size(batch_size: usize) -> Result<()> {
     require(batch_size > 0, "batch_size", 0.0, "at least 1")
 }

@@ -308,13 +308,17 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The first four bytes are not those of an IDX file of unsigned bytes.
-    #[error("{}: IDX files of unsigned bytes start with 00 00 08, found {found:02x?}", path.display())]
-    IdxMagic {
+    /// A file that is something else than what was to be loaded, as its first bytes tell.
+    #[error("{}: expected {expected}, found {found}{advice}", path.display())]
+    WrongFormat {
         /// The file.
         path: PathBuf,
-        /// The bytes found.
-        found: [u8; 3],
+        /// What was to be loaded.
+        expected: &'static str,
+        /// What the file is.
+        found: String,
+        /// What to do, after a colon, where there is something.
+        advice: &'static str,
     },
     /// An IDX file with another number of dimensions: images where labels were expected, say.
     #[error("{}: expected {expected} dimension(s), the header says {found}", path.display())]
@@ -325,6 +329,16 @@ pub enum Error {
         expected: usize,
         /// Dimensions found.
         found: usize,
+    },
+    /// A label of an IDX file that is no whole number from 0 to 2³² − 1.
+    #[error("{}: the label of sample {sample} is {found}, expected a whole number from 0", path.display())]
+    LabelNumber {
+        /// The file.
+        path: PathBuf,
+        /// The sample, counted from 0.
+        sample: usize,
+        /// The number found.
+        found: f64,
     },
     /// A file shorter than its header says.
     #[error("{}: expected {expected} more bytes, the file has {found} at most", path.display())]
@@ -344,14 +358,25 @@ pub enum Error {
         /// Bytes promised.
         expected: u128,
     },
-    /// A comma-separated file that cannot be parsed as a table.
-    #[cfg(feature = "csv")]
-    #[error("{}: {source}", path.display())]
-    Csv {
+    /// A row of a comma-separated file that has another number of cells than the first.
+    #[error("{}: line {line} has {found} cells, the first row has {expected}", path.display())]
+    RowLength {
         /// The file.
         path: PathBuf,
-        /// What the parser says, with line and record.
-        source: csv::Error,
+        /// Line, counted from 1.
+        line: u64,
+        /// Cells of the first row.
+        expected: usize,
+        /// Cells of this row.
+        found: usize,
+    },
+    /// A comma-separated file whose first row or columns cannot be what they are said to be.
+    #[error("{}: {reason}", path.display())]
+    Columns {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
     },
     /// A cell that is not what its column needs.
     #[error("{}: line {line}, column {column}: expected {expected}, found '{found}'", path.display())]
@@ -521,6 +546,16 @@ pub enum Error {
         /// The names for which there is a place.
         expected: Vec<String>,
     },
+    /// Two tensors that get the same name.
+    #[error("{}: '{}' and '{}' are both called '{tensor}' here", path.display(), found[0], found[1])]
+    SameTensor {
+        /// The file.
+        path: PathBuf,
+        /// The name that both get.
+        tensor: String,
+        /// Their names in the file.
+        found: [String; 2],
+    },
     /// A tensor of another shape.
     #[error("{}: tensor '{tensor}' must be {expected:?}, found {found:?}", path.display())]
     TensorShape {
@@ -534,7 +569,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// A tensor of another type of numbers.
-    #[error("{}: tensor '{tensor}' must be of {expected}, found {found}", path.display())]
+    #[error("{}: tensor '{tensor}' must be of {expected}, found {found}{advice}", path.display())]
     TensorType {
         /// The file.
         path: PathBuf,
@@ -544,6 +579,8 @@ pub enum Error {
         expected: &'static str,
         /// The type found, as safetensors calls it.
         found: String,
+        /// What to do, after a colon, where there is something.
+        advice: &'static str,
     },
     /// A tensor that holds a number out of its range.
     #[error("{}: tensor '{tensor}' holds {found}, expected {expected}", path.display())]

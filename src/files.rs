@@ -78,22 +78,27 @@
 //! [`Whitening::load`]: crate::data::Whitening::load
 //! [`Whitening::save`]: crate::data::Whitening::save
 
+#[cfg(feature = "gzip")]
+mod gzip;
 mod open;
+mod recognise;
 
 #[cfg(feature = "safetensors")]
 mod description;
+#[cfg(feature = "safetensors")]
+mod numbers;
 #[cfg(feature = "safetensors")]
 mod replace;
 #[cfg(feature = "safetensors")]
 mod tensors;
 
-pub(crate) use open::{first_of, open};
+pub(crate) use open::{OpenFile, first_of, require_folder};
+pub(crate) use recognise::Wanted;
 
 #[cfg(feature = "safetensors")]
 pub(crate) use {
     description::{Entry, Line, Lines},
-    replace::read,
-    tensors::{Draft, Expected, File},
+    tensors::{Draft, Expected, File, Precision, read},
 };
 
 #[cfg(all(test, feature = "safetensors"))]

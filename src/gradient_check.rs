@@ -162,7 +162,7 @@ impl GradientCheck {
             Targets::Labels(labels) => Targets::Labels(labels),
             Targets::Values(_) => Targets::Values(DMatrixView::from(&values)),
         };
-        self.compare(&mut Differences::new(network.to_f64(), loss, x, targets)?, &gradients)
+        self.compare(&mut Differences::new(network.cast()?, loss, x, targets)?, &gradients)
     }
 
     /// Compares gradients, from wherever they come, with the differences.

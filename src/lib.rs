@@ -49,6 +49,8 @@ pub use layer::{
     AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, MaxPool2d, Operation, Pool2d, Shape,
 };
 pub use loss::{Loss, Targets};
+#[cfg(feature = "safetensors")]
+pub use network::LoadOptions;
 pub use network::{Network, NetworkBuilder};
 pub use optimizer::{
     Adam, AdamW, Decay, Momentum, Optimizer, OptimizerState, RmsProp, Schedule, Sgd, WeightDecay,

@@ -8,6 +8,9 @@ mod description;
 mod file;
 #[cfg(feature = "safetensors")]
 mod parameters;
+#[cfg(feature = "safetensors")]
+mod tensor_names;
+mod values;
 
 use std::{fmt, sync::Arc};
 
@@ -17,6 +20,8 @@ pub use builder::NetworkBuilder;
 
 #[cfg(feature = "safetensors")]
 pub(crate) use parameters::{Role, column_major, row_major};
+#[cfg(feature = "safetensors")]
+pub use tensor_names::LoadOptions;
 
 use crate::{
     activation::Activation,

@@ -68,7 +68,7 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
         data::{
             Augmentation, Batch, Flip, Whitening,
             cifar::{Cifar, Labels},
-            idx::Mnist,
+            idx::{Emnist, Mnist},
             whitening::{Progress, Stage},
         },
         rule::{Hop, Source, Transport},
@@ -76,7 +76,7 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
     let mut tested: BTreeSet<&str> = names_of!(value:
         Activation, Activations<f32>, Adam, AdamW, Augmentation, AvgPool2d, Batch<f32>,
         BatchNorm<f32>, Bias, Cifar<f32>, ConfusionMatrix, Conv2d, Dataset<f32>, Decay,
-        Deltas<f32>, Diagnosis, Diagnostics<f32>, Dropout, FastGradientSign<f32>, GradientCheck,
+        Deltas<f32>, Diagnosis, Emnist, Diagnostics<f32>, Dropout, FastGradientSign<f32>, GradientCheck,
         GradientReport, LayerDiagnosis, Parameter, TensorCheck, Flip, Labels, Layer<f32>, MaxPool2d,
         Operation<f32>, Pool2d, Progress, Shape, Stage, Whitening<f32>, EarlyStopping<f32>, Epoch, Evaluation, Feedback<f32>, FeedbackInit,
         FeedbackRule, Gradients<f32>, Hop, Init, Loss, Mnist<f32>, Momentum, Network<f32>,
@@ -88,12 +88,20 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
     tested.insert(error::<Error>());
     #[cfg(feature = "csv")]
     {
-        use feedback_alignment::data::csv::{Format, Header, Label};
-        tested.extend(names_of!(value: Format, Header, Label));
+        use feedback_alignment::data::csv::{Column, Format, Header, RowNumbers, Table, Target};
+        tested.extend(names_of!(value: Column, Format, Header, RowNumbers, Table<f32>, Target));
     }
     let mut declared = declared(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    #[cfg(feature = "safetensors")]
+    tested.extend(names_of!(value: feedback_alignment::LoadOptions));
+    if !cfg!(feature = "safetensors") {
+        declared.remove("LoadOptions");
+    }
     if !cfg!(feature = "csv") {
-        declared.retain(|name| !["Format", "Header", "Label"].contains(&name.as_str()));
+        declared.retain(|name| {
+            !["Column", "Format", "Header", "RowNumbers", "Table", "Target"]
+                .contains(&name.as_str())
+        });
     }
     assert_eq!(tested, declared.iter().map(String::as_str).collect());
 }

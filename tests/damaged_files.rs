@@ -175,7 +175,8 @@ fn every_cut_is_refused_and_the_tensor_that_suffers_is_named() {
         let cut = lab.outcomes.remove("TensorCutOff").unwrap();
         assert_eq!(cut, 3 * (original.len() - header));
         let cut = lab.outcomes.remove("Safetensors").unwrap();
-        assert_eq!(cut, 3 * header);
+        assert_eq!(cut, 3 * (header - 1));
+        assert_eq!(lab.outcomes.remove("WrongFormat"), Some(3)); // No bytes at all.
         for more in [1, 8, 1000] {
             assert!(!lab.load(&[&original[..], &vec![0; more]].concat()));
         }
@@ -321,7 +322,7 @@ fn mutate_tensors(file: &mut Craft, rng: &mut Xoshiro256PlusPlus) {
         0 => return,
         1 => tensor.shape.reverse(),
         2 => tensor.shape = vec![size],
-        3 => tensor.dtype = [Dtype::I32, Dtype::U32, Dtype::F32][rng.random_range(0..3)],
+        3 => tensor.dtype = [Dtype::I32, Dtype::U32, Dtype::F32][rng.random_range(0..3_usize)],
         4 => {
             let numbers = [f32::NAN, f32::INFINITY, -1.0, 0.0, f32::MAX, -f32::MAX, 1e-45];
             let number = numbers[rng.random_range(0..numbers.len())];

@@ -145,17 +145,21 @@ fn a_foreign_start_is_refused_and_shown() {
         file[index] = byte;
         file
     };
-    // The first two bytes are zero, the third is the element type: 0x0d is float.
-    for (index, byte, found) in
-        [(0, 1, "[01, 00, 08]"), (1, 0xff, "[00, ff, 08]"), (2, 0x0d, "[00, 00, 0d]")]
-    {
+    // The first two bytes are zero, the third is the type of the numbers.
+    for (index, byte, found) in [
+        (0, 1, "[01, 00, 08"),
+        (1, 0xfe, "[00, fe, 08"),
+        (2, 0x0a, "[00, 00, 0a"),
+        (2, 0, "[00, 00, 00"),
+    ] {
         refuse_images(
             &changed(index, byte),
-            |error| matches!(error, Error::IdxMagic { .. }),
-            &["images", "00 00 08", found],
+            |error| matches!(error, Error::WrongFormat { .. }),
+            &["images", "an IDX file", found],
         );
     }
-    refuse_images(b"PNG and more than four bytes", |e| matches!(e, Error::IdxMagic { .. }), &[]);
+    let text = b"PNG and more than four bytes";
+    refuse_images(text, |e| matches!(e, Error::WrongFormat { .. }), &["'PNG and more"]);
     for dimensions in [0, 1, 2, 4, 255] {
         refuse_images(
             &changed(3, dimensions),
@@ -185,7 +189,10 @@ fn a_file_cut_anywhere_is_truncated() {
     for (bytes, is_images) in [(images(), true), (three_labels(), false)] {
         for length in 0..bytes.len() {
             let cut = &bytes[..length];
-            let truncated = |error: &Error| matches!(error, Error::Truncated { .. });
+            let truncated = |error: &Error| match error {
+                Error::WrongFormat { found, .. } => length == 0 && found == "an empty file",
+                error => matches!(error, Error::Truncated { .. }),
+            };
             if is_images {
                 refuse_images(cut, truncated, &["images", "expected"]);
             } else {
@@ -298,9 +305,29 @@ mod gzip {
         let good = gzip(&images());
         for length in 0..good.len() {
             let error = load_packed(&good[..length]).unwrap_err();
-            assert!(matches!(error, Error::Truncated { .. } | Error::Io { .. }), "{error:?}");
+            let empty = matches!(&error, Error::WrongFormat { .. } if length == 0);
+            let cut = matches!(error, Error::Truncated { .. } | Error::Io { .. });
+            assert!(empty || cut, "{length}: {error:?}");
             assert_names(&error, &["images.gz"]);
         }
+    }
+
+    #[test]
+    fn zeros_may_follow_the_end_and_nothing_else() {
+        let good = gzip(&images());
+        let expected = load_packed(&good).unwrap();
+        for zeros in [1, 7, 512, 10_240, 1 << 20] {
+            let padded = [&good[..], &vec![0; zeros]].concat();
+            assert_eq!(load_packed(&padded).unwrap(), expected, "{zeros}");
+        }
+        // Zeros between members, as gzip refuses them too, and other bytes.
+        for rest in [&[0, 0, 1][..], &[0, 0x1f], b"more", &[&[0; 9000][..], &good].concat()] {
+            let error = load_packed(&[&good, rest].concat()).unwrap_err();
+            assert!(matches!(error, Error::Io { .. }), "{error:?}");
+            assert_names(&error, &["images.gz", "end of the compressed data"]);
+        }
+        let endless = [&good[..], &vec![0; (64 << 20) + 1]].concat();
+        assert_names(&load_packed(&endless).unwrap_err(), &["end of the compressed data"]);
     }
 
     #[test]
@@ -331,12 +358,12 @@ mod gzip {
 
 #[cfg(feature = "csv")]
 mod csv {
-    use feedback_alignment::data::csv::{Format, Header, Label, load, load_features};
+    use feedback_alignment::data::csv::{Format, Header, Target, load, load_features};
 
     use super::*;
 
     fn index(header: Header, label: usize) -> Format {
-        Format { header, label: Label::Index(label) }
+        Format { header, target: Target::Class(label.into()), ..Format::default() }
     }
 
     fn load_text(text: impl AsRef<[u8]>, format: &Format) -> Result<Dataset<f64>, Error> {
@@ -344,7 +371,10 @@ mod csv {
     }
 
     fn features_of(text: impl AsRef<[u8]>, header: Header) -> Result<Vec<f64>, Error> {
-        load_features(Folder::new().write("table.csv", text), header).map(|x| x.as_slice().to_vec())
+        let format = Format { header, ..Format::default() };
+        let path = Folder::new();
+        let path = path.write("table.csv", text);
+        load_features(path, &format).map(|x| x.as_slice().to_vec())
     }
 
     /// As the Digit Recognizer comes: `label,pixel0,…,pixel783`.
@@ -371,8 +401,7 @@ mod csv {
     fn the_label_column_may_stand_anywhere() {
         let bytes = vec![1, 2, 4, 5];
         let expected = Dataset::from_bytes(2, bytes, vec![3, 6]).unwrap();
-        let named =
-            |name: &str| Format { header: Header::Present, label: Label::Name(name.into()) };
+        let named = |name: &str| Format { target: Target::Class(name.into()), ..Format::default() };
         for (text, format) in [
             ("digit,a,b\n3,1,2\n6,4,5\n", named("digit")),
             ("a,digit,b\n1,3,2\n4,6,5\n", named("digit")),
@@ -418,17 +447,19 @@ mod csv {
     fn features_alone_are_read_without_labels() {
         let folder = Folder::new();
         let path = folder.write("test.csv", "a,b,c\n1,2,3\n4,5,6\n");
-        let x = load_features::<f32>(&path, Header::Present).unwrap();
+        let format = Format::default();
+        let x = load_features::<f32>(&path, &format).unwrap();
         assert_eq!((x.shape(), x.as_slice()), ((3, 2), &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0][..]));
         assert!(matches!(
-            load_features::<f32>(&path, Header::Absent),
+            load_features::<f32>(&path, &Format { header: Header::Absent, ..format }),
             Err(Error::Cell { line: 1, column: 1, .. })
         ));
         for (text, header) in
             [("", Header::Absent), ("", Header::Present), ("a,b\n", Header::Present)]
         {
             let error = features_of(text, header).unwrap_err();
-            assert!(matches!(error, Error::Empty { .. }), "{text:?}: {error:?}");
+            let is_empty = matches!(error, Error::Empty { .. } | Error::WrongFormat { .. });
+            assert!(is_empty, "{text:?}: {error:?}");
             assert_names(&error, &["table.csv"]);
         }
     }
@@ -454,7 +485,11 @@ mod csv {
             ("label,a,b\n1.5,2,3\n", 2, 1, class, "1.5"),
             ("label,a,b\ncat,2,3\n", 2, 1, class, "cat"),
             ("label,a,b\n,2,3\n", 2, 1, class, ""),
-            ("label,a,b\n65536,2,3\n", 2, 1, class, "65536"),
+            ("label,a,b\n4294967296,2,3\n", 2, 1, class, "4294967296"),
+            ("label,a,b\n-0,2,3\n", 2, 1, class, "-0"),
+            ("label,a,b\n1e300,2,3\n", 2, 1, class, "1e300"),
+            ("label,a,b\nNaN,2,3\n", 2, 1, class, "NaN"),
+            ("label,a,b\ninf,2,3\n", 2, 1, class, "inf"),
         ] {
             let error = load_text(text, &Format::default()).unwrap_err();
             assert!(matches!(error, Error::Cell { .. }), "{text:?}: {error:?}");
@@ -470,12 +505,16 @@ mod csv {
 
     #[test]
     fn a_ragged_row_is_named_with_both_lengths() {
-        for (text, found) in
-            [("label,a,b\n1,2,3\n1,2\n", "2"), ("label,a,b\n1,2,3\n1,2,3,4\n", "4")]
-        {
+        for (text, line, found) in [
+            ("label,a,b\n1,2,3\n1,2\n", 3, 2),
+            ("label,a,b\n1,2,3\n1,2,3,4\n", 3, 4),
+            ("label,a,b\r\n\r\n1,2,3\r\n1,2,3,4\r\n", 4, 4),
+            ("label,a,b\n1\n", 2, 1),
+        ] {
             let error = load_text(text, &Format::default()).unwrap_err();
-            assert!(matches!(error, Error::Csv { .. }), "{error:?}");
-            assert_names(&error, &["table.csv", "line: 3", &format!("{found} fields"), "3 fields"]);
+            assert!(matches!(error, Error::RowLength { expected: 3, .. }), "{error:?}");
+            let parts = [format!("line {line} "), format!("has {found} cells")];
+            assert_names(&error, &["table.csv", &parts[0], &parts[1], "has 3"]);
         }
     }
 
@@ -492,13 +531,15 @@ mod csv {
             let first = text.lines().next().unwrap();
             assert_names(&error, &["table.csv", name, first]);
         }
-        assert!(matches!(load_text("", &Format::default()), Err(Error::NoSuchColumn { .. })));
+        assert!(matches!(load_text("", &Format::default()), Err(Error::WrongFormat { .. })));
+        assert!(matches!(load_text("\n\n", &Format::default()), Err(Error::Empty { .. })));
     }
 
     /// A first row that is a sample names nothing, even where a cell reads like the name.
     #[test]
     fn without_a_header_no_column_has_a_name() {
-        let format = Format { header: Header::Absent, label: Label::Name("5".into()) };
+        let target = Target::Class("5".into());
+        let format = Format { header: Header::Absent, target, ..Format::default() };
         let error = load_text("1,5\n2,6\n", &format).unwrap_err();
         assert!(matches!(error, Error::NoSuchColumn { .. }), "{error:?}");
         assert_names(&error, &["'5'"]);
@@ -515,8 +556,8 @@ mod csv {
     #[test]
     fn bytes_that_are_no_text_are_refused_with_their_line() {
         let error = load_text(b"label,a\n1,2\n1,\xff\xfe\n", &Format::default()).unwrap_err();
-        assert!(matches!(error, Error::Csv { .. }), "{error:?}");
-        assert_names(&error, &["table.csv", "line 3", "utf-8"]);
+        assert!(matches!(error, Error::Cell { .. }), "{error:?}");
+        assert_names(&error, &["table.csv", "line 3, column 2", "UTF-8"]);
     }
 
     #[test]
@@ -573,9 +614,12 @@ fn load_every_way(path: &Path, [images, labels]: &[PathBuf; 2]) {
         use feedback_alignment::data::csv;
 
         let _ = csv::load::<f32>(path, &csv::Format::default()).inspect(assert_sound);
-        let format = csv::Format { header: csv::Header::Absent, label: csv::Label::Index(0) };
+        let target = csv::Target::Text(0.into());
+        let mut format = csv::Format { header: csv::Header::Absent, target, ..<_>::default() };
         let _ = csv::load::<f32>(path, &format).inspect(assert_sound);
-        let _ = csv::load_features::<f32>(path, csv::Header::Absent);
+        let _ = csv::load_features::<f32>(path, &format);
+        format.target = csv::Target::Values(vec![1.into(), 0.into()]);
+        let _ = csv::load::<f32>(path, &format);
     }
 }
 

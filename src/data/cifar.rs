@@ -5,15 +5,12 @@
 //! before blue, each 32 × 32 row by row (Krizhevsky, "Learning multiple layers of features from
 //! tiny images", 2009, and the page of the datasets).
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     data::{Dataset, Scaling},
     error::{Error, Result},
-    files::{first_of, open},
+    files::{OpenFile, Wanted, first_of, require_folder},
     scalar::Scalar,
 };
 
@@ -57,7 +54,7 @@ pub enum Labels {
 /// ```
 ///
 /// # Errors
-/// [`Error::MissingFile`], and those of [`load10`].
+/// [`Error::Io`] for a folder that cannot be read, [`Error::MissingFile`], and those of [`load10`].
 pub fn load10_dir<T: Scalar>(folder: impl AsRef<Path>) -> Result<Cifar<T>> {
     let train: Vec<String> = (1..=5).map(|batch| format!("data_batch_{batch}.bin")).collect();
     load_dir(folder.as_ref(), &train, "test_batch.bin", CIFAR_10)
@@ -80,7 +77,7 @@ pub fn load10_dir<T: Scalar>(folder: impl AsRef<Path>) -> Result<Cifar<T>> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Io`] and [`Error::GzipDisabled`] for files that cannot be read, [`Error::Empty`],
+/// [`Error::Io`] and [`Error::GzipDisabled`] for files that cannot be read, [`Error::WrongFormat`],
 /// [`Error::PartialRecord`], [`Error::TooManyRecords`] above 100,000, and [`Error::LabelByte`] for
 /// files that are not what they should be.
 pub fn load10<T: Scalar>(path: impl AsRef<Path>) -> Result<Dataset<T>> {
@@ -99,7 +96,7 @@ pub fn load10<T: Scalar>(path: impl AsRef<Path>) -> Result<Dataset<T>> {
 /// ```
 ///
 /// # Errors
-/// [`Error::MissingFile`], and those of [`load10`].
+/// [`Error::Io`] for a folder that cannot be read, [`Error::MissingFile`], and those of [`load10`].
 pub fn load100_dir<T: Scalar>(folder: impl AsRef<Path>, labels: Labels) -> Result<Cifar<T>> {
     load_dir(folder.as_ref(), &["train.bin".to_owned()], "test.bin", labels.format())
 }
@@ -152,6 +149,7 @@ fn load_dir<T: Scalar>(
     test: &str,
     format: Format,
 ) -> Result<Cifar<T>> {
+    require_folder(folder)?;
     let find = |name: &str| first_of(folder, vec![name.to_owned(), format!("{name}.gz")]);
     // All files are looked for before the first is read.
     let train = train.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?;
@@ -179,33 +177,31 @@ struct Records {
 impl Records {
     /// Reads a file record by record, so that memory grows only as bytes arrive.
     fn append(&mut self, path: &Path, format: Format) -> Result<()> {
-        let (mut reader, _) = open(path)?;
+        let mut source = OpenFile::open(path, Wanted::Cifar)?;
         let expected = format.classes.len() + PIXELS;
-        let mut record = Vec::with_capacity(expected);
+        let mut record = Vec::new();
         for count in 0.. {
-            let offset = (count * expected) as u64;
             record.clear();
-            let found = reader
-                .by_ref()
-                .take(expected as u64)
-                .read_to_end(&mut record)
-                .map_err(|source| Error::Io { path: path.to_owned(), source })?;
-            let path = || path.to_owned();
-            if found == 0 && count == 0 {
-                return Err(Error::Empty { what: path().display().to_string() });
-            } else if found == 0 {
+            let found = source.read_up_to(expected, &mut record)?;
+            if found == 0 {
                 break;
-            } else if count == MOST_RECORDS {
-                return Err(Error::TooManyRecords { path: path(), expected: count, offset });
-            } else if found < expected {
-                return Err(Error::PartialRecord { path: path(), offset, expected, found });
             }
-            let (labels, pixels) = record.split_at(format.classes.len());
-            for ((&found, &expected), at) in labels.iter().zip(format.classes).zip(offset..) {
+            let (path, offset) = (|| path.to_owned(), (count * expected) as u64);
+            if count == MOST_RECORDS {
+                return Err(Error::TooManyRecords { path: path(), expected: count, offset });
+            }
+            let labels = record.iter().zip(format.classes).zip(offset..);
+            for ((&found, &expected), offset) in labels {
                 if found >= expected {
-                    return Err(Error::LabelByte { path: path(), offset: at, expected, found });
+                    let error = Error::LabelByte { path: path(), offset, expected, found };
+                    return Err(source.blame(error));
                 }
             }
+            if found < expected {
+                let error = Error::PartialRecord { path: path(), offset, expected, found };
+                return Err(source.blame(error));
+            }
+            let (labels, pixels) = record.split_at(format.classes.len());
             self.labels.push(usize::from(labels[format.target]));
             self.pixels.extend_from_slice(pixels);
         }

@@ -1,199 +1,295 @@
-//! Comma-separated files of numeric features with a label column, such as Kaggle's Digit
-//! Recognizer (`label,pixel0,…,pixel783`).
+//! Comma-separated files of numeric features with their targets, such as Kaggle's Digit Recognizer
+//! (`label,pixel0,…,pixel783`).
+//!
+//! A file is text in UTF-8, plain or compressed with gzip, and may be a pipe. What contradicts the
+//! stated [`Format`] is refused: a header that is a sample, a row with more or fewer cells, a number
+//! of the row that would become a feature. A row takes 64 MiB at most.
 
-use std::{
-    fs::File,
-    io::{BufReader, Read},
-    path::Path,
-};
+use std::path::Path;
 
 use nalgebra::DMatrix;
 
 use crate::{
-    data::Dataset,
-    error::{Error, Result},
+    data::{Dataset, Inputs},
+    error::{Error, Result, require},
     scalar::Scalar,
 };
 
-/// Where the labels stand and whether the first line names the columns.
+mod cells;
+mod columns;
+mod rows;
+
+use cells::{Cells, Collected};
+use columns::{Plan, Role};
+use rows::{Row, Rows};
+
+/// How a file is written, and which columns are what.
 ///
-/// The default is Kaggle's: a header, and the column called `label`.
+/// The default is Kaggle's: commas, a header, and a column called `label` of whole numbers.
 ///
 /// ```
-/// use feedback_alignment::data::csv::{Format, Header, Label};
+/// use feedback_alignment::data::csv::{Format, Header, Target};
 ///
-/// let iris = Format { header: Header::Absent, label: Label::Index(4) };
-/// assert_ne!(iris, Format::default());
+/// // 5.1,3.5,1.4,0.2,Iris-setosa
+/// let iris = Format {
+///     header: Header::Absent,
+///     target: Target::Text(4.into()),
+///     ..Format::default()
+/// };
+/// // "fixed acidity";"volatile acidity";…;"quality", and what is to be predicted is a number.
+/// let wine = Format {
+///     delimiter: b';',
+///     target: Target::Values(vec!["quality".into()]),
+///     leave_out: vec!["Unnamed: 0".into()],
+///     ..Format::default()
+/// };
+/// assert_ne!(iris, wine);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
     /// Whether the first line names the columns; [`Header::Present`] by default.
     pub header: Header,
-    /// The column of the labels; the one named `label` by default.
-    pub label: Label,
+    /// What stands between two cells, an ASCII character; `b','` by default. `b';'` and `b'\t'` are
+    /// common too.
+    pub delimiter: u8,
+    /// What is to be learned; the class in the column named `label` by default.
+    pub target: Target,
+    /// Columns that are neither features nor targets; none by default. A name leaves out every
+    /// column of that name.
+    pub leave_out: Vec<Column>,
+    /// What is done about a feature that numbers the rows; [`RowNumbers::Refuse`] by default.
+    pub row_numbers: RowNumbers,
 }
 
 impl Default for Format {
     fn default() -> Self {
-        Self { header: Header::Present, label: Label::Name("label".into()) }
+        Self {
+            header: Header::Present,
+            delimiter: b',',
+            target: Target::Class("label".into()),
+            leave_out: Vec::new(),
+            row_numbers: RowNumbers::Refuse,
+        }
     }
 }
 
 /// Whether the first line names the columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// The first line names the columns.
+    /// The first line names the columns. Names that are all numbers are taken for a sample and
+    /// refused, except `0,1,2,…`, which pandas gives to columns without names.
     Present,
+    /// The first line names the columns, by numbers: wavelengths, say.
+    Numbers,
     /// The first line is a sample.
     Absent,
 }
 
-/// The column that holds the class of each sample, a whole number counted from 0.
+/// A column of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Label {
+pub enum Column {
     /// By the name in the header.
     Name(String),
     /// By position, counted from 0.
     Index(usize),
 }
 
-/// Loads samples with their labels; every other column is a feature, in the order of the file.
+impl From<&str> for Column {
+    fn from(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+}
+
+impl From<usize> for Column {
+    fn from(index: usize) -> Self {
+        Self::Index(index)
+    }
+}
+
+/// What is to be learned of a sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A class, a whole number from 0 to 2³² − 1, which may be written `3.0`.
+    Class(Column),
+    /// A class, by its name. The classes are the names in the file, in the order of their bytes:
+    /// [`Table::classes`] has them.
+    Text(Column),
+    /// A class, by its name, which is one of these: so that a test set has the same classes as the
+    /// training set, whichever of them occur in it.
+    OneOf(Column, Vec<String>),
+    /// Real values, in the order of this list.
+    Values(Vec<Column>),
+}
+
+/// What is done about a feature that numbers the rows: one that is called `id`, `index` or
+/// `Unnamed: 0` or has no name, as pandas and R write it, and holds another whole number in every
+/// row; or, without a header, a first column that counts ten or more rows. A network learns the
+/// order of the file from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowNumbers {
+    /// It is refused: it can be left out ([`Format::leave_out`]).
+    Refuse,
+    /// It is a feature like any other.
+    Keep,
+}
+
+/// Samples, and what a file calls their features and classes.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Table<T> {
+    /// The samples with their targets.
+    pub data: Dataset<T>,
+    /// The names of the features, in their order; empty without a header.
+    pub columns: Vec<String>,
+    /// The names of the classes, of [`Target::Text`] and [`Target::OneOf`]; empty for others.
+    pub classes: Vec<String>,
+}
+
+/// Loads samples with their targets; every other column that is not left out is a feature, in the
+/// order of the file. [`load_table`] keeps the names too.
 ///
 /// Features that are whole numbers from 0 to 255 throughout stay bytes in memory.
 ///
-/// ```no_run
-/// use feedback_alignment::data::{Scaling, csv};
+/// ```
+/// use feedback_alignment::data::csv;
 ///
-/// let digits = csv::load::<f32>("train.csv", &csv::Format::default())?;
-/// let digits = digits.clone().scaled(&Scaling::min_max(&digits))?;
+/// let path = std::env::temp_dir().join(format!("digits-{}.csv", std::process::id()));
+/// std::fs::write(&path, "label,pixel0,pixel1\n7,0,255\n1,31,4\n").unwrap();
+/// let digits = csv::load::<f32>(&path, &csv::Format::default())?;
+/// assert_eq!((digits.len(), digits.features(), digits.classes()), (2, 2, Some(8)));
+/// # std::fs::remove_file(path).unwrap();
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Csv`] for lines of different length or bytes that are not UTF-8,
-/// [`Error::NoSuchColumn`], [`Error::Cell`] with line and column for a cell that is not a finite
-/// number (or, for a label, not a whole number from 0 to 65,535), [`Error::Empty`].
+/// [`Error::Io`], also for a row of more than 64 MiB; [`Error::WrongFormat`] and
+/// [`Error::GzipDisabled`] for a file that is no text; [`Error::NoSuchColumn`]; [`Error::Columns`]
+/// for a header that is a sample, a second column of the target's name, or numbers of rows;
+/// [`Error::RowLength`]; [`Error::Cell`] with line and column for a cell that is not a finite number
+/// (or not such a class) or not UTF-8; [`Error::InvalidParameter`] for a delimiter that can stand
+/// in a number; [`Error::Empty`].
 pub fn load<T: Scalar>(path: impl AsRef<Path>, format: &Format) -> Result<Dataset<T>> {
-    let mut labels = Vec::new();
-    let (features, cells) = read(path.as_ref(), format.header, Some(&format.label), &mut labels)?;
-    match cells {
-        Cells::Bytes(bytes) => Dataset::from_bytes(features, bytes, labels),
-        Cells::Values(values) => {
-            Dataset::new(DMatrix::from_vec(features, labels.len(), values), labels)
-        }
-    }
+    load_table(path, format).map(|table| table.data)
 }
 
-/// Loads features alone, `features × samples`, from a file without labels.
+/// Loads samples with their targets, and the names of features and classes.
+///
+/// ```
+/// use feedback_alignment::data::csv::{Format, Target, load_table};
+///
+/// let path = std::env::temp_dir().join(format!("iris-{}.csv", std::process::id()));
+/// std::fs::write(&path, "length,width,species\n5.1,3.5,setosa\n6.4,3.2,lutea\n").unwrap();
+/// let format = Format { target: Target::Text("species".into()), ..Format::default() };
+/// let iris = load_table::<f64>(&path, &format)?;
+/// assert_eq!(iris.columns, ["length", "width"]);
+/// assert_eq!(iris.classes, ["lutea", "setosa"]);
+/// // Another file with the same classes, whichever of them occur in it.
+/// let target = Target::OneOf("species".into(), iris.classes);
+/// let test = load_table::<f64>(&path, &Format { target, ..format })?;
+/// assert_eq!(test.data, iris.data);
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
 ///
 /// # Errors
 /// As for [`load`].
-pub fn load_features<T: Scalar>(path: impl AsRef<Path>, header: Header) -> Result<DMatrix<T>> {
-    let (features, cells) = read(path.as_ref(), header, None, &mut Vec::new())?;
+pub fn load_table<T: Scalar>(path: impl AsRef<Path>, format: &Format) -> Result<Table<T>> {
+    let path = path.as_ref();
+    let Content { columns, features, cells, targets } = read(path, format, Some(&format.target))?;
+    let (targets, classes) = targets.finish();
+    let inputs = match cells {
+        Cells::Bytes(bytes) => Inputs::Bytes(bytes, Vec::new()),
+        Cells::Values(values) => Inputs::Values(values),
+    };
+    let data = Dataset::assemble(features, inputs, targets);
+    let data = data.map_err(|error| match error {
+        Error::Empty { .. } => Error::Empty { what: path.display().to_string() },
+        error => error,
+    })?;
+    Ok(Table { data, columns, classes })
+}
+
+/// Loads features alone, `features × samples`, from a file without targets; `format.target` is not
+/// looked for.
+///
+/// # Errors
+/// As for [`load`]; [`Error::Columns`] too for a column that is called as the target is.
+pub fn load_features<T: Scalar>(path: impl AsRef<Path>, format: &Format) -> Result<DMatrix<T>> {
+    let path = path.as_ref();
+    let Content { features, cells, .. } = read(path, format, None)?;
     let values: Vec<T> = match cells {
         Cells::Bytes(bytes) => bytes.into_iter().map(T::from).collect(),
         Cells::Values(values) => values,
     };
     if values.is_empty() {
-        return Err(Error::Empty { what: path.as_ref().display().to_string() });
+        return Err(Error::Empty { what: path.display().to_string() });
     }
     Ok(DMatrix::from_vec(features, values.len() / features, values))
 }
 
-/// The features read so far: bytes until a number comes that is none.
-enum Cells<T> {
-    Bytes(Vec<u8>),
-    Values(Vec<T>),
+/// All that a file holds.
+struct Content<T> {
+    columns: Vec<String>,
+    features: usize,
+    cells: Cells<T>,
+    targets: Collected<T>,
 }
 
-impl<T: Scalar> Cells<T> {
-    fn push(&mut self, value: f64) {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Compared right after.
-        let byte = value as u8;
-        match self {
-            // By bits, so that −0 stays what it is.
-            Self::Bytes(bytes) if f64::from(byte).to_bits() == value.to_bits() => bytes.push(byte),
-            Self::Bytes(bytes) => {
-                let mut values: Vec<T> = bytes.iter().map(|&byte| T::from(byte)).collect();
-                values.push(T::of(value));
-                *self = Self::Values(values);
-            }
-            Self::Values(values) => values.push(T::of(value)),
-        }
+fn read<T: Scalar>(path: &Path, format: &Format, target: Option<&Target>) -> Result<Content<T>> {
+    require_delimiter(format.delimiter)?;
+    let mut rows = Rows::open(path, format.delimiter)?;
+    let Some(first) = rows.next()? else {
+        return Err(Error::Empty { what: path.display().to_string() });
+    };
+    let names = first.texts()?;
+    let mut plan = Plan::new(path, &names, format, target)?;
+    let mut content = Content {
+        columns: plan.feature_names(&names, format.header),
+        features: plan.features(),
+        cells: Cells::Bytes(Vec::new()),
+        targets: Collected::new(path, target)?,
+    };
+    let mut next = if format.header == Header::Absent { Some(first) } else { rows.next()? };
+    while let Some(row) = next {
+        content.take(&row, &mut plan)?;
+        next = rows.next()?;
     }
+    plan.require_no_row_numbers()?;
+    Ok(content)
 }
 
-/// Reads all cells; returns the number of features and the features, sample by sample.
-fn read<T: Scalar>(
-    path: &Path,
-    header: Header,
-    label: Option<&Label>,
-    labels: &mut Vec<usize>,
-) -> Result<(usize, Cells<T>)> {
-    let csv_error = |source: ::csv::Error| Error::Csv { path: path.to_owned(), source };
-    let file = File::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    let mut reader = ::csv::ReaderBuilder::new()
-        .has_headers(header == Header::Present)
-        .trim(::csv::Trim::All)
-        .from_reader(file);
-    let first = reader.headers().map_err(csv_error)?.clone();
-    let label = label.map(|label| label.find(path, header, &first)).transpose()?;
-    let mut cells = Cells::Bytes(Vec::new());
-    let mut record = ::csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(csv_error)? {
-        let refuse = |column: usize, expected, found: &str| Error::Cell {
-            path: path.to_owned(),
-            line: record.position().map_or(0, |position| line(path, position)),
-            column: column + 1,
-            expected,
-            found: found.to_owned(),
-        };
-        for (column, cell) in record.iter().enumerate() {
-            if Some(column) == label {
-                let class: u16 = cell
-                    .parse()
-                    .map_err(|_| refuse(column, "a class, a whole number from 0", cell))?;
-                labels.push(usize::from(class));
-            } else {
-                let value = cell.parse().ok().filter(|&value: &f64| T::of(value).is_finite());
-                cells.push(value.ok_or_else(|| refuse(column, "a finite number", cell))?);
+impl<T: Scalar> Content<T> {
+    fn take(&mut self, row: &Row, plan: &mut Plan) -> Result<()> {
+        row.require_length(plan.roles.len())?;
+        self.cells.reserve(self.features).map_err(|_| row.too_large())?;
+        for column in 0..plan.roles.len() {
+            let cell = row.cell(column)?;
+            match plan.roles[column] {
+                Role::LeftOut => {}
+                Role::Feature => {
+                    self.cells.push(number::<T>(row, column, cell)?);
+                    plan.look_at(column, cell);
+                }
+                Role::Value(place) => {
+                    self.targets.set_value(place, number::<T>(row, column, cell)?);
+                }
+                Role::Class => self.targets.push_class(row, column, cell)?,
             }
         }
+        Ok(())
     }
-    Ok((first.len() - usize::from(label.is_some()), cells))
 }
 
-/// The line, counted from 1, of the record that was read from `position` on. The reader's own
-/// count lags behind at `\r\n` and where blank lines stand before the record.
-fn line(path: &Path, position: &::csv::Position) -> u64 {
-    let Ok(file) = File::open(path) else { return position.line() };
-    let (mut line, mut before) = (1, b' ');
-    for (index, byte) in (0..).zip(BufReader::new(file).bytes()) {
-        match byte {
-            Ok(b'\r') => line += 1,
-            Ok(b'\n') => line += u64::from(before != b'\r'),
-            Ok(_) if index < position.byte() => {}
-            _ => break,
-        }
-        before = byte.unwrap_or(before);
-    }
-    line
+/// A cell that is a finite number in `T`.
+fn number<T: Scalar>(row: &Row, column: usize, cell: &str) -> Result<f64> {
+    let value = cell.parse().ok().filter(|&value: &f64| T::of(value).is_finite());
+    value.ok_or_else(|| row.refuse(column, "a finite number", cell))
 }
 
-impl Label {
-    /// The position of the column in a file that starts with the row `first`.
-    fn find(&self, path: &Path, header: Header, first: &::csv::StringRecord) -> Result<usize> {
-        let (position, name) = match self {
-            Self::Name(name) => {
-                let named = first.iter().position(|cell| cell == name);
-                (named.filter(|_| header == Header::Present), format!("'{name}'"))
-            }
-            Self::Index(index) => (Some(*index), index.to_string()),
-        };
-        position.filter(|&position| position < first.len()).ok_or_else(|| Error::NoSuchColumn {
-            path: path.to_owned(),
-            expected: name,
-            found: first.iter().take(5).collect::<Vec<_>>().join(","),
-        })
-    }
+/// Fails for what can stand in a cell, ends a line or is no character by itself.
+fn require_delimiter(delimiter: u8) -> Result<()> {
+    let is_part = delimiter.is_ascii_alphanumeric() || b"+-.\"\r\n\0".contains(&delimiter);
+    let valid = delimiter.is_ascii() && !is_part;
+    let expected = "the code of an ASCII character that stands in no number or name, such as ';'";
+    require(valid, "delimiter", delimiter.into(), expected)
 }

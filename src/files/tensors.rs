@@ -13,6 +13,9 @@ use safetensors::{
 
 use super::{
     description::{Line, Lines, text},
+    numbers::{decode, dtype, encode},
+    open::OpenFile,
+    recognise::Wanted,
     replace::replace,
 };
 use crate::{
@@ -27,8 +30,8 @@ const KEY: &str = "feedback-alignment";
 /// The version of the format that this version of the crate writes and reads.
 const FORMAT: u32 = 1;
 
-/// The longest header that is read, enough for 100,000 tensors: what parsing takes is many times
-/// the header, which nobody needs to find out with a file made for it.
+/// The longest header that is read, enough for 100,000 tensors. Parsing takes many times the memory
+/// of the header; this bound keeps a hostile file from exhausting it.
 const LONGEST_HEADER: usize = 16 << 20;
 
 /// Bytes of the length of the header, with which a file begins.
@@ -81,7 +84,8 @@ impl<'a> Draft<'a> {
         let views = views.collect::<Result<Vec<_>, _>>().map_err(bad)?;
         let metadata = [(KEY.to_owned(), sealed)].into_iter().collect();
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(bad)?;
-        header_of(&bytes).map_err(bad)?;
+        let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+        header_length(length).map_err(bad)?;
         replace(self.path, &bytes)
     }
 }
@@ -120,33 +124,106 @@ impl Description {
     }
 }
 
+/// The content of a file as it stands there: a header, and tensors as long as that says.
+pub(crate) struct Contents {
+    metadata: Metadata,
+    data: Vec<u8>,
+}
+
+/// Reads a file, which need not be of this crate: first its length, then its header, then exactly
+/// what that promises. It may be a pipe.
+pub(crate) fn read(path: &Path) -> Result<Contents> {
+    let bad = |source| Error::Safetensors { path: path.to_owned(), source };
+    let mut source = OpenFile::open(path, Wanted::Tensors)?;
+    let mut length = Vec::new();
+    source.read_up_to(LENGTH, &mut length)?;
+    let length = length.first_chunk().ok_or(SafeTensorError::HeaderTooSmall).map_err(bad)?;
+    let length = header_length(u64::from_le_bytes(*length)).map_err(bad)?;
+    let mut header = Vec::new();
+    let is_short = source.left().is_some_and(|left| left < length as u128);
+    if is_short || source.read_up_to(length, &mut header)? < length {
+        return Err(bad(SafeTensorError::InvalidHeaderLength));
+    }
+    let metadata = parse_header(&header).map_err(bad)?;
+    // A file whose length is known is refused before it is read.
+    if let Some(left) = source.left() {
+        require_length(path, &metadata, LENGTH + length, left)?;
+    }
+    let mut data = Vec::new();
+    let found = source.read_up_to(metadata.data_len(), &mut data)?;
+    let more = u128::from(!source.is_at_end()?);
+    require_length(path, &metadata, LENGTH + length, found as u128 + more)?;
+    Ok(Contents { metadata, data })
+}
+
+/// The length of a header, as the beginning of a file has it.
+fn header_length(length: u64) -> Result<usize, SafeTensorError> {
+    let length = usize::try_from(length).ok().filter(|&length| length <= LONGEST_HEADER);
+    length.ok_or(SafeTensorError::HeaderTooLarge)
+}
+
+fn parse_header(header: &[u8]) -> Result<Metadata, SafeTensorError> {
+    let text = str::from_utf8(header).map_err(SafeTensorError::InvalidHeader)?;
+    serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)
+}
+
+/// Which types of numbers are read as `T`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// That of `T` only.
+    Exact,
+    /// Those too of which `T` can represent every number.
+    Widen,
+    /// All, with numbers rounded to `T`.
+    Narrow,
+}
+
 /// A file of tensors that has been read and found to be well-formed and undamaged.
 pub(crate) struct File<'a> {
     path: &'a Path,
     tensors: BTreeMap<String, TensorInfo>,
     data: &'a [u8],
+    precision: Precision,
     /// Kind and body of the description, where it has ours.
     description: Option<(String, String)>,
 }
 
 impl<'a> File<'a> {
-    /// Parses the `bytes` of the file `path`, which need not be of this crate.
-    pub(crate) fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
-        let bad = |source| Error::Safetensors { path: path.to_owned(), source };
-        let header = header_of(bytes).map_err(bad)?;
-        let data = &bytes[LENGTH + header.len()..];
-        let parse_header = |header| -> Result<Metadata, SafeTensorError> {
-            let text = str::from_utf8(header).map_err(SafeTensorError::InvalidHeader)?;
-            serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)
-        };
-        let metadata = parse_header(header).map_err(bad)?;
-        require_length(path, &metadata, LENGTH + header.len(), data.len())?;
+    /// Takes the `contents` of the file `path`.
+    pub(crate) fn parse(path: &'a Path, contents: &'a Contents) -> Result<Self> {
+        let Contents { metadata, data } = contents;
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone()));
-        let mut file = Self { path, tensors: tensors.collect(), data, description: None };
+        let (tensors, precision) = (tensors.collect(), Precision::Exact);
+        let mut file = Self { path, tensors, data, precision, description: None };
         if let Some(text) = metadata.metadata().as_ref().and_then(|entries| entries.get(KEY)) {
             file.description = Some(file.unseal(text)?);
         }
         Ok(file)
+    }
+
+    /// The file with tensors of these types admitted; [`Precision::Exact`] at first.
+    pub(crate) fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// The file with its tensors under other names, or without them where there is none.
+    pub(crate) fn renamed(self, name: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        let mut sources = BTreeMap::new();
+        for (old, info) in self.tensors {
+            let Some(new) = name(&old) else { continue };
+            if let Some(other) = sources.insert(new.clone(), old.clone()) {
+                let path = self.path.to_owned();
+                return Err(Error::SameTensor { path, tensor: new, found: [other, old] });
+            }
+            tensors.insert(new, info);
+        }
+        Ok(Self { tensors, ..self })
+    }
+
+    /// The names of all tensors.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.tensors.keys()
     }
 
     /// Kind and body of a description whose checksum is right.
@@ -218,11 +295,23 @@ impl<'a> File<'a> {
             let (expected, found) = (expected.shape.clone(), info.shape.clone());
             return Err(Error::TensorShape { path, tensor, expected, found });
         }
-        if info.dtype != dtype::<T>() {
-            let found = info.dtype.to_string();
-            return Err(Error::TensorType { path, tensor, expected: T::NAME, found });
+        if self.admits::<T>(info.dtype) {
+            return Ok(());
         }
-        Ok(())
+        let is_wider = self.precision == Precision::Widen && info.dtype == Dtype::F64;
+        let advice =
+            if is_wider { ": narrow it with load_parameters_with, or load it as f64" } else { "" };
+        let found = info.dtype.to_string();
+        Err(Error::TensorType { path, tensor, expected: T::NAME, found, advice })
+    }
+
+    fn admits<T: Scalar>(&self, found: Dtype) -> bool {
+        let is_short = matches!(found, Dtype::F16 | Dtype::BF16 | Dtype::F32);
+        match self.precision {
+            Precision::Exact => found == dtype::<T>(),
+            Precision::Widen => is_short || found == dtype::<T>(),
+            Precision::Narrow => is_short || found == Dtype::F64,
+        }
     }
 
     /// Fails if the file has a tensor that is neither `expected` nor among the `ignored` names.
@@ -242,9 +331,26 @@ impl<'a> File<'a> {
     /// The finite numbers of a tensor, in the order of the last index first.
     pub(crate) fn read<T: Scalar>(&self, expected: &Expected) -> Result<Vec<T>> {
         self.require::<T>(expected)?;
-        let numbers = decode(self.bytes(self.info(&expected.name)?));
-        require_finite(self.path, &expected.name, &expected.shape, &numbers)?;
+        let info = self.info(&expected.name)?;
+        let bytes = self.bytes(info);
+        let numbers = decode::<T>(info.dtype, bytes);
+        let finite = require_finite(self.path, &expected.name, &expected.shape, &numbers);
+        finite.map_err(|error| self.overflow(expected, decode(info.dtype, bytes), error))?;
         Ok(numbers)
+    }
+
+    /// `error`, or that a number is too large for `T` where all `numbers` in the file are finite.
+    fn overflow(&self, tensor: &Expected, numbers: Vec<f64>, error: Error) -> Error {
+        let largest = numbers.into_iter().max_by(|a, b| a.abs().total_cmp(&b.abs()));
+        match largest {
+            Some(found) if found.is_finite() => Error::TensorValue {
+                path: self.path.to_owned(),
+                tensor: tensor.name.clone(),
+                expected: "numbers that fit into f32",
+                found,
+            },
+            _ => error,
+        }
     }
 
     /// [`read`](Self::read) for numbers of at least 0.
@@ -267,11 +373,16 @@ impl<'a> File<'a> {
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {
-        self.tensors.get(name).ok_or_else(|| Error::MissingTensor {
+        self.tensors.get(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// The error of a tensor that is not there.
+    pub(crate) fn missing(&self, name: &str) -> Error {
+        Error::MissingTensor {
             path: self.path.to_owned(),
             expected: name.to_owned(),
-            found: self.tensors.keys().cloned().collect(),
-        })
+            found: self.names().cloned().collect(),
+        }
     }
 
     fn bytes(&self, info: &TensorInfo) -> &'a [u8] {
@@ -279,30 +390,20 @@ impl<'a> File<'a> {
     }
 }
 
-/// The header of a file, as long as its beginning says.
-fn header_of(bytes: &[u8]) -> Result<&[u8], SafeTensorError> {
-    let (length, rest) =
-        bytes.split_first_chunk::<LENGTH>().ok_or(SafeTensorError::HeaderTooSmall)?;
-    let length = usize::try_from(u64::from_le_bytes(*length));
-    let length = length.ok().filter(|&length| length <= LONGEST_HEADER);
-    let length = length.ok_or(SafeTensorError::HeaderTooLarge)?;
-    rest.get(..length).ok_or(SafeTensorError::InvalidHeaderLength)
-}
-
 /// Fails unless the tensors fill the `length` bytes after the header. The parser has made sure
 /// that they follow each other without gaps and are as long as their shapes say.
-fn require_length(path: &Path, metadata: &Metadata, header: usize, length: usize) -> Result<()> {
+fn require_length(path: &Path, metadata: &Metadata, header: usize, length: u128) -> Result<()> {
     let path = || path.to_owned();
-    if metadata.data_len() < length {
+    if (metadata.data_len() as u128) < length {
         let expected = (header + metadata.data_len()) as u128;
         return Err(Error::TrailingBytes { path: path(), expected });
     }
     for tensor in metadata.offset_keys() {
         let Some(info) = metadata.info(&tensor) else { continue };
         let (start, end) = info.data_offsets;
-        if end > length {
-            let (expected, found) = (end - start, length.saturating_sub(start));
-            return Err(Error::TensorCutOff { path: path(), tensor, expected, found });
+        if end as u128 > length {
+            let found = usize::try_from(length).unwrap_or(usize::MAX).saturating_sub(start);
+            return Err(Error::TensorCutOff { path: path(), tensor, expected: end - start, found });
         }
     }
     Ok(())
@@ -323,29 +424,4 @@ fn require_finite<T: Scalar>(
         column: at % columns,
         found: numbers[at].as_f64(),
     })
-}
-
-fn dtype<T: Scalar>() -> Dtype {
-    if T::NAME == f32::NAME { Dtype::F32 } else { Dtype::F64 }
-}
-
-/// The bytes of the numbers, little-endian.
-fn encode<T: Scalar>(numbers: &[T]) -> Vec<u8> {
-    let numbers = numbers.iter().map(|value| value.as_f64());
-    #[allow(clippy::cast_possible_truncation)] // An `f32` comes back exactly.
-    match dtype::<T>() {
-        Dtype::F32 => numbers.flat_map(|value| (value as f32).to_le_bytes()).collect(),
-        _ => numbers.flat_map(f64::to_le_bytes).collect(),
-    }
-}
-
-/// The numbers that little-endian bytes of type `T` stand for.
-fn decode<T: Scalar>(bytes: &[u8]) -> Vec<T> {
-    if dtype::<T>() == Dtype::F32 {
-        let (numbers, _) = bytes.as_chunks();
-        numbers.iter().map(|&bytes| T::of(f64::from(f32::from_le_bytes(bytes)))).collect()
-    } else {
-        let (numbers, _) = bytes.as_chunks();
-        numbers.iter().map(|&bytes| T::of(f64::from_le_bytes(bytes))).collect()
-    }
 }

@@ -113,20 +113,6 @@ impl<T: Scalar> BatchNorm<T> {
         &self.running_variance
     }
 
-    /// The same normalisation in `f64`.
-    pub(crate) fn to_f64(&self) -> BatchNorm<f64> {
-        let to_f64 = |values: &DVector<T>| values.map(T::as_f64);
-        BatchNorm {
-            scale: to_f64(&self.scale),
-            shift: to_f64(&self.shift),
-            running_mean: to_f64(&self.running_mean),
-            running_variance: to_f64(&self.running_variance),
-            momentum: self.momentum,
-            epsilon: self.epsilon,
-            plane: self.plane,
-        }
-    }
-
     /// Values of one channel in one sample.
     pub(crate) fn plane(&self) -> usize {
         self.plane

@@ -1,44 +1,44 @@
 //! The same network in another scalar.
 
-use std::sync::Arc;
-
-use super::{Block, Network};
+use super::{Network, builder::assemble};
 use crate::{
-    layer::{Layer, Operation},
+    error::{Result, require_finite},
     scalar::Scalar,
 };
 
 impl<T: Scalar> Network<T> {
-    /// The same network in `f64`, with the same dropout masks for the same seed and time.
-    pub(crate) fn to_f64(&self) -> Network<f64> {
-        let operations =
-            |operations: &[Operation<T>]| operations.iter().map(Operation::to_f64).collect();
-        let block = |Block { layer, operations: after, frozen }: &Block<T>| Block {
-            layer: Layer {
-                map: layer.map,
-                weights: layer.weights.map(T::as_f64),
-                bias: layer.bias.as_ref().map(|bias| bias.map(T::as_f64)),
-            },
-            operations: operations(after),
-            frozen: *frozen,
-        };
-        Network {
-            architecture: self.architecture.clone(),
-            layout: Arc::clone(&self.layout),
-            input_operations: operations(&self.input_operations),
-            blocks: self.blocks.iter().map(block).collect(),
-            drawn_for: self.drawn_for,
+    /// The same network in another scalar: `f64` exactly, `f32` with every parameter rounded to the
+    /// nearest. Dropout has the same masks for the same seed and time.
+    ///
+    /// ```
+    /// use feedback_alignment::{Network, nalgebra::DMatrix};
+    ///
+    /// let network = Network::<f32>::builder(4).dense(8).tanh().dense(3).build()?;
+    /// let precise = network.cast::<f64>()?;
+    /// let x = DMatrix::from_element(4, 1, 0.5);
+    /// let (a, b) = (precise.predict(&x)?, network.predict(&x.map(|x| x as f32))?);
+    /// assert!((a - b.map(f64::from)).amax() < 1e-6);
+    /// assert_eq!(precise.cast::<f32>()?, network);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`](crate::Error::NonFinite) for a parameter that is too large for `f32`,
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a setting that is,
+    /// [`Error::TooLarge`](crate::Error::TooLarge) if there is no memory for it.
+    pub fn cast<U: Scalar>(&self) -> Result<Network<U>> {
+        let mut network: Network<U> = assemble(self.architecture.clone())?;
+        for (index, (to, from)) in network.values_mut().into_iter().zip(self.values()).enumerate() {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = U::of(from.as_f64());
+            }
+            let what = || format!("parameter {} of {self}, rounded to {},", index + 1, U::NAME);
+            require_finite(what, to.len(), to)?;
         }
-    }
-}
-
-impl<T: Scalar> Operation<T> {
-    fn to_f64(&self) -> Operation<f64> {
-        match self {
-            Self::Activation(activation) => Operation::Activation(*activation),
-            Self::Pool2d(pool) => Operation::Pool2d(*pool),
-            Self::BatchNorm(norm) => Operation::BatchNorm(norm.to_f64()),
-            Self::Dropout(dropout) => Operation::Dropout(*dropout),
+        network.drawn_for = self.drawn_for;
+        for (to, from) in network.blocks.iter_mut().zip(&self.blocks) {
+            to.frozen = from.frozen;
         }
+        Ok(network)
     }
 }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::{Network, builder::assemble};
+use super::{LoadOptions, Network, builder::assemble};
 use crate::{
     architecture::Architecture,
     error::Result,
-    files::{Draft, File, read},
+    files::{Draft, File, Precision, read},
     scalar::Scalar,
 };
 
@@ -47,7 +47,8 @@ impl<T: Scalar> Network<T> {
         draft.save()
     }
 
-    /// Loads a network that [`save`](Self::save) wrote, to the bit.
+    /// Loads a network that [`save`](Self::save) wrote, to the bit. One of `f32` can be loaded as
+    /// `f64`; for the other way load it as `f64` and [`cast`](Self::cast) it.
     ///
     /// # Errors
     /// [`Error::Io`]; for a file that is cut off, damaged or no safetensors file
@@ -57,7 +58,8 @@ impl<T: Scalar> Network<T> {
     /// [`Error::FormatVersion`] for one from a newer version of this crate. If the content does
     /// not make sense, [`Error::Description`], [`Error::Content`], [`Error::MissingTensor`],
     /// [`Error::UnexpectedTensor`], [`Error::TensorShape`], [`Error::TensorValue`] or
-    /// [`Error::NonFinite`]; [`Error::TensorType`] if it is a network of the other scalar.
+    /// [`Error::NonFinite`]; [`Error::TensorType`] if it is a network of `f64` and loaded as `f32`.
+    /// [`Error::WrongFormat`] names what the file is if it is nothing like that.
     ///
     /// [`Error::Checksum`]: crate::Error::Checksum
     /// [`Error::Content`]: crate::Error::Content
@@ -74,10 +76,11 @@ impl<T: Scalar> Network<T> {
     /// [`Error::TensorValue`]: crate::Error::TensorValue
     /// [`Error::TrailingBytes`]: crate::Error::TrailingBytes
     /// [`Error::UnexpectedTensor`]: crate::Error::UnexpectedTensor
+    /// [`Error::WrongFormat`]: crate::Error::WrongFormat
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = read(path)?;
-        let file = File::parse(path, &bytes)?;
+        let contents = read(path)?;
+        let file = File::parse(path, &contents)?.with_precision(Precision::Widen);
         let mut lines = file.lines(KIND)?;
         let architecture = Architecture::read(&mut lines)?;
         lines.require(&architecture.lines())?;
@@ -88,9 +91,10 @@ impl<T: Scalar> Network<T> {
 
     /// Replaces all parameters by those of a file: one that [`save`](Self::save) wrote, or one
     /// from PyTorch or elsewhere that names, shapes and orders them alike (see
-    /// [`files`](crate::files)). Activations and other operations stay as they are: a file from
+    /// [`files`](crate::files)). Tensors of `f16`, `bf16` and `f32` are read exactly, those of `f64` into
+    /// a network of `f64` only. Activations and other operations stay as they are: a file from
     /// elsewhere does not say which they were, and one of this crate may be of a network with
-    /// another dropout, say.
+    /// another dropout, say. [`load_parameters_with`](Self::load_parameters_with) maps other names.
     ///
     /// ```python
     /// safetensors.torch.save_file(model.state_dict(), "model.safetensors")
@@ -117,21 +121,59 @@ impl<T: Scalar> Network<T> {
     /// [`Error::TensorShape`]: crate::Error::TensorShape
     /// [`Error::UnexpectedTensor`]: crate::Error::UnexpectedTensor
     pub fn load_parameters(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        self.load_parameters_with(path, &LoadOptions::default())
+    }
+
+    /// [`load_parameters`](Self::load_parameters) from a file that names its tensors otherwise,
+    /// holds tensors that are not used, or has a layer of another size: see [`LoadOptions`].
+    ///
+    /// ```
+    /// use feedback_alignment::{LoadOptions, Network};
+    ///
+    /// // Ten classes were learned; the same hidden layer is to learn three others.
+    /// let trained = Network::<f64>::builder(4).dense(8).relu().dense(10).seed(1).build()?;
+    /// let mut network = Network::<f32>::builder(4).dense(8).relu().dense(3).seed(2).build()?;
+    /// let path = std::env::temp_dir().join(format!("head-{}.safetensors", std::process::id()));
+    /// trained.save(&path)?;
+    /// let options = LoadOptions { keep: vec![1], narrow: true, ..LoadOptions::default() };
+    /// let head = network.layer(1)?.clone();
+    /// network.load_parameters_with(&path, &options)?;
+    /// assert_eq!(network.layer(0)?, trained.cast::<f32>()?.layer(0)?);
+    /// assert_eq!(network.layer(1)?, &head);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`load_parameters`](Self::load_parameters); [`Error::MissingTensor`] too for a name
+    /// in `rename` that no tensor has, [`Error::SameTensor`] if two tensors get the same name,
+    /// [`Error::TensorValue`] for a number that is too large for `f32`, [`Error::NoSuchLayer`] and
+    /// [`Error::InvalidParameter`] for a layer in `keep` that is not there, or all of them. Nothing
+    /// has then changed.
+    ///
+    /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
+    /// [`Error::MissingTensor`]: crate::Error::MissingTensor
+    /// [`Error::NoSuchLayer`]: crate::Error::NoSuchLayer
+    /// [`Error::SameTensor`]: crate::Error::SameTensor
+    /// [`Error::TensorValue`]: crate::Error::TensorValue
+    pub fn load_parameters_with(
+        &mut self,
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+    ) -> Result<()> {
         let path = path.as_ref();
-        let bytes = read(path)?;
-        let file = File::parse(path, &bytes)?;
+        let contents = read(path)?;
+        let file = File::parse(path, &contents)?;
         if file.is_ours() {
             file.lines(KIND)?;
         }
-        let expected = self.architecture.require_in::<T>(&file)?;
-        file.require_only(&expected, &self.architecture.counters())?;
-        self.take_from(&file)
+        self.take_parameters(file, options)
     }
 
     /// The network of an architecture whose parameters the file has been found to hold.
     pub(crate) fn from_file(file: &File, architecture: Architecture) -> Result<Self> {
         let mut network: Self = assemble(architecture).map_err(|error| file.blame(error))?;
-        network.take_from(file)?;
+        network.take_from(file, &[])?;
         Ok(network)
     }
 }

@@ -1,13 +1,11 @@
 //! The parameters of a network one after the other, under the names that PyTorch gives them.
 
-use nalgebra::DVector;
-
 use super::Network;
 use crate::{
     architecture::{Architecture, Item},
     error::Result,
     files::{Draft, Expected, File},
-    layer::{BatchNorm, Bias, Conv2d, Operation, Shape},
+    layer::{Bias, Conv2d, Shape},
     scalar::Scalar,
 };
 
@@ -16,6 +14,8 @@ use crate::{
 pub(crate) struct Parameter {
     pub(crate) tensor: Expected,
     pub(crate) role: Role,
+    /// The weighted layer that it belongs to, or stands after.
+    pub(crate) layer: usize,
 }
 
 /// What a parameter is there for.
@@ -35,8 +35,12 @@ impl Architecture {
     pub(crate) fn parameters(&self) -> Result<Vec<Parameter>> {
         let mut shape = self.input;
         let mut parameters = Vec::new();
+        let mut layers: usize = 0;
         for (index, item) in self.items.iter().enumerate() {
-            parameters.extend(item.parameters(index, shape));
+            layers += usize::from(matches!(item, Item::Dense { .. } | Item::Conv2d(_)));
+            let layer = layers.saturating_sub(1);
+            let here = item.parameters(index, shape).into_iter();
+            parameters.extend(here.map(|parameter| Parameter { layer, ..parameter }));
             shape = item.output(shape)?;
         }
         Ok(parameters)
@@ -63,7 +67,7 @@ impl Item {
     fn parameters(&self, index: usize, input: Shape) -> Vec<Parameter> {
         let parameter = |name: &str, role, shape| {
             let name = format!("{index}.{name}");
-            Parameter { tensor: Expected { name, shape }, role }
+            Parameter { tensor: Expected { name, shape }, role, layer: 0 }
         };
         let layer = |units, weights, bias| {
             let mut parameters = vec![parameter("weight", Role::Learned, weights)];
@@ -117,40 +121,6 @@ impl<T: Scalar> Network<T> {
         self.architecture.parameters().expect("what was built has shapes")
     }
 
-    /// The numbers of every parameter as they stand in memory, matrices column by column.
-    pub(crate) fn values(&self) -> Vec<&[T]> {
-        let mut values = Vec::new();
-        for block in &self.blocks {
-            values.push(block.layer.weights.as_slice());
-            values.extend(block.layer.bias.iter().map(DVector::as_slice));
-            for operation in &block.operations {
-                if let Operation::BatchNorm(norm) = operation {
-                    let BatchNorm { scale, shift, running_mean, running_variance, .. } = norm;
-                    let vectors = [scale, shift, running_mean, running_variance];
-                    values.extend(vectors.map(DVector::as_slice));
-                }
-            }
-        }
-        values
-    }
-
-    /// [`values`](Self::values), to be written.
-    fn values_mut(&mut self) -> Vec<&mut [T]> {
-        let mut values = Vec::new();
-        for block in &mut self.blocks {
-            values.push(block.layer.weights.as_mut_slice());
-            values.extend(block.layer.bias.iter_mut().map(DVector::as_mut_slice));
-            for operation in &mut block.operations {
-                if let Operation::BatchNorm(norm) = operation {
-                    let BatchNorm { scale, shift, running_mean, running_variance, .. } = norm;
-                    let vectors = [scale, shift, running_mean, running_variance];
-                    values.extend(vectors.map(DVector::as_mut_slice));
-                }
-            }
-        }
-        values
-    }
-
     /// Puts every parameter into a file.
     pub(crate) fn add_to(&self, draft: &mut Draft) -> Result<()> {
         self.described_parameters().into_iter().zip(self.values()).try_for_each(
@@ -161,18 +131,25 @@ impl<T: Scalar> Network<T> {
         )
     }
 
-    /// Takes every parameter from a file, or none if there is an error.
-    pub(crate) fn take_from(&mut self, file: &File) -> Result<()> {
-        let values = self.described_parameters().into_iter().map(|Parameter { tensor, role }| {
+    /// Takes every parameter from a file, except those of the layers in `keep`; or none if there is
+    /// an error.
+    pub(crate) fn take_from(&mut self, file: &File, keep: &[usize]) -> Result<()> {
+        let values = self.described_parameters().into_iter().map(|parameter| {
+            let Parameter { tensor, role, layer } = parameter;
+            if keep.contains(&layer) {
+                return Ok(None);
+            }
             let values = match role {
                 Role::Variance => file.read_squares::<T>(&tensor)?,
                 Role::Learned | Role::Mean => file.read(&tensor)?,
             };
-            Ok(column_major(&values, tensor.shape[0]))
+            Ok(Some(column_major(&values, tensor.shape[0])))
         });
-        let values: Vec<Vec<T>> = values.collect::<Result<_>>()?;
+        let values: Vec<Option<Vec<T>>> = values.collect::<Result<_>>()?;
         for (to, from) in self.values_mut().into_iter().zip(&values) {
-            to.copy_from_slice(from);
+            if let Some(from) = from {
+                to.copy_from_slice(from);
+            }
         }
         Ok(())
     }

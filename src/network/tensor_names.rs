@@ -1,0 +1,104 @@
+//! Parameters from files that name their tensors otherwise, or hold others too.
+
+use super::Network;
+use crate::{
+    error::{Error, Result, require},
+    files::{File, Precision},
+    scalar::Scalar,
+};
+
+/// How [`Network::load_parameters_with`] takes the tensors of a file for the parameters of a
+/// network. By default it takes them as [`Network::load_parameters`] does.
+///
+/// The fields apply in their order. A name in `ignore` and `rename` stands for the tensor of that
+/// name and for all whose names go on with a dot after it: `fc1` for `fc1.weight` and `fc1.bias`.
+///
+/// ```
+/// use feedback_alignment::LoadOptions;
+///
+/// // A classifier of `fc1` and `fc2` that was trained by several processes and compiled, whose
+/// // output layer had other classes than ours.
+/// let options = LoadOptions {
+///     strip: vec!["module.".into(), "_orig_mod.".into()],
+///     ignore: vec!["fc2".into()],
+///     rename: vec![("fc1".into(), "0".into())],
+///     keep: vec![1],
+///     ..LoadOptions::default()
+/// };
+/// assert!(!options.narrow);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// What names in the file may begin with and is dropped, as often as it comes, such as
+    /// `module.` of `DataParallel` and `_orig_mod.` of `torch.compile`.
+    pub strip: Vec<String>,
+    /// Tensors of the file that are not used.
+    pub ignore: Vec<String>,
+    /// Names in the file, and the names of the format beside each: the place in the list (`"2"`), or
+    /// the whole name (`"2.weight"`). The first that fits is taken.
+    pub rename: Vec<(String, String)>,
+    /// Weighted layers, counted from 0, that keep the parameters they have, with the batch
+    /// normalisation after them; tensors of the file with their names are not used.
+    pub keep: Vec<usize>,
+    /// Whether `f64` tensors are rounded to `f32`; they are refused otherwise.
+    pub narrow: bool,
+}
+
+impl LoadOptions {
+    /// The name of a tensor without what is stripped, or nothing if the tensor is not used.
+    fn stripped<'a>(&self, mut name: &'a str) -> Option<&'a str> {
+        let prefixes = self.strip.iter().filter(|prefix| !prefix.is_empty());
+        while let Some(rest) = prefixes.clone().find_map(|prefix| name.strip_prefix(&**prefix)) {
+            name = rest;
+        }
+        let is_ignored = self.ignore.iter().any(|ignored| part(name, ignored).is_some());
+        (!is_ignored).then_some(name)
+    }
+
+    /// The name that the format has for a tensor of a file, or nothing if the tensor is not used.
+    fn name(&self, name: &str) -> Option<String> {
+        let name = self.stripped(name)?;
+        let mut renamed = self.rename.iter().filter_map(|(from, to)| Some((to, part(name, from)?)));
+        Some(renamed.next().map_or(name.to_owned(), |(to, rest)| format!("{to}{rest}")))
+    }
+
+    /// The file with its tensors named as in the format.
+    fn apply<'a>(&self, file: File<'a>) -> Result<File<'a>> {
+        for (from, _) in &self.rename {
+            let mut names = file.names().filter_map(|name| self.stripped(name));
+            if !names.any(|name| part(name, from).is_some()) {
+                return Err(file.missing(from));
+            }
+        }
+        let precision = if self.narrow { Precision::Narrow } else { Precision::Widen };
+        file.renamed(|name| self.name(name)).map(|file| file.with_precision(precision))
+    }
+}
+
+/// What follows `start` in a name: nothing, or a dot and more.
+fn part<'a>(name: &'a str, start: &str) -> Option<&'a str> {
+    name.strip_prefix(start).filter(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+impl<T: Scalar> Network<T> {
+    /// Takes the parameters of a file, whose tensors are mapped by `options`.
+    pub(super) fn take_parameters(&mut self, file: File, options: &LoadOptions) -> Result<()> {
+        let count = self.layers();
+        if let Some(&layer) = options.keep.iter().find(|&&layer| layer >= count) {
+            return Err(Error::NoSuchLayer { what: "weighted layer", layer, count });
+        }
+        let file = options.apply(file)?;
+        let parameters = self.described_parameters();
+        let is_kept = |layer: usize| options.keep.contains(&layer);
+        let wanted = (0..count).filter(|&layer| !is_kept(layer)).count();
+        require(wanted > 0, "keep", count as f64, "fewer layers than the network has")?;
+        let (kept, taken): (Vec<_>, Vec<_>) =
+            parameters.into_iter().partition(|parameter| is_kept(parameter.layer));
+        let taken: Vec<_> = taken.into_iter().map(|parameter| parameter.tensor).collect();
+        taken.iter().try_for_each(|tensor| file.require::<T>(tensor))?;
+        let mut ignored = self.architecture().counters();
+        ignored.extend(kept.into_iter().map(|parameter| parameter.tensor.name));
+        file.require_only(&taken, &ignored)?;
+        self.take_from(&file, &options.keep)
+    }
+}
