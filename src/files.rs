@@ -1,6 +1,7 @@
 //! The files that this crate reads and writes.
 //!
-//! Datasets come from IDX, CIFAR and CSV files; see [`data`](crate::data). Everything that the
+//! Datasets come from IDX, CIFAR and CSV files, plain, compressed with gzip or through a pipe; see
+//! [`data`](crate::data). Everything that the
 //! crate writes is a [safetensors](https://github.com/huggingface/safetensors) file, behind the
 //! feature of that name:
 //!
@@ -12,7 +13,10 @@
 //!
 //! # Tensors
 //! All are of the type `T` of what was saved, `F32` or `F64`, and stand in the order of PyTorch,
-//! last index first (row by row, for a matrix). The parameters are called and shaped as in the
+//! last index first (row by row, for a matrix). Parameters of a network are also read from `F16` and
+//! `BF16`, and into a network of `f64` from `F32`: every such number is one of the wider type. From
+//! `F64` into a network of `f32` they are rounded, which has to be asked for
+//! ([`LoadOptions::narrow`]). The parameters are called and shaped as in the
 //! `state_dict()` of a PyTorch `nn.Sequential` of the same list:
 //!
 //! | entry `i` of the list | tensors |
@@ -25,7 +29,8 @@
 //! `flatten` that PyTorch needs between an image and a dense layer, whether the list names it or
 //! not. So `conv2d`, `tanh`, `max_pool2d`, `dense` have the tensors `0.weight`, `0.bias`,
 //! `4.weight` and `4.bias`. What PyTorch counts as `i.num_batches_tracked` is not used here: it is
-//! ignored in files from there, and PyTorch does without it in files from here.
+//! ignored in files from there, and PyTorch does without it in files from here. A network of other
+//! names and its file are brought together by [`Network::load_parameters_with`].
 //!
 //! A checkpoint also holds the feedback matrix of each hidden layer `l` that has one, as
 //! `feedback.l` in the shape that [`Feedback::matrix`] has, and the moments of the optimiser, as
@@ -57,21 +62,38 @@
 //!   they follow the settings of the run. There is one way to write every line, and no other is
 //!   read.
 //!
-//! # What can go wrong
+//! # Saving
 //! A file is written under another name in the same folder, put to disk, and then takes the place
 //! of the old one: whatever happens, the path holds the old content or the new. What a writer left
 //! that was killed in the middle is removed by the next one to save to the same path.
 //!
+//! - Where the path is a symbolic link, the file that it leads to is replaced, or created.
+//! - On Unix the new file has the mode of the old one, and its owner and group as far as the system
+//!   lets us. Other attributes (access-control lists, say) are those of a new file.
+//! - A read-only file, a folder, a device, a pipe and a socket are refused with [`Error::Io`] before
+//!   anything is written.
+//! - The other names of a file with hard links keep the old content: the path is a new file then.
+//!
+//! # What can go wrong
 //! Loading either succeeds or returns a named [`Error`](crate::Error) and changes nothing, whether
-//! a file is cut off, damaged, made by something else or made up by somebody. Before memory is
-//! taken for what a file describes, that is compared with the tensors that the file has: loading
-//! takes a few times their size, and up to some fifty times that of the header, which is refused
-//! beyond 16 MiB. A NaN or an infinity is neither saved nor loaded.
+//! a file is cut off, damaged, made by something else or made up by somebody. The first bytes are
+//! looked at before anything else: what is known to be another kind of file (a PyTorch or Python
+//! pickle, an archive, a web page, a Git LFS pointer, ...) is refused with [`Error::WrongFormat`],
+//! which says what to do.
+//!
+//! No more is read than the header promises, and it has to be what a regular file has: memory is
+//! taken only as bytes arrive. What a file describes is compared with the tensors that it has before
+//! memory is taken for it: loading takes a few times their size, and up to some fifty times that of
+//! the header, which is refused beyond 16 MiB. A NaN or an infinity is neither saved nor loaded.
 //!
 //! [`Error::FormatVersion`]: crate::Error::FormatVersion
+//! [`Error::Io`]: crate::Error::Io
+//! [`Error::WrongFormat`]: crate::Error::WrongFormat
 //! [`Feedback::matrix`]: crate::Feedback::matrix
+//! [`LoadOptions::narrow`]: crate::LoadOptions::narrow
 //! [`Network::load`]: crate::Network::load
 //! [`Network::load_parameters`]: crate::Network::load_parameters
+//! [`Network::load_parameters_with`]: crate::Network::load_parameters_with
 //! [`Network::save`]: crate::Network::save
 //! [`Trainer::load`]: crate::Trainer::load
 //! [`Trainer::save`]: crate::Trainer::save
@@ -83,6 +105,8 @@ mod gzip;
 mod open;
 mod recognise;
 
+#[cfg(feature = "safetensors")]
+mod contents;
 #[cfg(feature = "safetensors")]
 mod description;
 #[cfg(feature = "safetensors")]
@@ -97,8 +121,9 @@ pub(crate) use recognise::Wanted;
 
 #[cfg(feature = "safetensors")]
 pub(crate) use {
+    contents::read,
     description::{Entry, Line, Lines},
-    tensors::{Draft, Expected, File, Precision, read},
+    tensors::{Draft, Expected, File, Precision},
 };
 
 #[cfg(all(test, feature = "safetensors"))]

@@ -527,6 +527,40 @@ fn a_folder_that_is_not_there_or_no_file_is_refused() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+/// What `files/replace.rs` tests in detail holds for everything that is saved.
+#[cfg(unix)]
+#[test]
+fn links_modes_and_kinds_of_files_are_respected() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let network = dense::<f32>().build().unwrap();
+    let trainer = Trainer::builder(network.clone()).build().unwrap();
+    let savers: [&dyn Fn(&Path) -> Result<(), Error>; 2] =
+        [&|path| network.save(path), &|path| trainer.save(path)];
+    for save in savers {
+        let folder = tempdir().unwrap();
+        let (path, link) = (folder.path().join("n".repeat(255)), folder.path().join("link"));
+        symlink(&path, &link).unwrap();
+        save(&link).unwrap(); // It leads nowhere yet.
+        let before = fs::read(&path).unwrap();
+        let set_mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        set_mode(0o600);
+        fs::write(&path, "old").unwrap();
+        save(&link).unwrap();
+        assert_eq!((mode(), fs::read(&path).unwrap()), (0o600, before.clone()));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        set_mode(0o444);
+        for path in [&path, &link, Path::new("/dev/null"), folder.path()] {
+            let refused = save(path).unwrap_err();
+            assert!(matches!(refused, Error::Io { .. }), "{refused}");
+            assert!(refused.to_string().contains(path.to_str().unwrap()), "{refused}");
+        }
+        assert_eq!((mode(), fs::read(&path).unwrap()), (0o444, before));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+}
+
 /// Lists of entries over small images; not all of them are networks.
 fn lists() -> impl Strategy<Value = NetworkBuilder<f64>> {
     let pair = || (1..4_usize, 1..4_usize);

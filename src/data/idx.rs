@@ -170,7 +170,10 @@ fn dataset<T: Scalar>(images: Array, path: &Path, labels: &Path) -> Result<Datas
         return data.scaled(&Scaling::divide_by(T::from(255)));
     }
     let data = Dataset::new(DMatrix::from_vec(features, count, images.numbers()), labels);
-    data.map_err(|source| Error::Content { path: path.to_owned(), source: Box::new(source) })
+    data.map_err(|error| match error {
+        Error::Empty { .. } => error,
+        error => Error::Content { path: path.to_owned(), source: Box::new(error) },
+    })
 }
 
 /// Reads a file of any dimensions and numbers: its sizes, and its numbers in the order of the last

@@ -56,6 +56,7 @@ impl<'a> OpenFile<'a> {
     }
 
     /// How many bytes can still come at most, where that is known.
+    #[cfg(feature = "safetensors")]
     pub(crate) fn left(&self) -> Option<u128> {
         self.left
     }
@@ -151,7 +152,11 @@ impl Wanted {
             #[cfg(feature = "csv")]
             (Self::Csv, kind) => kind == Kind::Unknown && !start.contains(&0),
             #[cfg(feature = "safetensors")]
-            (Self::Tensors, Kind::Unknown) => start.get(8).is_none_or(|&first| first == b'{'),
+            (Self::Tensors, Kind::Unknown) => match start.get(8) {
+                Some(&first) => first == b'{',
+                // Cut off within the length of a header.
+                None => start.iter().skip(4).all(|&byte| byte == 0),
+            },
             #[cfg(feature = "safetensors")]
             (Self::Tensors, kind) => kind == Kind::Safetensors,
         }

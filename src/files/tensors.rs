@@ -7,15 +7,14 @@ use std::{
 };
 
 use safetensors::{
-    Dtype, SafeTensorError,
-    tensor::{Metadata, TensorInfo, TensorView},
+    Dtype,
+    tensor::{TensorInfo, TensorView},
 };
 
 use super::{
+    contents::{Contents, header_length},
     description::{Line, Lines, text},
     numbers::{decode, dtype, encode},
-    open::OpenFile,
-    recognise::Wanted,
     replace::replace,
 };
 use crate::{
@@ -29,13 +28,6 @@ const KEY: &str = "feedback-alignment";
 
 /// The version of the format that this version of the crate writes and reads.
 const FORMAT: u32 = 1;
-
-/// The longest header that is read, enough for 100,000 tensors. Parsing takes many times the memory
-/// of the header; this bound keeps a hostile file from exhausting it.
-const LONGEST_HEADER: usize = 16 << 20;
-
-/// Bytes of the length of the header, with which a file begins.
-const LENGTH: usize = size_of::<u64>();
 
 /// Name and shape of a tensor that a file should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,49 +114,6 @@ impl Description {
     fn seal<'a>(&self, tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
         format!("{}checksum {:08x}\n{}", self.head, self.checksum(tensors), self.body)
     }
-}
-
-/// The content of a file as it stands there: a header, and tensors as long as that says.
-pub(crate) struct Contents {
-    metadata: Metadata,
-    data: Vec<u8>,
-}
-
-/// Reads a file, which need not be of this crate: first its length, then its header, then exactly
-/// what that promises. It may be a pipe.
-pub(crate) fn read(path: &Path) -> Result<Contents> {
-    let bad = |source| Error::Safetensors { path: path.to_owned(), source };
-    let mut source = OpenFile::open(path, Wanted::Tensors)?;
-    let mut length = Vec::new();
-    source.read_up_to(LENGTH, &mut length)?;
-    let length = length.first_chunk().ok_or(SafeTensorError::HeaderTooSmall).map_err(bad)?;
-    let length = header_length(u64::from_le_bytes(*length)).map_err(bad)?;
-    let mut header = Vec::new();
-    let is_short = source.left().is_some_and(|left| left < length as u128);
-    if is_short || source.read_up_to(length, &mut header)? < length {
-        return Err(bad(SafeTensorError::InvalidHeaderLength));
-    }
-    let metadata = parse_header(&header).map_err(bad)?;
-    // A file whose length is known is refused before it is read.
-    if let Some(left) = source.left() {
-        require_length(path, &metadata, LENGTH + length, left)?;
-    }
-    let mut data = Vec::new();
-    let found = source.read_up_to(metadata.data_len(), &mut data)?;
-    let more = u128::from(!source.is_at_end()?);
-    require_length(path, &metadata, LENGTH + length, found as u128 + more)?;
-    Ok(Contents { metadata, data })
-}
-
-/// The length of a header, as the beginning of a file has it.
-fn header_length(length: u64) -> Result<usize, SafeTensorError> {
-    let length = usize::try_from(length).ok().filter(|&length| length <= LONGEST_HEADER);
-    length.ok_or(SafeTensorError::HeaderTooLarge)
-}
-
-fn parse_header(header: &[u8]) -> Result<Metadata, SafeTensorError> {
-    let text = str::from_utf8(header).map_err(SafeTensorError::InvalidHeader)?;
-    serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)
 }
 
 /// Which types of numbers are read as `T`.
@@ -388,25 +337,6 @@ impl<'a> File<'a> {
     fn bytes(&self, info: &TensorInfo) -> &'a [u8] {
         &self.data[info.data_offsets.0..info.data_offsets.1]
     }
-}
-
-/// Fails unless the tensors fill the `length` bytes after the header. The parser has made sure
-/// that they follow each other without gaps and are as long as their shapes say.
-fn require_length(path: &Path, metadata: &Metadata, header: usize, length: u128) -> Result<()> {
-    let path = || path.to_owned();
-    if (metadata.data_len() as u128) < length {
-        let expected = (header + metadata.data_len()) as u128;
-        return Err(Error::TrailingBytes { path: path(), expected });
-    }
-    for tensor in metadata.offset_keys() {
-        let Some(info) = metadata.info(&tensor) else { continue };
-        let (start, end) = info.data_offsets;
-        if end as u128 > length {
-            let found = usize::try_from(length).unwrap_or(usize::MAX).saturating_sub(start);
-            return Err(Error::TensorCutOff { path: path(), tensor, expected: end - start, found });
-        }
-    }
-    Ok(())
 }
 
 /// Fails with row and column, the first index and all others, of the first number that is none.

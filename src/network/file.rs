@@ -24,7 +24,8 @@ impl<T: Scalar> Network<T> {
     /// ```
     ///
     /// The file is written under another name in the same folder and then takes the place of
-    /// `path`: whatever happens, `path` holds the old content or the new.
+    /// `path`, or of the file that a symbolic link leads to: whatever happens, `path` holds the old
+    /// content or the new. It keeps the mode of the old file ([`files`](crate::files#saving)).
     ///
     /// ```
     /// use feedback_alignment::Network;
@@ -38,8 +39,8 @@ impl<T: Scalar> Network<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), [`Error::NonFinite`](crate::Error::NonFinite) if a parameter
-    /// is infinite, as the last step of a training that diverges may leave it; the old file then
+    /// [`Error::Io`](crate::Error::Io), also for a read-only file and for what is no regular file;
+    /// [`Error::NonFinite`](crate::Error::NonFinite) if a parameter is infinite, as the last step of a training that diverges may leave it; the old file then
     /// stays.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut draft = Draft::new(path.as_ref(), KIND, &self.architecture.lines());

@@ -1,4 +1,5 @@
 //! Files for the tests of the loaders.
+#![allow(dead_code)] // Not every test needs all of it.
 
 use std::{fs, path::PathBuf};
 
