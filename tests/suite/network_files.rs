@@ -1,8 +1,6 @@
 //! Files of networks: what comes back, how PyTorch would read it, and what is refused.
-#![cfg(feature = "safetensors")]
 
-#[path = "common/craft.rs"]
-mod craft;
+use crate::craft;
 
 use std::{
     collections::BTreeMap,

@@ -1,8 +1,7 @@
 //! Comma-separated files of every dialect, and those that are not what they are said to be.
-#![cfg(feature = "csv")]
 #![allow(clippy::format_collect)] // Short texts.
 
-mod common;
+use crate::common;
 
 use common::Folder;
 use feedback_alignment::{

@@ -1,8 +1,6 @@
 //! Checkpoints: training that goes on from one is the training that was never interrupted.
-#![cfg(feature = "safetensors")]
 
-#[path = "common/craft.rs"]
-mod craft;
+use crate::craft;
 
 use std::{
     fs,

@@ -4,7 +4,7 @@
 #![allow(clippy::format_collect)] // Short texts.
 #![allow(unused_mut)] // Without some features nothing is added to lists.
 
-mod common;
+use crate::common;
 
 use std::{path::Path, time::Instant};
 

@@ -1,6 +1,6 @@
 //! IDX files of every type of numbers, those of EMNIST, and hostile ones.
 
-mod common;
+use crate::common;
 
 use common::{Folder, idx};
 use feedback_alignment::{

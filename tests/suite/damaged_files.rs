@@ -1,8 +1,6 @@
 //! Damaged and hostile files: an error with a name, whatever the bytes, and never half of anything.
-#![cfg(feature = "safetensors")]
 
-#[path = "common/craft.rs"]
-mod craft;
+use crate::craft;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

@@ -1,8 +1,6 @@
 //! Parameters of other types and under other names, and networks in the other scalar.
-#![cfg(feature = "safetensors")]
 
-#[path = "common/craft.rs"]
-mod craft;
+use crate::craft;
 
 use std::{fs, path::PathBuf};
 

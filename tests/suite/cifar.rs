@@ -2,8 +2,7 @@
 //! whitening.
 
 #[cfg(feature = "safetensors")]
-#[path = "common/craft.rs"]
-mod craft;
+use crate::craft;
 
 use std::{
     fs,

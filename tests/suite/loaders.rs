@@ -1,6 +1,6 @@
 //! The loaders: what they read, and how they refuse everything else.
 
-mod common;
+use crate::common;
 
 use std::{
     fs,

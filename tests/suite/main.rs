@@ -1,0 +1,41 @@
+//! The tests of the library as its users see it. They are one program, because the generic code of
+//! the library is compiled anew for every program that uses it. Some tests need a program of their
+//! own; they stand beside this folder.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[cfg(feature = "safetensors")]
+#[path = "../common/craft.rs"]
+mod craft;
+
+mod api;
+mod architecture;
+mod changes_in_mid_run;
+#[cfg(feature = "safetensors")]
+mod checkpoints;
+mod cifar;
+mod convolution;
+#[cfg(feature = "safetensors")]
+mod damaged_files;
+mod diagnostics;
+mod errors;
+mod extreme_numbers;
+mod freezing;
+mod frozen_normalisation;
+mod gradient_check;
+mod idx_files;
+mod loaders;
+mod long_sums;
+#[cfg(feature = "safetensors")]
+mod network_files;
+mod oracles;
+mod pytorch;
+mod reference;
+mod stability;
+mod stages;
+#[cfg(feature = "csv")]
+mod tables;
+#[cfg(feature = "safetensors")]
+mod tensor_files;
+mod threads;
+mod wrong_files;
