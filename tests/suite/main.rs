@@ -23,6 +23,7 @@ mod extreme_numbers;
 mod freezing;
 mod frozen_normalisation;
 mod gradient_check;
+mod hostile_calls;
 mod idx_files;
 mod loaders;
 mod long_sums;
@@ -31,6 +32,7 @@ mod network_files;
 mod oracles;
 mod pytorch;
 mod reference;
+mod scalings;
 mod stability;
 mod stages;
 #[cfg(feature = "csv")]
