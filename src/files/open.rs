@@ -21,6 +21,8 @@ pub(crate) struct OpenFile<'a> {
     reader: Box<dyn Read>,
     /// How many bytes can still come at most; unknown for pipes and devices.
     left: Option<u128>,
+    /// Whether fewer may come, since they are compressed.
+    compressed: bool,
 }
 
 impl<'a> OpenFile<'a> {
@@ -33,7 +35,7 @@ impl<'a> OpenFile<'a> {
         let known = metadata.is_file() && metadata.len() > 0;
         let left = known.then(|| u128::from(metadata.len()));
         let (start, reader) = peek(Box::new(BufReader::new(file))).map_err(io)?;
-        let mut source = Self { path, wanted, start, reader, left };
+        let mut source = Self { path, wanted, start, reader, left, compressed: false };
         if recognise(&source.start) == Kind::Gzip && wanted.is_decompressed() {
             source = source.decompressed()?;
         }
@@ -47,7 +49,7 @@ impl<'a> OpenFile<'a> {
         let (start, reader) = peek(Box::new(members))
             .map_err(|source| Error::Io { path: self.path.to_owned(), source })?;
         let left = self.left.map(|left| left * super::gzip::LARGEST_RATIO);
-        Ok(Self { start, reader, left, ..self })
+        Ok(Self { start, reader, left, compressed: true, ..self })
     }
 
     #[cfg(not(feature = "gzip"))]
@@ -76,7 +78,8 @@ impl<'a> OpenFile<'a> {
         let mut found = 0;
         while found < length {
             // All at once only where the file has them.
-            let is_there = self.left.is_some_and(|left| left >= (length - found) as u128);
+            let is_there =
+                !self.compressed && self.left.is_some_and(|left| left >= (length - found) as u128);
             let step = if is_there { length } else { found.max(STEP) }.min(length - found);
             bytes.try_reserve_exact(step).map_err(|_| self.too_large(length))?;
             let part = self.reader.by_ref().take(step as u64).read_to_end(bytes);
