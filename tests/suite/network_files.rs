@@ -531,10 +531,11 @@ fn a_folder_that_is_not_there_or_no_file_is_refused() {
 fn links_modes_and_kinds_of_files_are_respected() {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    type Save<'a> = &'a dyn Fn(&Path) -> Result<(), Error>;
+
     let network = dense::<f32>().build().unwrap();
     let trainer = Trainer::builder(network.clone()).build().unwrap();
-    let savers: [&dyn Fn(&Path) -> Result<(), Error>; 2] =
-        [&|path| network.save(path), &|path| trainer.save(path)];
+    let savers: [Save; 2] = [&|path| network.save(path), &|path| trainer.save(path)];
     for save in savers {
         let folder = tempdir().unwrap();
         let (path, link) = (folder.path().join("n".repeat(255)), folder.path().join("link"));
