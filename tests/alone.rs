@@ -19,7 +19,13 @@ fn one_thread_means_the_callers() {
         for builder in [dense(), conv()] {
             let network = builder.dense(10).build().unwrap();
             let builder = Trainer::builder(network).rule(rule).batch_size(48);
-            let mut trainer = builder.threads(1).build().unwrap();
+            let mut trainer = if rule == FeedbackRule::Bp {
+                builder.threads(1).build().unwrap()
+            } else {
+                let mut trainer = builder.threads(2).build().unwrap();
+                trainer.set_threads(1).unwrap();
+                trainer
+            };
             trainer.step(&x, &[3; 96]).unwrap();
             trainer.step(&x.columns(0, 1).into_owned(), &[3]).unwrap();
             trainer.epoch(&data).unwrap();
