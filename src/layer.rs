@@ -377,3 +377,73 @@ impl Windows {
         Ok(Self { input, output, kernel, stride, padding })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn columns(rows: usize, count: usize, seed: usize) -> Columns<f32> {
+        let mut columns = Columns::new(rows);
+        columns.set_batch(count).unwrap();
+        for (i, value) in columns.as_mut_slice().iter_mut().enumerate() {
+            *value = ((i * 37 + i / 7 * 11 + seed * 13) % 17) as f32 / 4.0 - 2.0;
+        }
+        columns
+    }
+
+    /// Quarters of small numbers have exact sums, whatever the order: so every tile has to be the
+    /// columns that it stands for, to the last bit.
+    fn check_tiles(rows: usize, inputs: usize, samples: usize) {
+        let (delta, h) = (columns(rows, samples, 1), columns(inputs, samples, 2));
+        let tiles = LinearMap::Dense.tiles(rows, inputs, samples);
+        let mut gradient = vec![f32::NAN; rows * inputs];
+        let mut count = 0;
+        for (index, tile) in gradient.chunks_mut(tiles.size).enumerate() {
+            assert_eq!(tile.len() % rows, 0);
+            assert!(tile.len() > rows || samples == 1 || inputs == 1, "a single column is left");
+            LinearMap::Dense.gradient(&delta, &h, tiles, index, (tile, &mut []));
+            count += 1;
+        }
+        assert_eq!((count, tiles.scratch), (tiles.count, 0));
+        let expected = delta.view() * h.view().transpose();
+        assert_eq!(gradient, expected.as_slice(), "{rows}, {inputs}, {samples}");
+    }
+
+    #[test]
+    fn tiles_of_a_gradient_are_its_columns() {
+        // One column more than a whole number of tiles, and one less.
+        for (rows, inputs) in [(200, 164), (200, 162), (2048, 33), (2048, 31), (5000, 17), (1, 9)] {
+            for samples in [1, 2, 5] {
+                check_tiles(rows, inputs, samples);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 50, ..ProptestConfig::default() })]
+
+        #[test]
+        fn tiles_of_any_gradient_are_its_columns(
+            rows in 1..700_usize, inputs in 1..700_usize, samples in 1..6_usize,
+        ) {
+            check_tiles(rows, inputs, samples);
+        }
+
+        /// Every column belongs to one tile, of a dense layer and of a convolution.
+        #[test]
+        fn every_column_is_in_one_tile(
+            windows in unroll::tests::any_windows(), more in 0..400_usize, samples in 1..300_usize,
+        ) {
+            let fan_in = windows.input.channels * windows.kernel.0 * windows.kernel.1;
+            let windows = Windows { output: Shape { channels: 1 + more, ..windows.output }, ..windows };
+            let conv = LinearMap::Conv2d(Convolution { windows, fan_in });
+            for (map, rows) in [(conv, 1 + more), (LinearMap::Dense, 1 + more * 20)] {
+                let tiles = map.tiles(rows, fan_in, samples);
+                prop_assert!(tiles.size > 0 && tiles.size % rows == 0);
+                prop_assert_eq!((rows * fan_in).div_ceil(tiles.size), tiles.count);
+            }
+        }
+    }
+}

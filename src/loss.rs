@@ -539,6 +539,27 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_logits_the_first_is_the_class() {
+        let columns = [
+            ([1.0, 1.0, 1.0], 0),
+            ([-1.0, 2.0, 2.0], 1),
+            ([-3.0, -4.0, -3.0], 0),
+            ([-0.0, 0.0, -1.0], 0),
+            ([0.0, -0.0, 0.0], 0),
+            ([-1.0, -1.0, -0.5], 2),
+        ];
+        let logits = columns.iter().flat_map(|(z, _)| *z);
+        let logits = DMatrix::<f32>::from_iterator(3, columns.len(), logits);
+        for loss in Loss::all() {
+            assert_eq!(loss.classes(&logits).unwrap(), columns.map(|(_, class)| class), "{loss}");
+        }
+        // A probability stands for a class in the same way.
+        let half = [0.0, 0.5, 0.5];
+        assert_eq!(Loss::SoftmaxCrossEntropy.target_class(&half), Some(1));
+        assert_eq!(Loss::LogisticCrossEntropy.target_class(&half), None);
+    }
+
+    #[test]
     fn labels_are_one_hot_targets() {
         let mut logits = Columns::new(3);
         logits.set_batch(2).unwrap();

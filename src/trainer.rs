@@ -274,6 +274,11 @@ impl<T: Scalar> Trainer<T> {
         let outputs = self.network.outputs();
         let valid = (1..=outputs).contains(&k) && outputs > 1;
         require(valid, "k", k as f64, "a number from 1 to that of the outputs, at least two")?;
+        self.threads.run(self.network.work(EVALUATION_BATCH), || self.top_k_error_checked(data, k))
+    }
+
+    fn top_k_error_checked(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
+        let outputs = self.network.outputs();
         let mut wrong = 0_usize;
         let order: Vec<usize> = (0..data.len()).collect();
         let (mut activations, mut targets) = (Activations::new(), BatchTargets::Labels(Vec::new()));
@@ -301,7 +306,8 @@ impl<T: Scalar> Trainer<T> {
     /// # Errors
     /// As for [`Network::predict`].
     pub fn predict_classes(&self, x: &DMatrix<T>) -> Result<Vec<usize>> {
-        self.loss.classes(&self.network.predict(x)?)
+        let work = self.network.work(x.ncols());
+        self.threads.run(work, || self.loss.classes(&self.network.predict(x)?))
     }
 
     /// Goes on with another learning rule: its feedback matrices are drawn from the trainer's

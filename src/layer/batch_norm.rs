@@ -233,3 +233,129 @@ impl<T: Scalar> BatchNorm<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A layer with parameters of all signs, and numbers around a mean of `offset`.
+    struct Case<T> {
+        norm: BatchNorm<T>,
+        x: Vec<T>,
+        delta: Vec<T>,
+    }
+
+    fn case<T: Scalar>(
+        [channels, plane, samples]: [usize; 3],
+        offset: f64,
+        seed: usize,
+    ) -> Case<T> {
+        let shape = Shape { channels, height: 1, width: plane };
+        let mut norm = BatchNorm::new(shape, 0.2, 1e-3).unwrap();
+        let number = |i: usize| ((i * 37 + i / 3 * 11 + seed * 13) % 101) as f64 / 25.0 - 2.0;
+        let vector = |shift: usize| DVector::from_fn(channels, |c, _| T::of(number(c * 7 + shift)));
+        (norm.scale, norm.shift, norm.running_mean) = (vector(1), vector(2), vector(3));
+        norm.running_variance = vector(4).map(|v| v * v + T::of(0.1));
+        let numbers = |offset: f64, shift: usize| {
+            (0..channels * plane * samples).map(|i| T::of(offset + number(i + shift))).collect()
+        };
+        Case { norm, x: numbers(offset, 5), delta: numbers(0.1, 6) }
+    }
+
+    /// Places of the values of a channel.
+    fn places(channel: usize, channels: usize, plane: usize, samples: usize) -> Vec<usize> {
+        (0..samples)
+            .flat_map(|n| (0..plane).map(move |p| (n * channels + channel) * plane + p))
+            .collect()
+    }
+
+    /// Everything against loops over the definition in `f64`; `tolerance` is relative to numbers
+    /// of magnitude 1.
+    fn check<T: Scalar>(shape: [usize; 3], offset: f64, pass: Pass, tolerance: f64) {
+        let Case { norm, x, delta } = case::<T>(shape, offset, shape[0] + shape[2]);
+        let [channels, plane, samples] = shape;
+        let mut notes = Notes::new();
+        let mut y = vec![T::of(f64::NAN); x.len()];
+        assert!(norm.forward(&x, &mut y, &mut notes, pass));
+        let (mut back, mut gradient) = (delta.clone(), NormGradient::empty());
+        norm.backward(&x, &notes, &mut back, &mut gradient);
+        let mut after = norm.clone();
+        after.commit(&gradient);
+
+        let close = |found: T, expected: f64, what: &str| {
+            let error = (found.as_f64() - expected).abs();
+            assert!(error <= tolerance * expected.abs().max(1.0), "{what}: {found:?}, {expected}");
+        };
+        let of_batch = pass != Pass::Evaluation;
+        for c in 0..channels {
+            let places = places(c, channels, plane, samples);
+            let n = places.len() as f64;
+            let at = |values: &[T], place: usize| values[place].as_f64();
+            let batch_mean = places.iter().map(|&p| at(&x, p)).sum::<f64>() / n;
+            let squares = places.iter().map(|&p| (at(&x, p) - batch_mean).powi(2));
+            let batch_variance = squares.sum::<f64>() / n;
+            let running = (norm.running_mean[c].as_f64(), norm.running_variance[c].as_f64());
+            let (mean, variance) = if of_batch { (batch_mean, batch_variance) } else { running };
+            let inverse = 1.0 / (variance + 1e-3).sqrt();
+            let (scale, shift) = (norm.scale[c].as_f64(), norm.shift[c].as_f64());
+            let normal = |p: usize| (at(&x, p) - mean) * inverse;
+            let (mut of_scale, mut of_shift) = (0.0, 0.0);
+            for &p in &places {
+                close(y[p], scale * normal(p) + shift, "y");
+                of_scale += at(&delta, p) * normal(p);
+                of_shift += at(&delta, p);
+                // Row by row of the Jacobian.
+                let mut expected = 0.0;
+                for &q in &places {
+                    let own = if p == q { 1.0 } else { 0.0 };
+                    let through = if of_batch { (1.0 + normal(p) * normal(q)) / n } else { 0.0 };
+                    expected += at(&delta, q) * scale * inverse * (own - through);
+                }
+                close(back[p], expected, "δ");
+            }
+            close(gradient.scale[c], of_scale, "∂γ");
+            close(gradient.shift[c], of_shift, "∂β");
+            if of_batch {
+                let unbiased = batch_variance * n / (n - 1.0);
+                close(after.running_mean[c], 0.8 * running.0 + 0.2 * batch_mean, "mean");
+                close(after.running_variance[c], 0.8 * running.1 + 0.2 * unbiased, "variance");
+            } else {
+                assert_eq!(after, norm, "nothing follows an evaluation pass");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normalisation_agrees_with_its_definition(
+            channels in 1..20_usize, plane in 1..9_usize, samples in 2..12_usize,
+        ) {
+            for pass in [Pass::Evaluation, Pass::Training { seed: 0, time: 0 }] {
+                check::<f64>([channels, plane, samples], 0.3, pass, 1e-12);
+                check::<f32>([channels, plane, samples], 0.3, pass, 2e-4);
+            }
+        }
+    }
+
+    /// Where the mean is far from 0 the variance must not be lost.
+    #[test]
+    fn a_large_mean_does_not_drown_the_variance() {
+        let pass = Pass::Training { seed: 0, time: 0 };
+        check::<f64>([2, 5, 40], 1e6, pass, 1e-8);
+        check::<f32>([2, 5, 40], 256.0, pass, 1e-3);
+    }
+
+    /// The rest of a plane of ones: all channels are alike, none is mixed up with another.
+    #[test]
+    fn a_constant_channel_becomes_its_shift() {
+        let Case { norm, .. } = case::<f32>([3, 4, 5], 0.0, 1);
+        let x: Vec<f32> = (0..60).map(|i| [14.62, -3.0, 1e6][i / 4 % 3]).collect();
+        let mut y = vec![f32::NAN; 60];
+        norm.forward(&x, &mut y, &mut Notes::new(), Pass::Training { seed: 0, time: 0 });
+        for (i, &y) in y.iter().enumerate() {
+            assert_eq!(y, norm.shift[i / 4 % 3]);
+        }
+    }
+}

@@ -277,3 +277,136 @@ fn swap_blocks<T: Scalar>(from: &[T], to: &mut [T], outer: usize, inner: usize) 
         to[place..place + length].copy_from_slice(block);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::unroll::tests::{any_windows, integers, pixel},
+        *,
+    };
+
+    /// The definition: calls `term(output, kernel entry, pixel)`, places in the output of a sample,
+    /// in the column-major weights and in the sample, for each of its terms.
+    fn terms(conv: &Convolution, mut term: impl FnMut(usize, usize, usize)) {
+        let Windows { input, output, kernel, .. } = conv.windows;
+        for o in 0..output.channels {
+            for (y, z) in (0..output.plane()).map(|p| (p / output.width, p % output.width)) {
+                for c in 0..input.channels {
+                    for (i, j) in (0..kernel.0 * kernel.1).map(|k| (k / kernel.1, k % kernel.1)) {
+                        if let Some(x) = pixel(&conv.windows, c, (y, i), (z, j)) {
+                            let column = (c * kernel.0 + i) * kernel.1 + j;
+                            let place = o * output.plane() + y * output.width + z;
+                            term(place, column * output.channels + o, x);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn check<T: Scalar>(windows: Windows, samples: usize, with: bool) -> Result<(), TestCaseError> {
+        let Windows { input, output, kernel, .. } = windows;
+        let conv = Convolution { windows, fan_in: input.channels * kernel.0 * kernel.1 };
+        let numbers = |length, seed| -> Vec<T> {
+            integers(length, seed).into_iter().map(|v| T::of(v / 4.0)).collect()
+        };
+        let (x, delta) = (numbers(input.len() * samples, 1), numbers(output.len() * samples, 2));
+        let weights = DMatrix::from_vec(
+            output.channels,
+            conv.fan_in,
+            numbers(output.channels * conv.fan_in, 3),
+        );
+        let bias = with.then(|| DVector::from_vec(numbers(output.channels, 4)));
+
+        let mut expected = vec![T::zero(); delta.len()];
+        let mut expected_back = vec![T::zero(); x.len()];
+        let mut expected_gradient = vec![T::zero(); weights.len()];
+        for sample in 0..samples {
+            let (x_start, y_start) = (sample * input.len(), sample * output.len());
+            for (place, y) in expected[y_start..][..output.len()].iter_mut().enumerate() {
+                *y = bias.as_ref().map_or(T::zero(), |bias| bias[place / output.plane()]);
+            }
+            terms(&conv, |y, w, p| {
+                expected[y_start + y] += weights.as_slice()[w] * x[x_start + p];
+                expected_back[x_start + p] += weights.as_slice()[w] * delta[y_start + y];
+                expected_gradient[w] += delta[y_start + y] * x[x_start + p];
+            });
+        }
+
+        let nan = T::of(f64::NAN);
+        let (mut y, mut z) = (vec![nan; delta.len()], vec![nan; delta.len()]);
+        conv.apply(&weights, bias.as_ref(), &x, &mut y, &mut z, &|place, y, z| {
+            for (index, (&y, z)) in y.iter().zip(z).enumerate() {
+                *z = y + T::of((place + index) as f64);
+            }
+        });
+        prop_assert_eq!(&y, &expected);
+        prop_assert!(z.iter().zip(&y).enumerate().all(|(i, (&z, &y))| z == y + T::of(i as f64)));
+
+        let mut back = vec![nan; x.len()];
+        conv.apply_transpose(&weights, &delta, &mut back, &|place, x| {
+            x.iter_mut().enumerate().for_each(|(i, x)| *x += T::of((place + i) as f64));
+        });
+        let back = back.iter().enumerate().map(|(i, &x)| x - T::of(i as f64));
+        prop_assert_eq!(back.collect::<Vec<T>>(), expected_back);
+
+        let tiles = conv.tiles(samples);
+        let mut gradient = vec![nan; weights.len()];
+        for (index, tile) in gradient.chunks_mut(tiles.size).enumerate() {
+            let first = index * tiles.size / output.channels;
+            conv.weight_gradient(&delta, &x, first, tile, &mut vec![nan; tiles.scratch]);
+        }
+        prop_assert_eq!(gradient.len().div_ceil(tiles.size), tiles.count);
+        prop_assert_eq!(gradient, expected_gradient);
+
+        let mut of_bias = vec![nan; output.channels];
+        conv.bias_gradient(&delta, &mut of_bias);
+        for (channel, found) in of_bias.into_iter().enumerate() {
+            let planes = delta.chunks_exact(output.plane()).skip(channel);
+            let sum = planes.step_by(output.channels).flatten().fold(T::zero(), |sum, &d| sum + d);
+            prop_assert_eq!(found, sum);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        /// Quarters of small numbers have exact sums, whatever the order.
+        #[test]
+        fn a_convolution_is_six_loops(
+            windows in any_windows(), samples in 1..5_usize, bias in any::<bool>(),
+        ) {
+            check::<f32>(windows, samples, bias)?;
+            check::<f64>(windows, samples, bias)?;
+        }
+    }
+
+    /// Gradients that are cut in several tiles: at any column, and at whole channels of the input.
+    #[test]
+    fn a_large_convolution_is_six_loops() {
+        for (channels, side, outputs, kernel, samples) in
+            [(3, 20, 33, 5, 3), (1, 28, 32, 3, 40), (64, 10, 5, 3, 2), (22, 12, 17, 3, 2)]
+        {
+            let input = Shape { channels, height: side, width: side + 1 };
+            let conv = Conv2d { padding: (2, 1), ..Conv2d::new(outputs, kernel) };
+            let conv = conv.over(input).unwrap();
+            assert!(conv.tiles(samples).count > 1, "{conv:?}");
+            for bias in [false, true] {
+                check::<f32>(conv.windows, samples, bias).unwrap();
+                check::<f64>(conv.windows, samples, bias).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_change_places() {
+        let from: Vec<f32> = (0..24_u8).map(f32::from).collect();
+        let mut to = vec![0.0; 24];
+        swap_blocks(&from, &mut to, 3, 4);
+        assert_eq!(to[..8], [0.0, 1.0, 8.0, 9.0, 16.0, 17.0, 2.0, 3.0]);
+        let mut back = vec![0.0; 24];
+        swap_blocks(&to, &mut back, 4, 3);
+        assert_eq!(back, from);
+    }
+}

@@ -276,3 +276,133 @@ impl fmt::Display for Name {
         write!(f, "{kind} {}×{}, stride {}×{}", kernel.0, kernel.1, stride.0, stride.1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Windows of a pooling operation, and samples of few different numbers: many ties.
+    fn any_case() -> impl Strategy<Value = (Pool2d, Pool2d, Vec<f64>)> {
+        let pair = |most: usize| (1..=most, 1..=most);
+        let shape = (1..4_usize, pair(9)).prop_map(|(channels, (height, width))| Shape {
+            channels,
+            height,
+            width,
+        });
+        (shape, pair(4), pair(4), 1..4_usize, 2..5_u8)
+            .prop_filter_map("the window fits", |(shape, kernel, stride, samples, values)| {
+                let max = MaxPool2d { kernel, stride }.over(shape).ok()?;
+                let mean = AvgPool2d { kernel, stride }.over(shape).ok()?;
+                Some((max, mean, samples * shape.len(), values))
+            })
+            .prop_flat_map(|(max, mean, length, values)| {
+                let x = prop::collection::vec((0..values).prop_map(f64::from), length);
+                (Just(max), Just(mean), x)
+            })
+    }
+
+    /// The pixels of every window of a sample, row by row.
+    fn windows(pool: &Pool2d) -> Vec<Vec<usize>> {
+        let Windows { input, output, kernel, stride, .. } = pool.windows;
+        let place = |channel: usize, row: usize, column: usize| {
+            (channel * input.height + row) * input.width + column
+        };
+        let mut all = Vec::new();
+        for channel in 0..output.channels {
+            for (y, z) in (0..output.plane()).map(|p| (p / output.width, p % output.width)) {
+                let pixel = |k: usize| {
+                    let (row, column) = (k / kernel.1, k % kernel.1);
+                    place(channel, y * stride.0 + row, z * stride.1 + column)
+                };
+                all.push((0..kernel.0 * kernel.1).map(pixel).collect());
+            }
+        }
+        all
+    }
+
+    proptest! {
+        /// The first of equal pixels wins: it gives its value, and has the delta to itself.
+        #[test]
+        fn the_first_of_the_largest_wins((max, _, x) in any_case()) {
+            let (windows, size) = (windows(&max), max.windows.input.len());
+            let (mut expected, mut places) = (Vec::new(), Vec::new());
+            for sample in x.chunks_exact(size) {
+                for window in &windows {
+                    let mut winner = window[0];
+                    for &pixel in window {
+                        if sample[pixel] > sample[winner] {
+                            winner = pixel;
+                        }
+                    }
+                    expected.push(sample[winner]);
+                    places.push(u32::try_from(winner).unwrap());
+                }
+            }
+            let (mut y, mut winners) = (vec![f64::NAN; expected.len()], vec![7; 1]);
+            max.forward(&x, &mut y, &mut winners);
+            prop_assert_eq!(&y, &expected);
+            prop_assert_eq!(&winners, &places);
+
+            let delta: Vec<f64> = (0..y.len()).map(|i| (i % 13) as f64 - 6.0).collect();
+            let mut back = vec![f64::NAN; x.len()];
+            max.backward(&winners, &delta, &mut back);
+            let mut naive = vec![0.0; x.len()];
+            for (index, (&delta, &winner)) in delta.iter().zip(&places).enumerate() {
+                naive[index / windows.len() * size + winner as usize] += delta;
+            }
+            prop_assert_eq!(back, naive);
+
+            let signal: Vec<f64> = (0..x.len()).map(|i| i as f64).collect();
+            let mut relayed = vec![f64::NAN; y.len()];
+            max.relay(&winners, &signal, &mut relayed);
+            for (index, (&relayed, &winner)) in relayed.iter().zip(&places).enumerate() {
+                prop_assert_eq!(relayed, (index / windows.len() * size + winner as usize) as f64);
+            }
+        }
+
+        #[test]
+        fn the_mean_is_shared_alike((_, mean, x) in any_case()) {
+            let (windows, size) = (windows(&mean), mean.windows.input.len());
+            let count = windows[0].len() as f64;
+            let mut y = vec![f64::NAN; x.len() / size * windows.len()];
+            mean.forward(&x, &mut y, &mut Vec::new());
+            let delta: Vec<f64> = (0..y.len()).map(|i| (i % 13) as f64 - 6.0).collect();
+            let mut back = vec![f64::NAN; x.len()];
+            mean.backward(&[], &delta, &mut back);
+            let mut naive = vec![0.0; x.len()];
+            for (sample, x) in x.chunks_exact(size).enumerate() {
+                for (number, window) in windows.iter().enumerate() {
+                    let index = sample * windows.len() + number;
+                    let sum: f64 = window.iter().map(|&pixel| x[pixel]).sum();
+                    prop_assert!((y[index] - sum / count).abs() < 1e-14);
+                    for &pixel in window {
+                        naive[sample * size + pixel] += delta[index] / count;
+                    }
+                }
+            }
+            for (back, naive) in back.into_iter().zip(naive) {
+                prop_assert!((back - naive).abs() < 1e-12, "{back}, not {naive}");
+            }
+            let mut relayed = vec![f64::NAN; y.len()];
+            mean.relay(&[], &x, &mut relayed);
+            prop_assert_eq!(relayed, y);
+        }
+    }
+
+    #[test]
+    fn both_zeros_are_equal_and_nan_wins() {
+        let pool = MaxPool2d::new(2, 2).over(Shape { channels: 1, height: 2, width: 2 }).unwrap();
+        let winner = |x: [f32; 4]| {
+            let (mut y, mut winners) = ([0.0], Vec::new());
+            pool.forward(&x, &mut y, &mut winners);
+            (y[0], winners[0])
+        };
+        let (value, place) = winner([-1.0, -0.0, 0.0, 0.0]);
+        assert!(value == 0.0 && value.is_sign_negative() && place == 1);
+        let (value, place) = winner([3.0, 1.0, f32::NAN, 4.0]);
+        assert!(value.is_nan() && place == 2);
+        assert_eq!(winner([f32::NEG_INFINITY; 4]), (f32::NEG_INFINITY, 0));
+    }
+}

@@ -176,3 +176,124 @@ impl Unrolling {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::layer::Shape;
+
+    /// Whole numbers, so that sums are exact in any order.
+    pub(crate) fn integers(length: usize, seed: usize) -> Vec<f64> {
+        (0..length).map(|i| ((i * 37 + i / 5 * 11 + seed * 13) % 17) as f64 - 8.0).collect()
+    }
+
+    /// Windows of any kind; some have enough terms for each row of the kernel to be a product.
+    pub(crate) fn any_windows() -> impl Strategy<Value = Windows> {
+        let pair = |most: usize| (1..=most, 1..=most);
+        let channels = prop::sample::select(vec![1_usize, 2, 3, 16, 22, 64, 65]);
+        (channels, pair(9), 1..4_usize, pair(5), pair(4), (0..4_usize, 0..4_usize)).prop_filter_map(
+            "the kernel fits",
+            |(channels, (height, width), outputs, kernel, stride, padding)| {
+                let input = Shape { channels, height, width };
+                Windows::new(&"a convolution", input, outputs, kernel, stride, padding).ok()
+            },
+        )
+    }
+
+    /// The pixel of channel `c` that kernel entry `(i, j)` sees for the output `(y, z)`.
+    pub(crate) fn pixel(
+        windows: &Windows,
+        c: usize,
+        (y, i): (usize, usize),
+        (z, j): (usize, usize),
+    ) -> Option<usize> {
+        let Windows { input, stride, padding, .. } = windows;
+        let row = (y * stride.0 + i).checked_sub(padding.0)?;
+        let column = (z * stride.1 + j).checked_sub(padding.1)?;
+        (row < input.height && column < input.width)
+            .then_some(c * input.plane() + row * input.width + column)
+    }
+
+    fn dot(a: &[f64], b: &[f64]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| a * b).sum()
+    }
+
+    #[test]
+    fn products_of_few_terms_are_one() {
+        let of = |channels, kernel| {
+            let input = Shape { channels, height: 9, width: 9 };
+            let windows = Windows::new(&"", input, 1, kernel, (1, 1), (0, 0)).unwrap();
+            Unrolling::new(windows).groups
+        };
+        assert_eq!((of(63, (3, 1)), of(64, (3, 1))), (1, 3));
+        assert_eq!((of(12, (4, 5)), of(13, (4, 5))), (1, 4));
+    }
+
+    proptest! {
+        #[test]
+        fn every_group_sees_what_its_outputs_are_made_of(windows in any_windows()) {
+            let unrolling = Unrolling::new(windows);
+            let Windows { input, output, kernel, .. } = windows;
+            let (groups, rows, columns) = (unrolling.groups, unrolling.rows(), unrolling.columns());
+            let x = integers(input.len(), 1);
+            let mut unrolled = vec![f64::NAN; rows * columns * input.channels];
+            unrolling.unroll(&x, 0, &mut unrolled);
+            for (c, i, j, y) in itertools(input.channels, kernel.0, kernel.1, output.height) {
+                // The row of the kernel is the group, or is among the columns.
+                let (group, within) = if groups == 1 { (0, i) } else { (i, 0) };
+                let column = c * columns + within * kernel.1 + j;
+                for z in 0..output.width {
+                    let row = unrolling.start(group) + y * output.width + z;
+                    prop_assert!(row < rows);
+                    let expected = pixel(&windows, c, (y, i), (z, j)).map_or(0.0, |p| x[p]);
+                    prop_assert_eq!(unrolled[column * rows + row], expected);
+                }
+            }
+        }
+
+        #[test]
+        fn some_columns_are_those_of_the_whole(windows in any_windows(), part in 0.0..1.0_f64) {
+            let unrolling = Unrolling::new(windows);
+            let all = unrolling.columns() * windows.input.channels;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Below `all`.
+            let first = (all as f64 * part) as usize;
+            let rows = unrolling.rows();
+            let x = integers(windows.input.len(), 2);
+            let mut whole = vec![f64::NAN; rows * all];
+            unrolling.unroll(&x, 0, &mut whole);
+            let mut some = vec![f64::NAN; rows * (all - first).min(3)];
+            unrolling.unroll(&x, first, &mut some);
+            prop_assert_eq!(&some[..], &whole[first * rows..][..some.len()]);
+        }
+
+        #[test]
+        fn folding_is_the_transpose_of_unrolling(windows in any_windows()) {
+            let unrolling = Unrolling::new(windows);
+            let length = unrolling.rows() * unrolling.columns() * windows.input.channels;
+            let (x, q) = (integers(windows.input.len(), 3), integers(length, 4));
+            let (mut unrolled, mut folded) = (vec![f64::NAN; length], vec![f64::NAN; x.len()]);
+            unrolling.unroll(&x, 0, &mut unrolled);
+            unrolling.fold(&q, &mut folded);
+            prop_assert_eq!(dot(&unrolled, &q), dot(&x, &folded));
+            // Of every pixel by itself, too.
+            for pixel in (0..x.len()).step_by(x.len().div_ceil(7)) {
+                let mut one = vec![0.0; x.len()];
+                one[pixel] = 1.0;
+                unrolling.unroll(&one, 0, &mut unrolled);
+                prop_assert_eq!(dot(&unrolled, &q), folded[pixel]);
+            }
+        }
+    }
+
+    /// All indices of four nested loops.
+    fn itertools(
+        a: usize,
+        b: usize,
+        c: usize,
+        d: usize,
+    ) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+        (0..a * b * c * d).map(move |n| (n / (b * c * d), n / (c * d) % b, n / d % c, n % d))
+    }
+}

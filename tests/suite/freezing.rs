@@ -5,6 +5,13 @@ use feedback_alignment::{
     Loss, Network, OptimizerState, RmsProp, Trainer, nalgebra::DMatrix,
 };
 
+#[cfg(feature = "safetensors")]
+#[path = "common/craft.rs"]
+mod craft;
+
+#[cfg(feature = "safetensors")]
+use craft::Craft;
+
 fn data() -> Dataset<f64> {
     let x = DMatrix::from_fn(6, 20, |i, j| ((i * 5 + j * j * 3) % 13) as f64 / 8.0 - 0.7);
     Dataset::new(x, (0..20).map(|j| j * j % 3).collect()).unwrap()
@@ -140,12 +147,15 @@ fn checkpoints_keep_what_is_frozen() {
     assert_eq!(whole.network(), resumed.network());
     assert_eq!(whole.optimizer(), resumed.optimizer());
 
-    // A file that freezes a layer which the network does not have.
-    let mut bytes = std::fs::read(&path).unwrap();
-    let at = bytes.windows(14).position(|window| window == b"frozen layer=2").unwrap();
-    bytes[at + 13] = b'7';
-    std::fs::write(&path, bytes).unwrap();
-    let refused = Trainer::<f64>::load(&path).unwrap_err().to_string();
-    println!("{refused}");
-    assert!(refused.contains("run"), "{refused}");
+    // Files that freeze what cannot be frozen, with the checksum of what they say.
+    for (line, expected) in [
+        ("frozen layer=7", "there is no weighted layer 7"),
+        ("frozen layer=0", "frozen"),
+        ("frozen layer=-1", "frozen"),
+    ] {
+        let damaged = folder.path().join("damaged");
+        Craft::open(&path).replace("frozen layer=2", line).write(&damaged);
+        let refused = Trainer::<f64>::load(&damaged).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{line}: {refused}");
+    }
 }
