@@ -6,8 +6,7 @@ use feedback_alignment::{
 };
 
 #[cfg(feature = "safetensors")]
-#[path = "common/craft.rs"]
-mod craft;
+use crate::craft;
 
 #[cfg(feature = "safetensors")]
 use craft::Craft;

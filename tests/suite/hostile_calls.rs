@@ -5,7 +5,7 @@ use feedback_alignment::{
     Activation, Activations, Adam, AdamW, AvgPool2d, Conv2d, Dataset, Decay, Deltas, Diagnostics,
     EarlyStopping, FastGradientSign, Feedback, FeedbackInit, FeedbackRule, GradientCheck,
     Gradients, Init, Loss, MaxPool2d, Momentum, Network, NetworkBuilder, Optimizer, OptimizerState,
-    Result, RmsProp, Scaling, Schedule, Sgd, Shape, StoppingRule, Trainer, WeightDecay,
+    Result, RmsProp, Scalar, Scaling, Schedule, Sgd, Shape, StoppingRule, Trainer, WeightDecay,
     data::{Augmentation, Flip, Whitening},
     nalgebra::{DMatrix, DVector},
     rand::{SeedableRng, rngs::Xoshiro256PlusPlus},
@@ -117,7 +117,8 @@ fn settings_of_layers_and_initial_weights() {
             .chain([Activation::LeakyRelu { slope: a }, Activation::Elu { alpha: a }])
         {
             for at in NUMBERS {
-                let _ = (f.value(at), f.derivative(at), f.value(at as f32), f.to_string());
+                let _ = (f.value(at), f.derivative(at), f.to_string());
+                let _ = (f.value(f32::of(at)), f.derivative(f32::of(at)));
             }
         }
     }

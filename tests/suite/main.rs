@@ -40,4 +40,5 @@ mod tables;
 #[cfg(feature = "safetensors")]
 mod tensor_files;
 mod threads;
+mod tiles;
 mod wrong_files;

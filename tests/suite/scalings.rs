@@ -69,7 +69,7 @@ fn a_feature_that_varies_by_rounding_is_constant() {
     // Some digits more are a difference.
     let apart = [0.3, 0.3 + 1e-13];
     assert!((standardized(&apart)[0] + 1.0).abs() < 1e-2);
-    let single = row::<f32>(&[1000.0, 1000.000_06]);
+    let single = row::<f32>(&[1_000.0, 1_000.000_06]);
     assert_eq!(Scaling::standardize(&single).unwrap().divisor(), [0.0]);
 }
 
@@ -143,6 +143,8 @@ fn known_constants_scale_by_feature_channel_or_all_alike() {
 #[cfg(feature = "safetensors")]
 #[test]
 fn scalings_come_back_from_files_to_the_bit() {
+    use crate::craft::{Craft, Tensor};
+
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("scaling");
     let x = DMatrix::from_fn(6, 9, |i, j| if i == 2 { 7.0 } else { ((i * 5 + j * 3) % 11) as f32 });
@@ -165,7 +167,6 @@ fn scalings_come_back_from_files_to_the_bit() {
     let refused = Scaling::<f32>::load(&path).unwrap_err();
     assert!(matches!(refused, Error::FileKind { expected: "scaling", .. }), "{refused}");
 
-    use crate::craft::{Craft, Tensor};
     let good = Craft::new("scaling", "scaling for=each\n")
         .with("offset", Tensor::of(&[2], &[1.0, 2.0]))
         .with("divisor", Tensor::of(&[2], &[3.0, 0.0]));
