@@ -364,6 +364,8 @@ pub(crate) fn filled<T: Clone>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -522,9 +524,30 @@ mod tests {
             parts in 2..6_usize, more in 0..150_usize, k in 1..1100_usize, n in 1..70_usize,
             seed in 0..100_usize,
         ) {
+            // The parts of a product that is worth sharing are never so small as to be another
+            // kernel's; the smallest has 17 rows.
+            prop_assume!(smallest_part(n, k) <= TILE + 1);
             let shape = [2 * TILE * parts + more, k, n];
             check_parts::<f32>(shape, seed, parts)?;
             check_parts::<f64>(shape, seed, parts)?;
+        }
+
+        /// A part is of more than a tile, where there are twice as many tiles as parts: so it is
+        /// never a single row, and more than a quarter of what the mean part is.
+        #[test]
+        fn no_part_is_of_a_few_rows(parts in 2..70_usize, more in 0..300_usize) {
+            let rows = 2 * TILE * parts + more;
+            let (a, b) = (DMatrix::<f32>::zeros(rows, 1), DMatrix::<f32>::zeros(1, 1));
+            let mut c = DMatrix::zeros(rows, 1);
+            let smallest = AtomicUsize::new(usize::MAX);
+            let finish = |_: usize, c: &mut [f32], _: &mut [f32]| {
+                smallest.fetch_min(c.len(), Ordering::Relaxed);
+            };
+            let (a, b) = (of(&a), of(&b));
+            let product = Product { a, b, start: Start::Zero, rows, finish: &finish };
+            let matrix = MatMut::from_column_major_slice_mut(c.as_mut_slice(), rows, 1);
+            split_rows(&product, 0, matrix, None, parts);
+            prop_assert!(smallest.into_inner() > TILE);
         }
 
         /// Large enough for every way of going through a product.

@@ -22,7 +22,7 @@ fn one_thread_means_the_callers() {
             let mut trainer = if rule == FeedbackRule::Bp {
                 builder.threads(1).build().unwrap()
             } else {
-                let mut trainer = builder.threads(2).build().unwrap();
+                let mut trainer = builder.build().unwrap();
                 trainer.set_threads(1).unwrap();
                 trainer
             };

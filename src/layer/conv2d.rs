@@ -283,9 +283,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::unroll::tests::{any_windows, integers, pixel},
+        super::{
+            LinearMap,
+            unroll::tests::{any_windows, integers, pixel},
+        },
         *,
     };
+    use crate::buffer::Columns;
 
     /// The definition: calls `term(output, kernel entry, pixel)`, places in the output of a sample,
     /// in the column-major weights and in the sample, for each of its terms.
@@ -304,6 +308,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn columns<T: Scalar>(data: &[T], count: usize) -> Columns<T> {
+        let mut columns = Columns::new(data.len() / count);
+        columns.set_batch(count).unwrap();
+        columns.as_mut_slice().copy_from_slice(data);
+        columns
     }
 
     fn check<T: Scalar>(windows: Windows, samples: usize, with: bool) -> Result<(), TestCaseError> {
@@ -354,9 +365,10 @@ mod tests {
 
         let tiles = conv.tiles(samples);
         let mut gradient = vec![nan; weights.len()];
+        let (of_delta, of_x) = (columns(&delta, samples), columns(&x, samples));
         for (index, tile) in gradient.chunks_mut(tiles.size).enumerate() {
-            let first = index * tiles.size / output.channels;
-            conv.weight_gradient(&delta, &x, first, tile, &mut vec![nan; tiles.scratch]);
+            let out = (tile, &mut vec![nan; tiles.scratch][..]);
+            LinearMap::Conv2d(conv).gradient(&of_delta, &of_x, tiles, index, out);
         }
         prop_assert_eq!(gradient.len().div_ceil(tiles.size), tiles.count);
         prop_assert_eq!(gradient, expected_gradient);
