@@ -10,6 +10,7 @@
 //! | `network` | architecture and parameters | [`Network::save`] | [`Network::load`], [`Network::load_parameters`] |
 //! | `checkpoint` | a whole training run | [`Trainer::save`] | [`Trainer::load`] |
 //! | `whitening` | mean and matrix | [`Whitening::save`] | [`Whitening::load`] |
+//! | `scaling` | offsets and divisors | [`Scaling::save`] | [`Scaling::load`] |
 //!
 //! # Tensors
 //! All are of the type `T` of what was saved, `F32` or `F64`, and stand in the order of PyTorch,
@@ -97,6 +98,8 @@
 //! [`Network::save`]: crate::Network::save
 //! [`Trainer::load`]: crate::Trainer::load
 //! [`Trainer::save`]: crate::Trainer::save
+//! [`Scaling::load`]: crate::data::Scaling::load
+//! [`Scaling::save`]: crate::data::Scaling::save
 //! [`Whitening::load`]: crate::data::Whitening::load
 //! [`Whitening::save`]: crate::data::Whitening::save
 
