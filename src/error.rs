@@ -577,7 +577,7 @@ pub enum Error {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The type expected, as [`Scalar::NAME`] has it.
+        /// The type expected, as [`Scalar::NAME`](crate::Scalar::NAME) has it.
         expected: &'static str,
         /// The type found, as safetensors calls it.
         found: String,

@@ -24,7 +24,7 @@ use targets::Target;
 #[derive(Parser)]
 struct Arguments {
     /// Which reader; all of them in turn without it
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, ignore_case = true)]
     target: Option<Target>,
     /// How many inputs for each target
     #[arg(long, default_value_t = 10_000)]

@@ -15,7 +15,6 @@ use crate::{change, craft::Craft};
 
 /// A reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "PascalCase")]
 pub enum Target {
     Idx,
     Cifar10,

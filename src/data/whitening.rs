@@ -226,7 +226,8 @@ impl<T: Scalar> Whitening<T> {
     /// [`Error::Checksum`]; [`Error::FileKind`], [`Error::FormatVersion`],
     /// [`Error::Description`], [`Error::MissingTensor`], [`Error::UnexpectedTensor`],
     /// [`Error::TensorShape`] and [`Error::TensorType`] for one that holds something else,
-    /// [`Error::NonFinite`] for a NaN or an infinity in it.
+    /// [`Error::TensorValue`] for a matrix that is not symmetric, [`Error::NonFinite`] for a NaN
+    /// or an infinity in it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read(path)?;
@@ -240,7 +241,17 @@ impl<T: Scalar> Whitening<T> {
         file.require_only(&expected, &[])?;
         let [mean, matrix] = expected;
         let mean = DVector::from_vec(file.read(&mean)?);
-        Ok(Self { mean, matrix: DMatrix::from_vec(features, features, file.read(&matrix)?) })
+        let values: Vec<T> = file.read(&matrix)?;
+        let other_side = |at: usize| at % features * features + at / features;
+        if let Some(at) = (0..values.len()).find(|&at| values[at] != values[other_side(at)]) {
+            return Err(Error::TensorValue {
+                path: path.to_owned(),
+                tensor: matrix.name,
+                expected: "a symmetric matrix",
+                found: values[at].as_f64(),
+            });
+        }
+        Ok(Self { mean, matrix: DMatrix::from_vec(features, features, values) })
     }
 }
 

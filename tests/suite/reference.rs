@@ -170,6 +170,10 @@ impl Reference {
         (dw, db)
     }
 
+    fn largest_weight(&self) -> f64 {
+        self.w.iter().flatten().flatten().fold(0.0, |largest, w| f64::max(largest, w.abs()))
+    }
+
     fn each(
         &mut self,
         (dw, db): (Vec<Matrix>, Vec<Vec<f64>>),
@@ -275,6 +279,11 @@ proptest! {
         .unwrap();
 
         for step in 0..4_u64 {
+            // A deep net that diverges squares its numbers with every step, and soon both
+            // implementations have nothing but rounding and infinities.
+            if reference.largest_weight() > 10.0 {
+                break;
+            }
             let x = DMatrix::from_fn(inputs, batch, |i, j| noise(seed ^ step, i, j));
             let labels: Vec<usize> = (0..batch)
                 .map(|j| (inputs + j * 3 + usize::try_from(step).unwrap()) % outputs)

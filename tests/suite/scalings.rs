@@ -197,3 +197,22 @@ fn whitening_of_a_constant_feature_subtracts_the_constant() {
     let whitening = feedback_alignment::data::Whitening::fit(&data, 1e-5, |_| ()).unwrap();
     assert_eq!(whitening.mean(), &DVector::from_element(2, 0.1));
 }
+
+#[cfg(feature = "safetensors")]
+#[test]
+fn a_whitening_whose_matrix_is_not_symmetric_is_refused() {
+    use crate::craft::{Craft, Tensor};
+    use feedback_alignment::data::Whitening;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("whitening");
+    let write = |matrix: [f32; 4]| {
+        let craft = Craft::new("whitening", "").with("mean", Tensor::of(&[2], &[0.0; 2]));
+        craft.with("matrix", Tensor::of(&[2, 2], &matrix)).write(&path);
+    };
+    write([1.0, 0.5, 0.5, 2.0]);
+    Whitening::<f32>::load(&path).unwrap();
+    write([1.0, 0.5, 0.25, 2.0]);
+    let refused = Whitening::<f32>::load(&path).unwrap_err();
+    assert!(matches!(refused, Error::TensorValue { .. }), "{refused}");
+}

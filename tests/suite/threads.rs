@@ -52,7 +52,7 @@ impl Draw {
     /// Dense layers, wide enough together for threads to share them.
     fn dense<T: Scalar>(&mut self) -> (NetworkBuilder<T>, usize, usize) {
         let batch: usize = [1, 2, 3, 7, 33, 64, 65, 129, 513][self.below(9)];
-        let most = if batch == 1 { 1500 } else { (6_000_000 / batch / 3).isqrt().min(900) };
+        let most = if batch == 1 { 1500 } else { (4_000_000 / batch / 3).isqrt().min(900) };
         let inputs = self.from(1, most);
         let mut builder = Network::builder(inputs);
         for _ in 0..self.from(1, 3) {
@@ -71,7 +71,7 @@ impl Draw {
     fn conv<T: Scalar>(&mut self) -> (NetworkBuilder<T>, usize, usize) {
         let side = self.from(5, 28);
         let (channels, width) = (self.from(1, 4), side + self.below(3));
-        let batch = [2, 3, 16, 64, 129][self.below(5)].min(1 + 100_000 / (side * width * channels));
+        let batch = [2, 3, 16, 64, 129][self.below(5)].min(1 + 50_000 / (side * width * channels));
         let mut builder = Network::builder((channels, side, width));
         let mut rows = side.min(width);
         for _ in 0..self.from(1, 2) {
@@ -107,7 +107,7 @@ impl Draw {
     }
 }
 
-/// Two steps and an evaluation pass on so many threads.
+/// A step and an evaluation pass on so many threads.
 fn run<T: Scalar>(
     network: &Network<T>,
     (rule, optimizer): (FeedbackRule, Optimizer),
@@ -126,9 +126,7 @@ fn run<T: Scalar>(
         T::of(((i * 37 + j * 101 + i * j) % 211) as f64 / 105.0 - 1.0)
     });
     let labels: Vec<usize> = (0..batch).map(|j| j * 7 % network.outputs().max(2)).collect();
-    for _ in 0..2 {
-        trainer.step(&x, &labels).unwrap();
-    }
+    trainer.step(&x, &labels).unwrap();
     let moments = format!("{:?}", trainer.optimizer());
     let predicted = trainer.network().predict(&x).unwrap();
     (trainer.into_network(), moments, predicted)
