@@ -16,6 +16,8 @@ mod common;
 mod curves;
 #[path = "common/runs.rs"]
 mod runs;
+#[path = "common/training.rs"]
+mod training;
 
 use std::{
     io::{self, Write},
@@ -93,7 +95,7 @@ fn learn(
         .batch_size(32)
         .seed(args.seed)
         .build()?;
-    runs::train(trainer, data, args.epochs, |_, test| {
+    training::train(trainer, data, args.epochs, |_, test| {
         bar.set_message(format!("{rule:<3}  test {test}"));
         bar.inc(1);
         Ok(())

@@ -17,6 +17,8 @@ mod common;
 mod curves;
 #[path = "common/runs.rs"]
 mod runs;
+#[path = "common/training.rs"]
+mod training;
 #[path = "common/verbose.rs"]
 mod verbose;
 

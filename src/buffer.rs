@@ -1,7 +1,7 @@
 //! Memory that is used again and again: it grows to the largest batch it has seen and then never
 //! allocates.
 
-use nalgebra::DMatrixView;
+use nalgebra::{DMatrixView, DMatrixViewMut};
 
 use crate::{
     error::{Error, Result},
@@ -60,6 +60,22 @@ impl<T: Scalar> Columns<T> {
     pub(crate) fn view(&self) -> DMatrixView<'_, T> {
         DMatrixView::from_slice(self.as_slice(), self.rows, self.batch)
     }
+
+    pub(crate) fn view_mut(&mut self) -> DMatrixViewMut<'_, T> {
+        let (rows, batch) = (self.rows, self.batch);
+        DMatrixViewMut::from_slice(self.as_mut_slice(), rows, batch)
+    }
+
+    /// Columns in use.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch
+    }
+}
+
+/// Makes room for `length` elements in all.
+pub(crate) fn reserve<E>(to: &mut Vec<E>, length: usize) -> Result<()> {
+    let more = length.saturating_sub(to.len());
+    to.try_reserve_exact(more).map_err(|_| Error::TooLarge { rows: length, columns: 1 })
 }
 
 /// What a forward pass is for.

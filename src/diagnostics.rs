@@ -1,7 +1,6 @@
 //! Looking inside: how far the deltas of a rule are from those of backpropagation, and what
 //! becomes of the layers.
 
-mod angle;
 mod report;
 mod weights;
 
@@ -9,10 +8,10 @@ use nalgebra::DMatrix;
 
 pub use report::{Diagnosis, LayerDiagnosis};
 
-use angle::{angle, distance, norm};
 use weights::feedback_angles;
 
 use crate::{
+    angle::{angle, distance, norm},
     error::{Error, Result, require, require_finite, require_shape},
     feedback::Feedback,
     init::FeedbackInit,
@@ -202,7 +201,7 @@ impl<T: Scalar> Diagnostics<T> {
             let feedback_angle = feedback_angles.get(layer).copied().flatten();
             self.layer(layer, &network.blocks[layer], activations, deltas, feedback_angle)
         });
-        Ok(Diagnosis { rule: feedback.rule(), layers: layers.collect::<Result<_>>()? })
+        Ok(Diagnosis { rule: feedback.rule_name(), layers: layers.collect::<Result<_>>()? })
     }
 
     /// What there is to say of one layer, once the way back has been made both ways.

@@ -168,6 +168,14 @@ pub enum Error {
         /// Matrices found.
         found: usize,
     },
+    /// A hop that cannot be part of a [`Route`](crate::Route), or of this one.
+    #[error("the hop {hop} is impossible: {reason}")]
+    ImpossibleHop {
+        /// The hop, as it is written: `B(e)->0`.
+        hop: String,
+        /// What stands against it.
+        reason: &'static str,
+    },
     /// A feedback matrix was set where the rule has none.
     #[error("{rule} has no feedback matrix for hidden layer {layer}")]
     NoFeedback {

@@ -11,44 +11,76 @@ use crate::{
     init::FeedbackInit,
     layer::Layer,
     linalg::{self, Start, zero_matrix},
-    network::{Block, Network},
-    rule::{FeedbackRule, Hop, Source, Transport},
+    network::{Block, Derivative, Network},
+    route::{Hop, Route, Through},
+    rule::FeedbackRule,
     scalar::Scalar,
     seed::{Purpose, stream},
     vector::bound_of_squares,
     workspace::{Activations, BlockActivations, BlockDeltas, Deltas, Layout, require_match},
 };
 
-/// A learning rule at work on one network: its route and its fixed random matrices.
+/// A learning rule at work on one network: its [`Route`] and the fixed random matrices of its hops.
 ///
 /// Hidden layers are counted from 0. Their feedback matrices have these shapes:
 ///
 /// | rule | matrix of hidden layer `l` | shape |
 /// |---|---|---|
 /// | BP | none | |
-/// | FA | `B_lᵀ`, stored in the shape of `W_{l+1}` | `n_{l+1} × n_l` |
+/// | FA | `B_l` | `n_l × n_{l+1}` |
 /// | DFA | `B_l` | `n_l × n_L` |
 /// | IFA | `B_1` for the first, none above | `n_1 × n_L` |
+///
+/// Where weights are replaced by random ones ([`Through::LikeWeights`], as under FA) and these are
+/// the kernels of a convolution, the matrix holds kernels, in the shape of the weights.
 ///
 /// ```
 /// use feedback_alignment::{Feedback, FeedbackInit, FeedbackRule, Network};
 ///
 /// let network = Network::<f32>::builder(7).dense(6).tanh().dense(5).tanh().dense(4).build()?;
 /// let fa = Feedback::new(&network, FeedbackRule::Fa, FeedbackInit::Nokland, 1)?;
-/// assert_eq!(fa.matrix(0)?.unwrap().shape(), (5, 6));
+/// assert_eq!(fa.matrix(0)?.unwrap().shape(), (6, 5));
 /// let dfa = Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::Nokland, 1)?;
 /// assert_eq!(dfa.matrix(0)?.unwrap().shape(), (6, 4));
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Feedback<T> {
-    rule: FeedbackRule,
+    /// The rule whose route it is, if it has a name.
+    rule: Option<FeedbackRule>,
+    route: Route,
     layout: Arc<Layout>,
-    hops: Vec<Hop>,
-    /// One slot for each hidden block.
+    /// One for each hop that has one. What stands in for weights is stored in their shape, so that
+    /// it can take their place in the products of a layer.
     matrices: Vec<Option<DMatrix<T>>>,
     /// For each matrix, a number that no square of an entry exceeds.
     squares: Vec<f64>,
+}
+
+/// How a hop of a route acts on a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    /// Down from the next layer, through its weights or what stands in for them.
+    Down,
+    /// Up from the layer below, through the receiver's weights or what stands in for them.
+    Up,
+    /// Straight, through a matrix.
+    Straight,
+}
+
+impl Transport {
+    fn of(route: &Route, hop: Hop) -> Self {
+        match hop.through {
+            Through::Matrix => Self::Straight,
+            Through::Weights | Through::LikeWeights => {
+                if route.sender(hop) > hop.to {
+                    Self::Down
+                } else {
+                    Self::Up
+                }
+            }
+        }
+    }
 }
 
 impl<T: Scalar> Feedback<T> {
@@ -64,19 +96,46 @@ impl<T: Scalar> Feedback<T> {
         init: FeedbackInit,
         seed: u64,
     ) -> Result<Self> {
+        Self::draw(network, Some(rule), rule.route(network.layers()), init, seed)
+    }
+
+    /// Draws the matrices of a route of one's own. Those of a hidden layer are the ones that
+    /// [`new`](Self::new) draws; where several hops lead to it, each has a stream of its own.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new); [`Error::StageMismatch`] for a route through another number of
+    /// layers.
+    pub fn with_route(
+        network: &Network<T>,
+        route: Route,
+        init: FeedbackInit,
+        seed: u64,
+    ) -> Result<Self> {
+        Self::draw(network, None, route, init, seed)
+    }
+
+    fn draw(
+        network: &Network<T>,
+        rule: Option<FeedbackRule>,
+        route: Route,
+        init: FeedbackInit,
+        seed: u64,
+    ) -> Result<Self> {
         init.check()?;
-        let feedback = Self::build(network, rule, |hop, matrix| {
-            // The units that receive are the rows of `B`, which is stored transposed under FA.
-            let (receivers, senders) = match hop.transport {
-                Transport::RandomTransposed => (matrix.ncols(), matrix.nrows()),
-                _ => matrix.shape(),
-            };
-            let mut rng = stream(seed, Purpose::Feedback, hop.to as u64, 0);
+        let mut feedback = Self::build(network, rule, route)?;
+        let mut drawn = vec![0; network.layers()];
+        for index in 0..feedback.matrices.len() {
+            let hop = feedback.route.hops()[index];
+            let name = feedback.name(hop.to);
+            let down = Transport::of(&feedback.route, hop) == Transport::Down;
+            let Some(matrix) = &mut feedback.matrices[index] else { continue };
+            // The units that receive are the rows of `B`, which is stored transposed on the way down.
+            let (rows, columns) = matrix.shape();
+            let (receivers, senders) = if down { (columns, rows) } else { (rows, columns) };
+            let mut rng = stream(seed, Purpose::Feedback, hop.to as u64, drawn[hop.to]);
+            drawn[hop.to] += 1;
             init.spread(receivers, senders).fill(matrix.as_mut_slice(), &mut rng);
-        })?;
-        for (layer, matrix) in feedback.matrices.iter().enumerate() {
-            let Some(matrix) = matrix else { continue };
-            require_finite(|| name(rule, layer), matrix.nrows(), matrix.as_slice())?;
+            require_finite(|| name, rows, matrix.as_slice())?;
         }
         Ok(feedback.bounded())
     }
@@ -91,7 +150,7 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// Draws the entries of the matrices from any distribution, layer by layer from the first
-    /// hidden one, column by column.
+    /// hidden one, column by column (row by row of `B_l` under FA).
     ///
     /// ```
     /// use feedback_alignment::{Feedback, FeedbackRule, Network, rand, rand_distr};
@@ -113,11 +172,13 @@ impl<T: Scalar> Feedback<T> {
         distribution: &D,
         rng: &mut R,
     ) -> Result<Self> {
-        let mut feedback = Self::build(network, rule, |_, _| ())?;
-        for (layer, matrix) in feedback.matrices.iter_mut().enumerate() {
-            let Some(matrix) = matrix else { continue };
+        let mut feedback = Self::build(network, Some(rule), rule.route(network.layers()))?;
+        for layer in 0..network.layers() - 1 {
+            let name = feedback.name(layer);
+            let Some(index) = feedback.hop_with_matrix(layer) else { continue };
+            let Some(matrix) = &mut feedback.matrices[index] else { continue };
             matrix.iter_mut().for_each(|entry| *entry = T::of(distribution.sample(rng)));
-            require_finite(|| name(rule, layer), matrix.nrows(), matrix.as_slice())?;
+            require_finite(|| name, matrix.nrows(), matrix.as_slice())?;
         }
         Ok(feedback.bounded())
     }
@@ -133,93 +194,189 @@ impl<T: Scalar> Feedback<T> {
         rule: FeedbackRule,
         matrices: Vec<DMatrix<T>>,
     ) -> Result<Self> {
-        let mut feedback = Self::build(network, rule, |_, _| ())?;
-        let receivers: Vec<usize> =
-            (0..feedback.matrices.len()).filter(|&l| feedback.matrices[l].is_some()).collect();
-        if receivers.len() != matrices.len() {
-            let (expected, found) = (receivers.len(), matrices.len());
-            return Err(Error::FeedbackCount { rule: rule.to_string(), expected, found });
+        let feedback = Self::build(network, Some(rule), rule.route(network.layers()))?;
+        feedback.filled_with(matrices)
+    }
+
+    /// The same for a route of one's own: a matrix for each hop that has one, from the first hidden
+    /// layer up, those of one layer in the order of the route's hops.
+    ///
+    /// # Errors
+    /// As for [`from_matrices`](Self::from_matrices) and [`with_route`](Self::with_route).
+    pub fn with_route_and_matrices(
+        network: &Network<T>,
+        route: Route,
+        matrices: Vec<DMatrix<T>>,
+    ) -> Result<Self> {
+        Self::build(network, None, route)?.filled_with(matrices)
+    }
+
+    /// With matrices in the order of [`matrix_hops`].
+    fn filled_with(mut self, matrices: Vec<DMatrix<T>>) -> Result<Self> {
+        let hops = matrix_hops(&self.route);
+        if hops.len() != matrices.len() {
+            let (expected, found) = (hops.len(), matrices.len());
+            return Err(Error::FeedbackCount { rule: self.rule_name(), expected, found });
         }
-        for (layer, matrix) in receivers.into_iter().zip(matrices) {
-            feedback.set_matrix(layer, matrix)?;
+        for (index, matrix) in hops.into_iter().zip(matrices) {
+            self.set(index, matrix)?;
+        }
+        Ok(self)
+    }
+
+    /// Zero matrices of the shapes that a route needs.
+    fn build(network: &Network<T>, rule: Option<FeedbackRule>, route: Route) -> Result<Self> {
+        Self::require_layers(network, &route)?;
+        let (layout, count) = (Arc::clone(&network.layout), route.hops().len());
+        let squares = vec![0.0; count];
+        let mut feedback = Self { rule, route, layout, matrices: vec![None; count], squares };
+        for index in 0..count {
+            let shape = stored_shape(network, &feedback.route, feedback.route.hops()[index]);
+            let zeros = shape.map(|(rows, columns)| zero_matrix(rows, columns)).transpose()?;
+            feedback.matrices[index] = zeros;
         }
         Ok(feedback)
     }
 
-    /// Zero matrices of the shapes that the route needs, filled by `fill`.
-    fn build(
-        network: &Network<T>,
-        rule: FeedbackRule,
-        mut fill: impl FnMut(&Hop, &mut DMatrix<T>),
-    ) -> Result<Self> {
-        let hops = rule.hops(network.layers());
-        let mut matrices = vec![None; network.layers() - 1];
-        for hop in &hops {
-            let Some((rows, columns)) = shape(network, hop) else { continue };
-            let mut matrix = zero_matrix(rows, columns)?;
-            fill(hop, &mut matrix);
-            matrices[hop.to] = Some(matrix);
+    /// Fails unless a route is through a network of so many layers.
+    pub(crate) fn require_layers(network: &Network<T>, route: &Route) -> Result<()> {
+        let (layers, of) = (network.layers(), route.layer_count());
+        if layers == of {
+            return Ok(());
         }
-        let squares = vec![0.0; matrices.len()];
-        Ok(Self { rule, layout: Arc::clone(&network.layout), hops, matrices, squares })
+        let (expected, found) = (format!("{layers} layers"), format!("{of} layers: {route}"));
+        Err(Error::StageMismatch { stage: "feedback", what: "the route", expected, found })
     }
 
-    /// The hidden layers that have a matrix of their own under `rule`, in order from the first,
-    /// with its rows and columns.
+    /// The first hop to a hidden layer that has a matrix.
+    fn hop_with_matrix(&self, layer: usize) -> Option<usize> {
+        let mut hops = self.route.hops().iter().zip(&self.matrices);
+        hops.position(|(hop, matrix)| hop.to == layer && matrix.is_some())
+    }
+
+    /// The hops that have a matrix, and the matrix as it is stored: what stands in for weights in
+    /// their shape.
+    pub(crate) fn hops_with_stored_matrices(&self) -> impl Iterator<Item = (Hop, &DMatrix<T>)> {
+        let hops = self.route.hops().iter().zip(&self.matrices);
+        hops.filter_map(|(&hop, matrix)| Some((hop, matrix.as_ref()?)))
+    }
+
+    /// For each matrix of a route, in the order in which they are given, the layer that it leads
+    /// to, its number among those of the layer, and its rows and columns.
     #[cfg(feature = "safetensors")]
-    pub(crate) fn shapes(network: &Network<T>, rule: FeedbackRule) -> Vec<(usize, (usize, usize))> {
-        let hops = rule.hops(network.layers());
-        let mut shapes: Vec<_> =
-            hops.iter().filter_map(|hop| Some((hop.to, shape(network, hop)?))).collect();
-        shapes.sort_unstable(); // A route may come down from the top.
-        shapes
+    pub(crate) fn shapes(
+        network: &Network<T>,
+        route: &Route,
+    ) -> impl Iterator<Item = (usize, usize, (usize, usize))> {
+        let mut last = None;
+        matrix_hops(route).into_iter().filter_map(move |index| {
+            let hop = route.hops()[index];
+            let number = last.filter(|&(to, _)| to == hop.to).map_or(0, |(_, number)| number + 1);
+            last = Some((hop.to, number));
+            let (rows, columns) = stored_shape(network, route, hop)?;
+            let transposed = is_transposed(&network.layout, route, hop);
+            Some((hop.to, number, if transposed { (columns, rows) } else { (rows, columns) }))
+        })
     }
 
-    /// The learning rule.
+    /// A hop's matrix as users see it.
+    fn shown(&self, index: usize) -> DMatrix<T> {
+        let matrix = self.drawn(index);
+        if is_transposed(&self.layout, &self.route, self.route.hops()[index]) {
+            matrix.transpose()
+        } else {
+            matrix.clone()
+        }
+    }
+
+    /// Takes a hop's matrix as users see it.
+    fn set(&mut self, index: usize, matrix: DMatrix<T>) -> Result<()> {
+        let transposed = is_transposed(&self.layout, &self.route, self.route.hops()[index]);
+        let (rows, columns) = self.drawn(index).shape();
+        let shape = if transposed { (columns, rows) } else { (rows, columns) };
+        let name = self.name(self.route.hops()[index].to);
+        require_shape(|| name.clone(), shape, matrix.shape())?;
+        require_finite(|| name.clone(), matrix.nrows(), matrix.as_slice())?;
+        let stored = if transposed { matrix.transpose() } else { matrix };
+        self.squares[index] = bound_of_squares(stored.as_slice());
+        self.matrices[index] = Some(stored);
+        Ok(())
+    }
+
+    /// What errors call a matrix.
+    fn name(&self, layer: usize) -> String {
+        format!("the {} feedback matrix of hidden layer {layer}", self.rule_name())
+    }
+
+    /// The name of the rule, or the route where it has none.
     #[must_use]
-    pub fn rule(&self) -> FeedbackRule {
+    pub fn rule_name(&self) -> String {
+        self.rule.map_or_else(|| self.route.to_string(), |rule| rule.to_string())
+    }
+
+    /// The learning rule, unless the feedback has a route of one's own.
+    #[must_use]
+    pub fn rule(&self) -> Option<FeedbackRule> {
         self.rule
     }
 
-    /// The matrix through which hidden layer `layer` receives its feedback, if it has one of its
-    /// own: `B_l`, under FA stored as `B_lᵀ`.
+    /// The way of the feedback.
+    #[must_use]
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Copies of all matrices, each with its hop, in the order in which
+    /// [`with_route_and_matrices`](Self::with_route_and_matrices) takes them.
+    pub fn matrices(&self) -> impl Iterator<Item = (Hop, DMatrix<T>)> {
+        let hops = matrix_hops(&self.route).into_iter();
+        hops.map(|index| (self.route.hops()[index], self.shown(index)))
+    }
+
+    /// How many random numbers its matrices hold.
+    #[must_use]
+    pub fn matrix_entries(&self) -> usize {
+        self.matrices.iter().flatten().map(DMatrix::len).sum()
+    }
+
+    /// A copy of the matrix `B_l` through which hidden layer `layer` receives its feedback, if it
+    /// has one of its own; the first, if the route has several.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if the network has no such hidden layer.
-    pub fn matrix(&self, layer: usize) -> Result<Option<&DMatrix<T>>> {
-        let count = self.matrices.len();
-        let slot = self.matrices.get(layer);
-        slot.map(Option::as_ref).ok_or(Error::NoSuchLayer { what: "hidden layer", layer, count })
+    pub fn matrix(&self, layer: usize) -> Result<Option<DMatrix<T>>> {
+        self.require_hidden(layer)?;
+        Ok(self.hop_with_matrix(layer).map(|index| self.shown(index)))
     }
 
-    /// Replaces the feedback matrix of hidden layer `layer`.
+    /// Replaces the feedback matrix `B_l` of hidden layer `layer`; the first, if the route has
+    /// several.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`], [`Error::NoFeedback`] if the rule has none there,
     /// [`Error::ShapeMismatch`], [`Error::NonFinite`]; the old matrix then stays.
     pub fn set_matrix(&mut self, layer: usize, matrix: DMatrix<T>) -> Result<()> {
-        let rule = self.rule;
-        let old = self
-            .matrix(layer)?
-            .ok_or_else(|| Error::NoFeedback { rule: rule.to_string(), layer })?;
-        let what = || name(rule, layer);
-        require_shape(what, old.shape(), matrix.shape())?;
-        require_finite(what, matrix.nrows(), matrix.as_slice())?;
-        self.squares[layer] = bound_of_squares(matrix.as_slice());
-        self.matrices[layer] = Some(matrix);
-        Ok(())
+        self.require_hidden(layer)?;
+        let index = self
+            .hop_with_matrix(layer)
+            .ok_or_else(|| Error::NoFeedback { rule: self.rule_name(), layer })?;
+        self.set(index, matrix)
     }
 
-    /// A number that no square of an entry of a hidden layer's matrix exceeds; 0 where it has none.
-    pub(crate) fn squares(&self, layer: usize) -> f64 {
-        self.squares[layer]
+    fn require_hidden(&self, layer: usize) -> Result<()> {
+        let count = self.route.layer_count() - 1;
+        if layer < count {
+            return Ok(());
+        }
+        Err(Error::NoSuchLayer { what: "hidden layer", layer, count })
     }
 
-    /// Fills `δ_l` of every hidden layer, from `δ_L` and along the route of the rule: each hop is
-    /// `δ_to = (M · source) ∘ f'(a_to)`.
+    /// Fills `δ_l` of every hidden layer that the route leads to, from `δ_L` on:
+    /// `δ_l = f'(a_l) ∘ Σ M · signal` over the hops to it. The others do not learn.
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] if the network, activations and deltas do not belong together.
+    /// [`Error::StageMismatch`] if the network, activations and deltas do not belong together;
+    /// [`Error::TooLarge`].
     pub fn deliver(
         &self,
         network: &Network<T>,
@@ -228,8 +385,7 @@ impl<T: Scalar> Feedback<T> {
     ) -> Result<()> {
         self.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
-        self.deliver_checked(network, activations, deltas);
-        Ok(())
+        self.deliver_checked(network, activations, deltas)
     }
 
     /// [`deliver`](Self::deliver) of what belongs together.
@@ -238,32 +394,54 @@ impl<T: Scalar> Feedback<T> {
         network: &Network<T>,
         activations: &Activations<T>,
         deltas: &mut Deltas<T>,
-    ) {
-        let (e, hidden) = deltas.split_error();
-        for hop in &self.hops {
-            let (source, to) = match hop.source {
-                Source::Delta(from) if from < hidden.len() => {
-                    let pair = hidden.get_disjoint_mut([from, hop.to]);
-                    let [source, to] = pair.expect("a hop leads from one block to another");
-                    if hop.transport == Transport::ReceiverForward {
-                        network.blocks[from].relay(&activations.blocks[from], source);
-                    }
-                    (&*source, to)
+    ) -> Result<()> {
+        deltas.begin_delivery();
+        let mut first = 0;
+        for hops in self.route.hops().chunk_by(|one, other| one.to == other.to) {
+            let to = hops[0].to;
+            if hops.len() > 1 {
+                deltas.blocks[to].reserve_sum()?;
+            }
+            let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
+            let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
+                let from = self.route.sender(self.route.hops()[index]);
+                let [source, to] = deltas.pair(from, to);
+                if Transport::of(&self.route, self.route.hops()[index]) == Transport::Up {
+                    network.blocks[from].relay(&activations.blocks[from], source);
                 }
-                _ => (e, &mut hidden[hop.to]),
+                self.send(index, network, activations, source, to, then);
             };
-            self.carry(hop, network, activations, source, to);
+            if let [_] = hops {
+                // Where a block is a layer and an activation, its derivative is part of the product.
+                let derivative = block.derivative(saved);
+                send(first, deltas, derivative);
+                if derivative.is_none() {
+                    block.backward(saved, &mut deltas.blocks[to]);
+                }
+            } else {
+                for index in first..first + hops.len() {
+                    deltas.blocks[to].put_aside();
+                    send(index, deltas, Derivative::none());
+                    if index > first {
+                        deltas.blocks[to].add_what_was_put_aside();
+                    }
+                }
+                block.backward(saved, &mut deltas.blocks[to]);
+            }
+            deltas.blocks[to].served = true;
+            first += hops.len();
         }
-        deltas.delivered = true;
+        Ok(())
     }
 
-    /// Whether every hidden layer receives the error itself, so that none waits for another.
-    pub(crate) fn is_direct(&self) -> bool {
-        let all = self.hops.len() == self.matrices.len();
-        all && self.hops.iter().all(|hop| hop.source == Source::Error)
+    /// A number that no square of an entry of a hidden layer's matrix exceeds, where the error is
+    /// sent [directly](Route::is_direct).
+    pub(crate) fn direct_squares(&self, layer: usize) -> f64 {
+        self.hop_with_matrix(layer).map_or(0.0, |index| self.squares[index])
     }
 
-    /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`.
+    /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the error is
+    /// sent [directly](Route::is_direct).
     pub(crate) fn send_error(
         &self,
         layer: usize,
@@ -272,17 +450,18 @@ impl<T: Scalar> Feedback<T> {
         e: &BlockDeltas<T>,
         to: &mut BlockDeltas<T>,
     ) {
-        let matrix = linalg::of(self.drawn(layer));
+        let index = self.hop_with_matrix(layer).expect("a direct route leads to every layer");
         let derivative = receiver.derivative(activations);
-        let finish = |place, delta: &mut [T], _: &mut [T]| derivative(place, delta);
-        let (e, delta) = (e.delta().mat(), to.arrival().as_mut_slice());
-        linalg::product_then(matrix, e, Start::Zero, delta, &mut [], &finish);
-        receiver.backward(activations, to);
+        self.send_straight(index, e, to, derivative);
+        if derivative.is_none() {
+            receiver.backward(activations, to);
+        }
+        to.served = true;
     }
 
     /// The matrix of a hop that has one.
-    fn drawn(&self, layer: usize) -> &DMatrix<T> {
-        self.matrices[layer].as_ref().expect("drawn for every hop that needs one")
+    fn drawn(&self, index: usize) -> &DMatrix<T> {
+        self.matrices[index].as_ref().expect("made for every hop that needs one")
     }
 
     /// Fails unless the matrices were made for a network of this layout.
@@ -300,9 +479,10 @@ impl<T: Scalar> Feedback<T> {
             return Err(mismatch(network.layout.to_string(), self.layout.to_string()));
         }
         // Kernels of other sizes can make the same layout.
-        for hop in &self.hops {
-            let (expected, found) =
-                (shape(network, hop), self.matrices[hop.to].as_ref().map(DMatrix::shape));
+        for (index, matrix) in self.matrices.iter().enumerate() {
+            let hop = self.route.hops()[index];
+            let expected = stored_shape(network, &self.route, hop);
+            let found = matrix.as_ref().map(DMatrix::shape);
             if expected != found {
                 return Err(mismatch(format!("{expected:?}"), format!("{found:?}")));
             }
@@ -310,54 +490,79 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// One hop, from the delta of one block to that of another.
-    fn carry(
+    /// `M · signal` of one hop, to the end of the receiving block, and `then` on it while it is in
+    /// cache.
+    fn send(
         &self,
-        hop: &Hop,
+        index: usize,
         network: &Network<T>,
         activations: &Activations<T>,
         source: &BlockDeltas<T>,
         to: &mut BlockDeltas<T>,
+        then: Derivative<T>,
     ) {
-        let receiver = &network.blocks[hop.to];
-        let activations = &activations.blocks[hop.to];
-        // Where a block is a layer and an activation, its derivative is part of the product.
-        let derivative = receiver.derivative(activations);
-        let finish = |place, delta: &mut [T], _: &mut [T]| derivative(place, delta);
-        match (hop.transport, hop.source) {
-            (Transport::SenderTransposed, Source::Delta(from)) => {
-                let Layer { map, weights, .. } = &network.blocks[from].layer;
-                map.apply_transpose(weights, source.delta(), to.arrival(), &derivative);
+        let hop = self.route.hops()[index];
+        let layer = |layer: usize| {
+            let Layer { map, weights, .. } = &network.blocks[layer].layer;
+            (map, self.matrices[index].as_ref().unwrap_or(weights))
+        };
+        match Transport::of(&self.route, hop) {
+            Transport::Down => {
+                let (map, matrix) = layer(self.route.sender(hop));
+                let then = |place, delta: &mut [T]| then.multiply(place, delta);
+                map.apply_transpose(matrix, source.delta(), to.arrival(), &then);
             }
-            (Transport::RandomTransposed, Source::Delta(from)) => {
-                let map = network.blocks[from].layer.map;
-                map.apply_transpose(self.drawn(hop.to), source.delta(), to.arrival(), &derivative);
-            }
-            (Transport::ReceiverForward, _) => {
-                // Up through what the forward pass goes through: the sender's pooling, from whose
+            Transport::Up => {
+                // Through what the forward pass goes through: the sender's pooling, from whose
                 // end the signal comes, the receiver's weights, the receiver's pooling.
-                let Layer { map, weights, .. } = &receiver.layer;
-                map.apply(weights, None, source.end(), &mut to.stages[0], &mut [], &finish);
-                receiver.relay(activations, to);
+                let (map, matrix) = layer(hop.to);
+                let then = |place, delta: &mut [T], _: &mut [T]| then.multiply(place, delta);
+                map.apply(matrix, None, source.end(), &mut to.stages[0], &mut [], &then);
+                network.blocks[hop.to].relay(&activations.blocks[hop.to], to);
             }
-            (Transport::RandomDirect, _) | (_, Source::Error) => {
-                return self.send_error(hop.to, receiver, activations, source, to);
-            }
+            Transport::Straight => self.send_straight(index, source, to, then),
         }
-        receiver.backward(activations, to);
+    }
+
+    /// A hop of [`Transport::Straight`].
+    fn send_straight(
+        &self,
+        index: usize,
+        source: &BlockDeltas<T>,
+        to: &mut BlockDeltas<T>,
+        then: Derivative<T>,
+    ) {
+        let matrix = linalg::of(self.drawn(index));
+        let then = |place, delta: &mut [T], _: &mut [T]| then.multiply(place, delta);
+        let (signal, delta) = (source.delta().mat(), to.arrival().as_mut_slice());
+        linalg::product_then(matrix, signal, Start::Zero, delta, &mut [], &then);
     }
 }
 
-/// Rows and columns of the matrix that a hop draws, if it has one of its own.
-fn shape<T: Scalar>(network: &Network<T>, hop: &Hop) -> Option<(usize, usize)> {
-    match hop.transport {
-        Transport::RandomTransposed => Some(network.blocks[hop.to + 1].layer.weights.shape()),
-        Transport::RandomDirect => Some((network.layout.output(hop.to), network.outputs())),
-        Transport::SenderTransposed | Transport::ReceiverForward => None,
+/// Rows and columns of a hop's matrix as it is stored, if it has one.
+fn stored_shape<T: Scalar>(
+    network: &Network<T>,
+    route: &Route,
+    hop: Hop,
+) -> Option<(usize, usize)> {
+    let from = route.sender(hop);
+    match hop.through {
+        Through::Weights => None,
+        Through::LikeWeights => Some(network.blocks[from.max(hop.to)].layer.weights.shape()),
+        Through::Matrix => Some((network.layout.output(hop.to), network.layout.blocks[from].a)),
     }
 }
 
-/// What errors call a matrix.
-fn name(rule: FeedbackRule, layer: usize) -> String {
-    format!("the {rule} feedback matrix of hidden layer {layer}")
+/// Whether the matrix of a hop is stored transposed: that of a dense layer on the way down.
+fn is_transposed(layout: &Layout, route: &Route, hop: Hop) -> bool {
+    Transport::of(route, hop) == Transport::Down && layout.is_dense(route.sender(hop))
+}
+
+/// The hops that have a matrix, from the first hidden layer up.
+fn matrix_hops(route: &Route) -> Vec<usize> {
+    let hops = route.hops();
+    let mut with: Vec<usize> =
+        (0..hops.len()).filter(|&index| hops[index].through != Through::Weights).collect();
+    with.sort_by_key(|&index| hops[index].to);
+    with
 }

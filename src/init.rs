@@ -9,6 +9,9 @@ use crate::{
     scalar::Scalar,
 };
 
+/// Enough layers for a rule to show what it reads: IFA reads weights from the second hidden layer on.
+const LAYERS: usize = 3;
+
 /// Distribution of the initial weights and biases.
 ///
 /// `fan_in` is the number of inputs of a unit, `fan_out` the number of units that read one input
@@ -71,7 +74,8 @@ impl Init {
     ) -> (Spread, Spread) {
         let (fan_in, fan_out) = (fan_in as f64, fan_out as f64);
         let weights = match self {
-            Self::Nokland { rule: FeedbackRule::Fa | FeedbackRule::Dfa } if saturating => {
+            // Feedback that does not read the weights can leave zero.
+            Self::Nokland { rule } if saturating && !rule.route(LAYERS).reads_weights() => {
                 Spread::Zero
             }
             Self::FanIn | Self::Nokland { .. } => {

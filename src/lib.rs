@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
 //!
 //! # Where to find what
-//! [`FeedbackRule`] states the rules, [`Network`] is what they train, [`Trainer`] is the loop.
+//! [`FeedbackRule`] states the rules, a [`Route`] is what a rule is, [`Network`] is what they train,
+//! [`Trainer`] is the loop.
 //! The five stages of a training step are [`Network::forward`], [`Loss::error`],
 //! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`]. [`Diagnostics`] looks
 //! inside, [`GradientCheck`] proves the gradients. What is written to disk is described in
@@ -11,13 +12,15 @@
 mod elementary;
 mod scalar;
 mod vector;
+mod angle;
 mod error;
 pub mod files;
 mod threads;
 mod linalg;
 mod buffer;
 mod seed;
-pub mod rule;
+mod route;
+mod rule;
 mod init;
 mod activation;
 mod layer;
@@ -29,6 +32,7 @@ mod feedback;
 mod adversarial;
 mod gradient_check;
 mod optimizer;
+mod engine;
 pub mod data;
 mod trainer;
 mod diagnostics;
@@ -55,6 +59,7 @@ pub use network::{Network, NetworkBuilder};
 pub use optimizer::{
     Adam, AdamW, Decay, Momentum, Optimizer, OptimizerState, RmsProp, Schedule, Sgd, WeightDecay,
 };
+pub use route::{Hop, Route, Signal, Through};
 pub use rule::FeedbackRule;
 pub use scalar::Scalar;
 pub use trainer::{

@@ -1,5 +1,6 @@
 //! The network: forward parameters and nothing else.
 
+mod block;
 mod builder;
 mod convert;
 #[cfg(feature = "safetensors")]
@@ -18,13 +19,15 @@ use nalgebra::{DMatrix, DVector};
 
 pub use builder::NetworkBuilder;
 
+use block::operate;
+pub(crate) use block::{Block, Derivative};
+
 #[cfg(feature = "safetensors")]
 pub(crate) use parameters::{Role, column_major, row_major};
 #[cfg(feature = "safetensors")]
 pub use tensor_names::LoadOptions;
 
 use crate::{
-    activation::Activation,
     architecture::Architecture,
     buffer::{Columns, Pass},
     error::{Error, Result, require, require_finite, require_samples, require_shape},
@@ -32,11 +35,11 @@ use crate::{
     linalg::{filled_vector, zero_matrix},
     rule::FeedbackRule,
     scalar::Scalar,
-    threads::{Chunks, pieces, share_out},
+    threads::Chunks,
     vector::bound_of_squares,
     workspace::{
-        Activations, BlockActivations, BlockDeltas, Deltas, Gradients, Layout, Needs, Record,
-        require_delivered, reserve_norm,
+        Activations, BlockActivations, Deltas, Gradients, Layout, Needs, require_delivered,
+        require_match, reserve_norm,
     },
 };
 
@@ -66,16 +69,6 @@ pub struct Network<T> {
     pub(crate) drawn_for: Option<FeedbackRule>,
 }
 
-/// A weighted layer and the local operations after it, up to the next weighted layer. Feedback
-/// enters at the end of a block.
-#[derive(Clone, Debug)]
-pub(crate) struct Block<T> {
-    pub(crate) layer: Layer<T>,
-    pub(crate) operations: Vec<Operation<T>>,
-    /// Whether training leaves the block as it is.
-    pub(crate) frozen: bool,
-}
-
 impl<T: PartialEq> PartialEq for Network<T> {
     /// Compares layers and parameters, not which of them are frozen or how they were drawn.
     fn eq(&self, other: &Self) -> bool {
@@ -84,120 +77,6 @@ impl<T: PartialEq> PartialEq for Network<T> {
             |(a, b): (&Block<T>, &Block<T>)| (&a.layer, &a.operations) == (&b.layer, &b.operations);
         self.architecture == other.architecture && blocks.into_iter().all(same)
     }
-}
-
-impl<T: Scalar> Block<T> {
-    /// How many multiply-adds gradient and update take: an update of a weight costs about as much
-    /// as sixteen. With a single sample all that counts is to read and write the weights.
-    pub(crate) fn work(&self, samples: usize) -> usize {
-        let weights = self.layer.weights.len();
-        match self.layer.map.gradient_cost(samples) {
-            1 => weights,
-            cost => weights.saturating_mul(cost.saturating_add(16)),
-        }
-    }
-
-    /// `a ← W h + b`, then every local operation in turn.
-    fn forward(&self, h: &Columns<T>, into: &mut BlockActivations<T>, pass: Pass) {
-        let BlockActivations { a, bound, finite, operations } = into;
-        if let [Operation::Activation(activation), above @ ..] = &self.operations[..] {
-            let (first, records) = operations.split_first_mut().expect("one for each operation");
-            *bound = self.layer.forward(h, a, Some((*activation, &mut first.output)));
-            *finite = operate(above, &first.output, records, pass, self.frozen);
-        } else {
-            *bound = self.layer.forward(h, a, None);
-            *finite = operate(&self.operations, a, operations, pass, self.frozen);
-        }
-        *finite &= bound.is_finite();
-    }
-
-    /// `f'` of a block that is a layer and an activation, to be multiplied with a delta that has
-    /// just arrived, from the place in the batch where a piece of it begins. Does nothing for
-    /// other blocks, of which [`backward`](Self::backward) takes care.
-    pub(crate) fn derivative<'a>(
-        &self,
-        activations: &'a BlockActivations<T>,
-    ) -> impl Fn(usize, &mut [T]) + Sync + use<'a, T> {
-        let (activation, a) = (self.only_activation(), activations.a.as_slice());
-        let h = activations.output().as_slice();
-        move |place, delta: &mut [T]| {
-            if let Some(activation) = activation {
-                let range = place..place + delta.len();
-                activation.multiply_derivative(&a[range.clone()], &h[range], delta);
-            }
-        }
-    }
-
-    /// A number that no `h²` of this block exceeds.
-    pub(crate) fn output_squares(&self, activations: &BlockActivations<T>) -> f64 {
-        let bound = match self.operations[..] {
-            [] => activations.bound,
-            [Operation::Activation(activation)] => activation.bound(activations.bound),
-            _ => return bound_of_squares(activations.output().as_slice()),
-        };
-        bound * bound
-    }
-
-    /// The activation of a block that consists of nothing else after its layer.
-    fn only_activation(&self) -> Option<Activation> {
-        match self.operations[..] {
-            [Operation::Activation(activation)] => Some(activation),
-            _ => None,
-        }
-    }
-
-    /// `δ ← δ ∘ f'(a)`: takes what has arrived at the end of the block back through its operations,
-    /// unless [`derivative`](Self::derivative) has done so.
-    pub(crate) fn backward(&self, activations: &BlockActivations<T>, deltas: &mut BlockDeltas<T>) {
-        if self.only_activation().is_some() {
-            return;
-        }
-        let BlockDeltas { stages, norms } = deltas;
-        let mut stage = stages.len() - 1;
-        for (index, operation) in self.operations.iter().enumerate().rev() {
-            let (before, record) = (activations.before(index), &activations.operations[index]);
-            if let Some(pool) = operation.pooling() {
-                let (to, from) = stages.split_at_mut(stage);
-                stage -= 1;
-                pool.backward(&record.notes.winners, from[0].as_slice(), to[stage].as_mut_slice());
-            } else {
-                let (x, y) = (before.as_slice(), record.output.as_slice());
-                let delta = stages[stage].as_mut_slice();
-                operation.backward((x, y), &record.notes, delta, &mut norms[index]);
-            }
-        }
-    }
-
-    /// Takes a signal at `a` up to the end of the block. Only pooling changes it: it picks the
-    /// winners of the forward pass, or takes means.
-    pub(crate) fn relay(&self, activations: &BlockActivations<T>, deltas: &mut BlockDeltas<T>) {
-        let mut stage = 0;
-        for (operation, record) in self.operations.iter().zip(&activations.operations) {
-            if let Some(pool) = operation.pooling() {
-                let (from, to) = deltas.stages.split_at_mut(stage + 1);
-                let (from, to) = (from[stage].as_slice(), to[0].as_mut_slice());
-                pool.relay(&record.notes.winners, from, to);
-                stage += 1;
-            }
-        }
-    }
-}
-
-/// Every operation in turn, from `x` on. Returns false if one of them met a number that is not
-/// finite and does not show in what it made.
-fn operate<T: Scalar>(
-    operations: &[Operation<T>],
-    x: &Columns<T>,
-    records: &mut [Record<T>],
-    pass: Pass,
-    frozen: bool,
-) -> bool {
-    let (mut from, mut finite) = (x, true);
-    for (operation, Record { output, notes }) in operations.iter().zip(records) {
-        finite &= operation.forward(from.as_slice(), output.as_mut_slice(), notes, pass, frozen);
-        from = output;
-    }
-    finite
 }
 
 impl<T: Scalar> Network<T> {
@@ -445,6 +324,70 @@ impl<T: Scalar> Network<T> {
         }
     }
 
+    /// `δ_l ← δ_l ∘ f'(a_l)` of hidden layer `layer`: takes what stands at the end of the layer
+    /// ([`Deltas::arriving_mut`]) back through its pooling, normalisation, dropout and activation
+    /// by their exact derivatives. The layer then learns from it. With this, whoever invents a rule
+    /// writes its feedback in a few lines.
+    ///
+    /// ```
+    /// use feedback_alignment::*;
+    /// use nalgebra::DMatrix;
+    ///
+    /// // Direct random target projection (Frenkel, Lefebvre and Bol 2021): in the place of the
+    /// // error each hidden layer is sent the target.
+    /// fn deliver_targets(
+    ///     network: &Network<f64>,
+    ///     b: &[DMatrix<f64>],
+    ///     targets: &DMatrix<f64>,
+    ///     activations: &Activations<f64>,
+    ///     deltas: &mut Deltas<f64>,
+    /// ) -> Result<()> {
+    ///     for (layer, b) in b.iter().enumerate() {
+    ///         let signal = b * targets / targets.ncols() as f64;
+    ///         deltas.arriving_mut(layer)?.copy_from(&signal);
+    ///         network.backward(layer, activations, deltas)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let mut network = Network::builder(2).dense(8).tanh().dense(2).seed(1).build()?;
+    /// let b = [DMatrix::from_fn(8, 2, |i, j| if (i + j) % 2 == 0 { 0.3 } else { -0.3 })];
+    /// let x = DMatrix::from_column_slice(2, 2, &[0.0, 1.0, 1.0, 1.0]);
+    /// let targets = DMatrix::from_column_slice(2, 2, &[0.0, 1.0, 1.0, 0.0]);
+    /// let mut optimizer = OptimizerState::new(&network, Sgd::default())?;
+    /// let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    /// let mut gradients = Gradients::new();
+    /// let mut loss = f64::INFINITY;
+    /// for _ in 0..100 {
+    ///     network.forward(&x, &mut activations)?;
+    ///     loss = Loss::SoftmaxCrossEntropy.error(&targets, &activations, &mut deltas)?;
+    ///     deliver_targets(&network, &b, &targets, &activations, &mut deltas)?;
+    ///     network.gradients(&activations, &deltas, &mut gradients)?;
+    ///     optimizer.step(&mut network, &gradients)?;
+    /// }
+    /// assert!(loss < 0.1, "{loss}");
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] for a layer that is not hidden, [`Error::StageMismatch`] if the
+    /// activations or deltas are of another network, or of two forward passes.
+    pub fn backward(
+        &self,
+        layer: usize,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        require_match("backward", &self.layout, activations, deltas)?;
+        let count = self.layers() - 1;
+        if layer >= count {
+            return Err(Error::NoSuchLayer { what: "hidden layer", layer, count });
+        }
+        self.blocks[layer].backward(&activations.blocks[layer], &mut deltas.blocks[layer]);
+        deltas.serve(layer);
+        Ok(())
+    }
+
     /// The evaluation pass: the logits of the samples `x`, of shape `n_L × N`.
     ///
     /// # Errors
@@ -469,7 +412,7 @@ impl<T: Scalar> Network<T> {
 
     /// The gradients of every parameter, whatever rule delivered the deltas:
     /// `∂W_l = δ_l h_{l-1}ᵀ` and `∂b_l = Σ δ_l` over the samples (Nøkland 2016, eq. 10; the mean
-    /// over the batch is in `δ`).
+    /// over the batch is in `δ`). They are 0 where no feedback has arrived.
     ///
     /// # Errors
     /// [`Error::StageMismatch`] if the activations or deltas are of another network, or of two
@@ -482,20 +425,24 @@ impl<T: Scalar> Network<T> {
     ) -> Result<()> {
         require_delivered("gradients", &self.layout, activations, deltas)?;
         self.fit_gradients(gradients)?;
-        let Gradients { layers, norms, .. } = gradients;
+        let Gradients { layers, norms, served, .. } = gradients;
+        served.clear();
+        served.extend(deltas.blocks.iter().map(|block| block.served));
         for (index, (block, gradient)) in self.blocks.iter().zip(layers).enumerate() {
+            if !served[index] {
+                gradient.weights.fill(T::zero());
+                gradient.bias.iter_mut().for_each(|bias| bias.fill(T::zero()));
+                norms[index].iter_mut().for_each(NormGradient::clear);
+                continue;
+            }
             let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
             let map = block.layer.map;
             let (rows, columns) = gradient.weights.shape();
             let tiles = map.tiles(rows, columns, activations.batch);
-            let parts = pieces(rows * columns, map.gradient_cost(activations.batch));
             let out = Chunks { data: gradient.weights.as_mut_slice(), size: tiles.size };
-            share_out(out, 0..tiles.count, parts, &|range, out| {
-                T::with_scratch(tiles.scratch, |scratch| {
-                    for (index, tile) in range.zip(out.data.chunks_mut(tiles.size)) {
-                        map.gradient(delta, h, tiles, index, (tile, scratch));
-                    }
-                });
+            let of = (tiles, rows * columns, 0);
+            map.gradient_tiles(of, delta, h, out, &|tile, out: Chunks<T>, scratch| {
+                tile.make(out.data, scratch);
             });
             if let Some(bias) = &mut gradient.bias {
                 map.bias_gradient(delta, bias.as_mut_slice());
@@ -528,6 +475,7 @@ impl<T: Scalar> Network<T> {
                     })
                 })
                 .collect::<Result<_>>()?;
+            gradients.served = Vec::with_capacity(self.layers());
             gradients.layout = Arc::clone(&self.layout);
         }
         Ok(())

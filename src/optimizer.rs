@@ -24,19 +24,17 @@ pub(crate) use {
     moments::MOMENTS,
 };
 
-use step::{NextStep, Signal, slices};
+pub(crate) use guard::of_norms;
+pub(crate) use step::NextStep;
 use update::Update;
 
 use crate::{
     error::{Error, Result, require_fraction, require_not_negative, require_positive},
-    feedback::Feedback,
     layer::Operation,
     linalg::filled,
     network::{Block, Network},
     scalar::Scalar,
-    workspace::{
-        Activations, Deltas, Gradients, Layout, require_delivered, require_layout, require_match,
-    },
+    workspace::{Gradients, Layout, require_layout},
 };
 
 /// Stochastic gradient descent: `w ← w − η g`.
@@ -245,6 +243,8 @@ pub struct OptimizerState<T> {
     optimizer: Optimizer,
     schedule: Schedule,
     max_norm: Option<f64>,
+    /// What the learning rate of each layer is multiplied by; none at all while that is 1.
+    rates: Arc<[f64]>,
     steps: u64,
     /// The network that the moments are of.
     layout: Arc<Layout>,
@@ -258,13 +258,14 @@ impl<T: PartialEq> PartialEq for OptimizerState<T> {
     fn eq(&self, other: &Self) -> bool {
         (self.optimizer, self.schedule, self.max_norm, self.steps)
             == (other.optimizer, other.schedule, other.max_norm, other.steps)
+            && self.rates == other.rates
             && self.blocks == other.blocks
     }
 }
 
 /// Moments of the parameters of one block; as many as the optimiser has.
 #[derive(Clone, Debug, PartialEq)]
-struct BlockMoments<T> {
+pub(crate) struct BlockMoments<T> {
     weights: [Vec<T>; 2],
     bias: [Vec<T>; 2],
     /// Of scale and shift of every operation; empty but for batch normalisation.
@@ -301,6 +302,7 @@ impl<T: Scalar> OptimizerState<T> {
             optimizer,
             schedule: Schedule::default(),
             max_norm: None,
+            rates: Arc::default(),
             steps: 0,
             layout: Arc::clone(&network.layout),
             blocks: blocks.collect::<Result<_>>()?,
@@ -420,6 +422,51 @@ impl<T: Scalar> OptimizerState<T> {
         Ok(())
     }
 
+    /// Multiplies the learning rate of weighted layer `layer`, its bias and the batch normalisation
+    /// after it by `factor`, on top of the schedule; 1 by default. Layers are counted from 0.
+    ///
+    /// ```
+    /// use feedback_alignment::{Network, OptimizerState, Sgd};
+    ///
+    /// let network = Network::<f32>::builder(4).dense(3).tanh().dense(2).build()?;
+    /// let mut optimizer = OptimizerState::new(&network, Sgd::default())?;
+    /// optimizer.set_rate_factor(1, 10.0)?;
+    /// assert_eq!([0, 1].map(|layer| optimizer.rate_factor(layer).unwrap()), [1.0, 10.0]);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer);
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless factor and rate are
+    /// positive in the scalar (to stop a layer, [freeze](Network::freeze) it); nothing has then
+    /// changed.
+    pub fn set_rate_factor(&mut self, layer: usize, factor: f64) -> Result<()> {
+        self.rate_factor(layer)?;
+        require_positive::<T>("rate_factor", factor)?;
+        require_positive::<T>(
+            "rate_factor × learning_rate",
+            factor * self.optimizer.learning_rate(),
+        )?;
+        let mut rates = self.rates.to_vec();
+        rates.resize(self.blocks.len(), 1.0);
+        rates[layer] = factor;
+        let all_one = rates.iter().all(|&rate| rate == 1.0);
+        self.rates = if all_one { Arc::default() } else { rates.into() };
+        Ok(())
+    }
+
+    /// What [`set_rate_factor`](Self::set_rate_factor) has set for a layer.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer).
+    pub fn rate_factor(&self, layer: usize) -> Result<f64> {
+        let count = self.blocks.len();
+        if layer >= count {
+            return Err(Error::NoSuchLayer { what: "weighted layer", layer, count });
+        }
+        Ok(self.rates.get(layer).copied().unwrap_or(1.0))
+    }
+
     /// Number of steps made.
     #[must_use]
     pub fn steps(&self) -> u64 {
@@ -444,114 +491,37 @@ impl<T: Scalar> OptimizerState<T> {
         require_layout(STAGE, "gradients", &network.layout, &gradients.layout)?;
         let bound = guard::of_gradients(network, gradients);
         self.guarded(network, bound, |step, blocks, moments| {
-            let gradients = gradients.layers.iter().zip(&gradients.norms);
-            let blocks = blocks.iter_mut().zip(gradients).zip(moments);
-            for ((block, (gradient, norms)), moments) in blocks {
-                if block.frozen {
+            let served = &gradients.served;
+            let gradients = gradients.layers.iter().zip(&gradients.norms).zip(served);
+            let blocks = blocks.iter_mut().enumerate().zip(gradients).zip(moments);
+            for (((layer, block), ((gradient, norms), &served)), moments) in blocks {
+                if block.frozen || !served {
                     continue;
                 }
-                let weights = block.layer.weights.as_mut_slice();
-                let of_weights = slices(&mut moments.weights);
-                step.weights.apply(weights, gradient.weights.as_slice(), of_weights);
-                step.bound(&mut block.layer.weights);
-                step.finish(block, gradient.bias.as_ref().map(DVector::as_slice), norms, moments);
+                let weights = &mut block.layer.weights;
+                step.follow((layer, weights), &mut moments.weights, &gradient.weights);
+                let bias = gradient.bias.as_ref().map(DVector::as_slice);
+                step.finish((layer, block), bias, norms, moments);
             }
         })
     }
 
-    /// Stages 4 and 5 in one, with the bits of [`Network::gradients`] and [`step`](Self::step) one
-    /// after the other: a tile of `∂W_l = δ_l h_{l-1}ᵀ` is made and its weights are updated while
-    /// it is in cache, so that no gradient is ever in memory as a whole. All layers and all tiles
-    /// of a layer are independent of each other and are shared out among threads.
-    ///
-    /// ```
-    /// # use feedback_alignment::*;
-    /// # use feedback_alignment::nalgebra::DMatrix;
-    /// # let x = DMatrix::from_element(4, 2, 0.5);
-    /// let mut network = Network::<f64>::builder(4).dense(3).tanh().dense(2).build()?;
-    /// let mut twin = network.clone();
-    /// let mut optimizer = OptimizerState::new(&network, RmsProp::default())?;
-    /// let feedback = Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::Nokland, 0)?;
-    /// let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
-    /// network.forward(&x, &mut activations)?;
-    /// Loss::SoftmaxCrossEntropy.error(&[0, 1], &activations, &mut deltas)?;
-    /// feedback.deliver(&network, &activations, &mut deltas)?;
-    ///
-    /// let mut gradients = Gradients::new();
-    /// network.gradients(&activations, &deltas, &mut gradients)?;
-    /// optimizer.clone().step(&mut twin, &gradients)?;
-    /// optimizer.learn(&mut network, &activations, &deltas)?;
-    /// assert_eq!(network, twin);
-    /// # Ok::<(), Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the activations, the deltas or this
-    /// state are of another network, or of two forward passes, or if feedback has not been
-    /// delivered; [`Error::NonFinite`](crate::Error::NonFinite) as for [`step`](Self::step);
-    /// nothing has then changed.
-    pub fn learn(
-        &mut self,
-        network: &mut Network<T>,
-        activations: &Activations<T>,
-        deltas: &Deltas<T>,
-    ) -> Result<()> {
-        require_delivered("learn", &network.layout, activations, deltas)?;
-        self.require_network(network)?;
-        self.learn_checked(network, activations, deltas)
-    }
-
-    fn learn_checked(
-        &mut self,
-        network: &mut Network<T>,
-        activations: &Activations<T>,
-        deltas: &Deltas<T>,
-    ) -> Result<()> {
-        let bound = guard::of_deltas(network, activations, deltas);
-        self.guarded(network, bound, |step, blocks, moments| {
-            step.learn(blocks, moments, 0, activations, Signal::Delivered(&deltas.blocks));
-        })
-    }
-
-    /// Stages 3 to 5 in one, with the bits of [`Feedback::deliver`] and [`learn`](Self::learn) one
-    /// after the other. Where every hidden layer receives the error itself, as under DFA, nothing
-    /// waits for a delta of another layer: each layer makes its own `δ_l`, gradient and update in
-    /// one go, all layers at once.
-    ///
-    /// # Errors
-    /// As for [`Feedback::deliver`] and [`learn`](Self::learn); nothing has then been learned.
-    pub fn deliver_and_learn(
-        &mut self,
-        network: &mut Network<T>,
-        feedback: &Feedback<T>,
-        activations: &Activations<T>,
-        deltas: &mut Deltas<T>,
-    ) -> Result<()> {
-        feedback.require_network(network)?;
-        require_match("deliver", &network.layout, activations, deltas)?;
-        self.require_network(network)?;
-        if feedback.is_direct()
-            && let Some(bound) = guard::of_error(network, feedback, activations, deltas)
-        {
-            return self.guarded(network, bound, |step, blocks, moments| {
-                let (e, hidden) = deltas.split_error();
-                step.learn(blocks, moments, 0, activations, Signal::Direct { feedback, e, hidden });
-            });
-        }
-        feedback.deliver_checked(network, activations, deltas);
-        self.learn_checked(network, activations, deltas)
-    }
-
     /// Fails unless this state was made for a network like this one.
-    fn require_network(&self, network: &Network<T>) -> Result<()> {
+    pub(crate) fn require_network(&self, network: &Network<T>) -> Result<()> {
         require_layout(STAGE, "the optimizer's moments", &network.layout, &self.layout)
     }
 
     /// The constants of the next step.
     fn next(&self) -> NextStep<T> {
-        let weights = Update::new(self.optimizer, self.learning_rate(), self.steps + 1);
-        let max_norm = self.max_norm.map(T::of);
-        NextStep { weights, others: weights.without_decay(), max_norm }
+        let (rate, t) = (self.learning_rate(), self.steps + 1);
+        let weights = Update::new(self.optimizer, rate, t);
+        NextStep {
+            weights,
+            others: weights.without_decay(),
+            max_norm: self.max_norm.map(T::of),
+            at: (self.optimizer, rate, t),
+            rates: Arc::clone(&self.rates),
+        }
     }
 }
 
@@ -571,7 +541,7 @@ mod tests {
     use approx::assert_relative_eq;
     use nalgebra::DMatrix;
 
-    use super::*;
+    use super::{step::slices, *};
     use crate::error::Error;
 
     /// Three steps on a parameter of 1 with gradients 0.5, −0.2, 0.1.
@@ -654,7 +624,13 @@ mod tests {
     fn rows_are_bounded_and_keep_their_direction() {
         let mut weights = DMatrix::from_row_slice(3, 2, &[3.0, 4.0, 0.3, 0.4, 0.0, 0.0]);
         let weights_step = Update::new(Optimizer::from(Sgd::default()), 0.1, 1);
-        let step = NextStep { weights: weights_step, others: weights_step, max_norm: Some(1.0) };
+        let step = NextStep {
+            weights: weights_step,
+            others: weights_step,
+            max_norm: Some(1.0),
+            at: (Sgd::default().into(), 0.1, 1),
+            rates: Arc::default(),
+        };
         step.bound(&mut weights);
         let expected = DMatrix::from_row_slice(3, 2, &[0.6, 0.8, 0.3, 0.4, 0.0, 0.0]);
         assert_relative_eq!(weights, expected, epsilon = 1e-15);
@@ -667,7 +643,7 @@ mod tests {
         let before = network.clone();
         let mut gradients = Gradients::new();
         gradients.layout = Arc::clone(&network.layout);
-        gradients.norms = vec![Vec::new()];
+        (gradients.norms, gradients.served) = (vec![Vec::new()], vec![true]);
         gradients.layers = vec![crate::layer::LayerGradient {
             weights: DMatrix::zeros(1, 2),
             bias: Some(DVector::zeros(1)),

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    route::{Hop, Route, Signal, Through},
+};
 
 /// How the error reaches the hidden layers. The rules differ in nothing else.
 ///
@@ -48,39 +51,31 @@ impl FeedbackRule {
         [Self::Bp, Self::Fa, Self::Dfa, Self::Ifa].into_iter()
     }
 
-    /// The route of the feedback through a network of `blocks` weighted layers, in the order in
-    /// which it can be delivered: this is all that a rule is.
-    ///
-    /// Blocks are counted from 0; the last one is the output layer, which needs no hop.
+    /// The route of the feedback through a network of so many weighted layers, the output layer
+    /// included: this is all that a rule is.
     ///
     /// ```
-    /// use feedback_alignment::{FeedbackRule, rule::{Hop, Source, Transport}};
+    /// use feedback_alignment::FeedbackRule;
     ///
-    /// let route = FeedbackRule::Ifa.hops(3); // two hidden layers
-    /// assert_eq!(route[0], Hop { to: 0, source: Source::Error, transport: Transport::RandomDirect });
-    /// assert_eq!(route[1], Hop { to: 1, source: Source::Delta(0), transport: Transport::ReceiverForward });
+    /// // Three hidden layers and the output layer.
+    /// assert_eq!(FeedbackRule::Bp.route(4).to_string(), "4:W(e)->2,W(2)->1,W(1)->0");
+    /// assert_eq!(FeedbackRule::Fa.route(4).to_string(), "4:R(e)->2,R(2)->1,R(1)->0");
+    /// assert_eq!(FeedbackRule::Dfa.route(4).to_string(), "4:B(e)->0,B(e)->1,B(e)->2");
+    /// assert_eq!(FeedbackRule::Ifa.route(4).to_string(), "4:B(e)->0,W(0)->1,W(1)->2");
     /// ```
     #[must_use]
-    pub fn hops(self, blocks: usize) -> Vec<Hop> {
-        let hidden = 0..blocks.saturating_sub(1);
-        let downward = |transport| move |to| Hop { to, source: Source::Delta(to + 1), transport };
-        match self {
-            Self::Bp => hidden.rev().map(downward(Transport::SenderTransposed)).collect(),
-            Self::Fa => hidden.rev().map(downward(Transport::RandomTransposed)).collect(),
-            Self::Dfa => hidden
-                .map(|to| Hop { to, source: Source::Error, transport: Transport::RandomDirect })
-                .collect(),
-            Self::Ifa => hidden
-                .map(|to| match to {
-                    0 => Hop { to, source: Source::Error, transport: Transport::RandomDirect },
-                    _ => Hop {
-                        to,
-                        source: Source::Delta(to - 1),
-                        transport: Transport::ReceiverForward,
-                    },
-                })
-                .collect(),
-        }
+    pub fn route(self, layers: usize) -> Route {
+        let hidden = 0..layers.saturating_sub(1);
+        let down = |through| move |to| Hop { to, signal: Signal::Delta(to + 1), through };
+        let direct = |to| Hop { to, signal: Signal::Error, through: Through::Matrix };
+        let up = |to| Hop { to, signal: Signal::Delta(to - 1), through: Through::Weights };
+        let hops: Vec<Hop> = match self {
+            Self::Bp => hidden.rev().map(down(Through::Weights)).collect(),
+            Self::Fa => hidden.rev().map(down(Through::LikeWeights)).collect(),
+            Self::Dfa => hidden.map(direct).collect(),
+            Self::Ifa => hidden.map(|to| if to == 0 { direct(to) } else { up(to) }).collect(),
+        };
+        Route::new(layers, hops).expect("a rule has a route through every network")
     }
 }
 
@@ -110,100 +105,20 @@ impl FromStr for FeedbackRule {
     }
 }
 
-/// One leg of the feedback's route: `δ_to = (M · source) ∘ f'(a_to)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hop {
-    /// The hidden block that receives, counted from 0.
-    pub to: usize,
-    /// What is sent.
-    pub source: Source,
-    /// The matrix `M` that it passes through.
-    pub transport: Transport,
-}
-
-/// What a hop sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Source {
-    /// The error at the output, `e = ∂J/∂a_L`, of shape `n_L × N`.
-    Error,
-    /// The delta of another block, `∂J/∂a`, that an earlier hop (or the loss) has left there.
-    Delta(usize),
-}
-
-/// The matrix that a hop passes through. The receiver is block `i`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Transport {
-    /// `W_{i+1}ᵀ`, the sender's own weights.
-    SenderTransposed,
-    /// A fixed random matrix that stands in for the sender's weights: stored as `B_iᵀ`, in the
-    /// shape of `W_{i+1}`, and applied as they would be.
-    RandomTransposed,
-    /// `B_i`, fixed and random, `n_i × n_L`.
-    RandomDirect,
-    /// `W_i`, the receiver's own weights, without the bias.
-    ReceiverForward,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn route(rule: FeedbackRule, blocks: usize) -> Vec<(usize, Source, Transport)> {
-        rule.hops(blocks).iter().map(|hop| (hop.to, hop.source, hop.transport)).collect()
-    }
-
-    /// Nøkland 2016, eq. 6-9, for three hidden layers.
     #[test]
-    fn routes_are_those_of_the_paper() {
-        use Source::{Delta, Error};
-        use Transport::{RandomDirect, RandomTransposed, ReceiverForward, SenderTransposed};
-        assert_eq!(
-            route(FeedbackRule::Bp, 4),
-            [
-                (2, Delta(3), SenderTransposed),
-                (1, Delta(2), SenderTransposed),
-                (0, Delta(1), SenderTransposed)
-            ]
-        );
-        assert_eq!(
-            route(FeedbackRule::Fa, 4),
-            [
-                (2, Delta(3), RandomTransposed),
-                (1, Delta(2), RandomTransposed),
-                (0, Delta(1), RandomTransposed)
-            ]
-        );
-        assert_eq!(
-            route(FeedbackRule::Dfa, 4),
-            [(0, Error, RandomDirect), (1, Error, RandomDirect), (2, Error, RandomDirect)]
-        );
-        assert_eq!(
-            route(FeedbackRule::Ifa, 4),
-            [
-                (0, Error, RandomDirect),
-                (1, Delta(0), ReceiverForward),
-                (2, Delta(1), ReceiverForward)
-            ]
-        );
-    }
-
-    /// Every hidden block is served exactly once, and only after what it waits for.
-    #[test]
-    fn every_hop_finds_its_source_ready() {
+    fn every_hidden_layer_is_served_once() {
         for rule in FeedbackRule::all() {
-            for blocks in 1..7 {
-                let mut ready = vec![false; blocks];
-                ready[blocks - 1] = true;
-                for hop in rule.hops(blocks) {
-                    if let Source::Delta(from) = hop.source {
-                        assert!(ready[from], "{rule}, {blocks} blocks: {hop:?}");
-                    }
-                    assert!(!std::mem::replace(&mut ready[hop.to], true));
-                }
-                assert!(ready.into_iter().all(|ready| ready), "{rule}, {blocks} blocks");
+            for layers in 1..7 {
+                let mut served: Vec<_> =
+                    rule.route(layers).hops().iter().map(|hop| hop.to).collect();
+                served.sort_unstable();
+                assert_eq!(served, (0..layers - 1).collect::<Vec<_>>(), "{rule}");
             }
+            assert!(rule.route(0).hops().is_empty());
         }
     }
 

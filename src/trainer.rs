@@ -4,36 +4,38 @@ mod builder;
 #[cfg(feature = "safetensors")]
 mod checkpoint;
 mod early_stopping;
+mod evaluation;
 mod scores;
 mod setters;
 #[cfg(feature = "safetensors")]
 mod settings;
+mod stopping;
 
 use nalgebra::DMatrix;
 
 pub use builder::TrainerBuilder;
 pub use early_stopping::EarlyStopping;
 pub use scores::{ConfusionMatrix, Epoch, Evaluation, Step};
+pub use stopping::StoppingRule;
 
+use builder::require_movable;
+use evaluation::count_errors;
 use scores::Tally;
 
 use crate::{
-    activation::Activation,
     adversarial::FastGradientSign,
-    buffer::{Columns, Pass},
     data::{Augmentation, BatchTargets, Dataset},
-    error::{Error, Result, require, require_finite, require_shape},
+    error::{Error, Result, require_shape},
     feedback::Feedback,
     init::FeedbackInit,
-    layer::Operation,
     loss::{Loss, Targets},
-    network::{EVALUATION_BATCH, Network},
+    network::Network,
     optimizer::OptimizerState,
     rule::FeedbackRule,
     scalar::Scalar,
     threads::Threads,
     vector::bound_of_squares,
-    workspace::{Activations, Deltas},
+    workspace::{Activations, Deltas, Gradients},
 };
 
 /// Trains a network: owns it, the feedback, the optimiser's state and the scratch memory.
@@ -94,6 +96,8 @@ struct Scratch<T> {
     deltas: Deltas<T>,
     order: Vec<usize>,
     targets: BatchTargets<T>,
+    /// Only where someone wants to see them.
+    gradients: Gradients<T>,
 }
 
 impl<T: Scalar> Trainer<T> {
@@ -113,10 +117,128 @@ impl<T: Scalar> Trainer<T> {
         let targets = targets.into();
         let threads = self.threads.clone();
         threads.run(self.network.work(x.ncols()), || {
-            self.scratch.activations.set_time(self.optimizer.steps());
-            self.network.forward_unchecked(x, &mut self.scratch.activations)?;
-            self.learn(&targets)
+            self.pass(x)?;
+            let step = self.score(&targets)?;
+            self.learn()?;
+            Ok(step)
         })
+    }
+
+    /// [`step`](Self::step) with a word in between: `change` may do with the gradients what it
+    /// likes before the optimiser steps by them, such as clipping or noise. If it changes nothing,
+    /// the step has the bits of [`step`](Self::step), but takes longer, since the gradients are
+    /// stored.
+    ///
+    /// ```
+    /// use feedback_alignment::{Network, Trainer, nalgebra::DMatrix};
+    ///
+    /// let network = Network::<f32>::builder(2).dense(8).tanh().dense(2).build()?;
+    /// let mut trainer = Trainer::builder(network).build()?;
+    /// let x = DMatrix::from_column_slice(2, 2, &[0.0, 1.0, 1.0, 1.0]);
+    /// let mut norm = 0.0;
+    /// trainer.step_with(&x, &[0, 1], |gradients| {
+    ///     norm = gradients.clip_norm(1.0)?;
+    ///     Ok(())
+    /// })?;
+    /// assert!(norm > 0.0);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step), and whatever error `change` returns; nothing has then been
+    /// learned.
+    pub fn step_with<'a>(
+        &mut self,
+        x: &DMatrix<T>,
+        targets: impl Into<Targets<'a, T>>,
+        change: impl FnOnce(&mut Gradients<T>) -> Result<()>,
+    ) -> Result<Step> {
+        let targets = targets.into();
+        self.with_gradients(|trainer, gradients| {
+            let step = trainer.gradients(x, targets, gradients)?;
+            change(gradients)?;
+            trainer.apply(gradients)?;
+            Ok(step)
+        })
+    }
+
+    /// The gradients that [`step`](Self::step) would follow, without following them: stages 1 to 4.
+    /// With [`apply`](Self::apply) one step can be made of several batches.
+    ///
+    /// ```
+    /// use feedback_alignment::{Gradients, Network, Trainer, nalgebra::DMatrix};
+    ///
+    /// let network = Network::<f64>::builder(2).dense(8).tanh().dense(2).build()?;
+    /// let mut trainer = Trainer::builder(network).build()?;
+    /// let mut twin = trainer.clone();
+    /// let x = DMatrix::from_column_slice(2, 4, &[0.0, 0., 0., 1., 1., 0., 1., 1.]);
+    /// let labels = [0, 1, 1, 0];
+    ///
+    /// let (mut part, mut whole) = (Gradients::new(), Gradients::new());
+    /// for half in [0, 2] {
+    ///     let x = x.columns(half, 2).into_owned();
+    ///     trainer.gradients(&x, &labels[half..half + 2], &mut part)?;
+    ///     whole.add(&part, 0.5)?;
+    /// }
+    /// trainer.apply(&whole)?;
+    ///
+    /// twin.step(&x, &labels)?;
+    /// let (w, v) = (trainer.network().layer(0)?, twin.network().layer(0)?);
+    /// assert!((w.weights() - v.weights()).amax() < 1e-12);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// Dropout draws the masks of the next step, so that several batches of one step share them.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step).
+    pub fn gradients<'a>(
+        &mut self,
+        x: &DMatrix<T>,
+        targets: impl Into<Targets<'a, T>>,
+        gradients: &mut Gradients<T>,
+    ) -> Result<Step> {
+        let targets = targets.into();
+        let threads = self.threads.clone();
+        threads.run(self.network.work(x.ncols()), || {
+            self.pass(x)?;
+            let step = self.score(&targets)?;
+            self.deliver_into(gradients)?;
+            Ok(step)
+        })
+    }
+
+    /// One step of the optimiser along these gradients: stage 5.
+    ///
+    /// # Errors
+    /// Those of [`OptimizerState::step`].
+    pub fn apply(&mut self, gradients: &Gradients<T>) -> Result<()> {
+        let threads = self.threads.clone();
+        let Self { network, optimizer, .. } = self;
+        threads.run(network.parameters(), || optimizer.step(network, gradients))
+    }
+
+    fn with_gradients<R>(
+        &mut self,
+        work: impl FnOnce(&mut Self, &mut Gradients<T>) -> Result<R>,
+    ) -> Result<R> {
+        let mut gradients = std::mem::take(&mut self.scratch.gradients);
+        let result = work(self, &mut gradients);
+        self.scratch.gradients = gradients;
+        result
+    }
+
+    /// Stage 1.
+    fn pass(&mut self, x: &DMatrix<T>) -> Result<()> {
+        self.scratch.activations.set_time(self.optimizer.steps());
+        self.network.forward_unchecked(x, &mut self.scratch.activations)
+    }
+
+    /// Stages 3 and 4.
+    fn deliver_into(&mut self, gradients: &mut Gradients<T>) -> Result<()> {
+        let Scratch { activations, deltas, .. } = &mut self.scratch;
+        self.feedback.deliver(&self.network, activations, deltas)?;
+        self.network.gradients(activations, deltas, gradients)
     }
 
     /// One epoch: every sample once, in an order drawn from the seed and the epoch's number, in
@@ -129,20 +251,61 @@ impl<T: Scalar> Trainer<T> {
     /// no error rate to go by, all before anything is learned; [`Error::NonFiniteLoss`] or
     /// [`Error::NonFinite`] in the step that finds it, with the weights as they were before it.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
+        let threads = self.threads.clone();
+        threads.run(self.network.work(self.batch_size), || {
+            self.epoch_by(train, |trainer, indices| {
+                trainer.pass_on(train, indices)?;
+                let step = trainer.score_gathered()?;
+                trainer.learn()?;
+                Ok(step)
+            })
+        })
+    }
+
+    /// [`epoch`](Self::epoch) with a word in between: `change` may do with the gradients of every
+    /// step what it likes, as in [`step_with`](Self::step_with).
+    ///
+    /// # Errors
+    /// As for [`epoch`](Self::epoch), and whatever error `change` returns: the epoch then ends in
+    /// that step, with the weights as they were before it.
+    pub fn epoch_with(
+        &mut self,
+        train: &Dataset<T>,
+        mut change: impl FnMut(&mut Gradients<T>) -> Result<()>,
+    ) -> Result<Epoch> {
+        let threads = self.threads.clone();
+        self.epoch_by(train, |trainer, indices| {
+            trainer.with_gradients(|trainer, gradients| {
+                let step = threads.run(trainer.network.work(indices.len()), || {
+                    trainer.pass_on(train, indices)?;
+                    let step = trainer.score_gathered()?;
+                    trainer.deliver_into(gradients)?;
+                    Ok(step)
+                })?;
+                change(gradients)?;
+                trainer.apply(gradients)?;
+                Ok(step)
+            })
+        })
+    }
+
+    /// An epoch whose steps are made by `step`, of the samples of these indices.
+    fn epoch_by(
+        &mut self,
+        train: &Dataset<T>,
+        mut step: impl FnMut(&mut Self, &[usize]) -> Result<Step>,
+    ) -> Result<Epoch> {
         self.check(train)?;
         self.check_batches(train)?;
         let mut order = std::mem::take(&mut self.scratch.order);
         train.shuffle(self.seed, self.epochs, &mut order);
         let learning_rate = self.optimizer.learning_rate();
         let mut tally = Tally::default();
-        let threads = self.threads.clone();
-        let whole = if self.drop_last { train.len() % self.batch_size } else { 0 };
-        let kept = &order[..order.len() - whole];
-        let result = threads.run(self.network.work(self.batch_size), || {
-            kept.chunks(self.batch_size).try_for_each(|indices| {
-                tally.add(&self.step_on(train, indices)?);
-                Ok(())
-            })
+        let left_out = if self.drop_last { train.len() % self.batch_size } else { 0 };
+        let kept = &order[..order.len() - left_out];
+        let result = kept.chunks(self.batch_size).try_for_each(|indices| {
+            tally.add(&step(self, indices)?);
+            Ok(())
         });
         self.scratch.order = order;
         result?;
@@ -154,8 +317,8 @@ impl<T: Scalar> Trainer<T> {
         Ok(Epoch { number: self.epochs, loss, error_rate, learning_rate })
     }
 
-    /// One step on some samples of a dataset that has been checked.
-    fn step_on(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<Step> {
+    /// Stage 1, on some samples of a dataset that has been checked; their targets are gathered.
+    fn pass_on(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
         let Scratch { activations, targets, .. } = &mut self.scratch;
         activations.fit(&self.network.layout, indices.len())?;
         train.gather_inputs(indices, activations.input.as_mut_slice());
@@ -168,8 +331,14 @@ impl<T: Scalar> Trainer<T> {
         activations.input_squares = bound_of_squares(activations.input.as_slice());
         let pass = activations.next_pass();
         self.network.forward_loaded(activations, pass);
-        let targets = std::mem::replace(targets, BatchTargets::Labels(Vec::new()));
-        let step = self.learn(&targets.as_targets());
+        Ok(())
+    }
+
+    /// [`score`](Self::score) by the targets that were gathered.
+    fn score_gathered(&mut self) -> Result<Step> {
+        let nothing = BatchTargets::Labels(Vec::new());
+        let targets = std::mem::replace(&mut self.scratch.targets, nothing);
+        let step = self.score(&targets.as_targets());
         self.scratch.targets = targets;
         step
     }
@@ -190,8 +359,8 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
-    /// Stages 2 to 5, after a forward pass.
-    fn learn(&mut self, targets: &Targets<T>) -> Result<Step> {
+    /// Stage 2, after a forward pass.
+    fn score(&mut self, targets: &Targets<T>) -> Result<Step> {
         self.perturb(targets)?;
         let Scratch { activations, deltas, .. } = &mut self.scratch;
         let loss = self.loss.error(*targets, activations, deltas)?;
@@ -201,113 +370,13 @@ impl<T: Scalar> Trainer<T> {
         }
         activations.require_finite()?;
         let errors = count_errors(self.loss, targets, activations.logit_columns()?);
-        self.optimizer.deliver_and_learn(&mut self.network, &self.feedback, activations, deltas)?;
         Ok(Step { loss, samples: targets.len(), errors })
     }
 
-    /// Loss, error rate and confusion matrix on a dataset; changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::ShapeMismatch`], those of [`Loss::error`] for targets that do not fit, and
-    /// [`Error::NonFinite`] where a layer or the loss overflows.
-    pub fn evaluate(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
-        self.check(data)?;
-        let threads = self.threads.clone();
-        threads.run(self.network.work(EVALUATION_BATCH), || self.evaluate_checked(data))
-    }
-
-    fn evaluate_checked(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
-        let mut tally = Tally::default();
-        let mut confusion = Some(ConfusionMatrix::new(self.network.outputs().max(2)));
-        let mut e = Columns::new(self.network.outputs());
-        let order: Vec<usize> = (0..data.len()).collect();
-        for indices in order.chunks(EVALUATION_BATCH) {
-            let Scratch { activations, targets, .. } = &mut self.scratch;
-            activations.fit(&self.network.layout, indices.len())?;
-            data.gather_inputs(indices, activations.input.as_mut_slice());
-            data.gather_targets(indices, targets);
-            self.network.forward_loaded(activations, Pass::Evaluation);
-            activations.require_finite()?;
-            e.set_batch(indices.len())?;
-            let logits = activations.logit_columns()?;
-            let targets = targets.as_targets();
-            let loss = self.loss.evaluate(&targets, logits, &mut e);
-            require_finite(|| "the loss of the evaluation".into(), 1, &[loss])?;
-            let errors = count_errors(self.loss, &targets, logits);
-            tally.add(&Step { loss, samples: indices.len(), errors });
-            if errors.is_none() {
-                confusion = None;
-            }
-            if let Some(confusion) = &mut confusion {
-                let columns = logits.as_slice().chunks_exact(logits.rows()).enumerate();
-                for (sample, z) in columns {
-                    let actual = targets.class(sample, self.loss).expect("errors were counted");
-                    confusion.add(actual, self.loss.class(z));
-                }
-            }
-        }
-        Ok(Evaluation { loss: tally.loss(), error_rate: tally.error_rate(), confusion })
-    }
-
-    /// The share of samples whose class is not among the `k` that the network takes for the most
-    /// likely, from 0 to 1; of equal logits the first counts as more likely. With `k = 1` it is
-    /// the error rate.
-    ///
-    /// ```
-    /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::{DMatrix, DVector}};
-    ///
-    /// let mut network = Network::<f32>::builder(1).dense(3).build()?;
-    /// network.set_weights(0, DMatrix::zeros(3, 1))?;
-    /// network.set_bias(0, DVector::from_column_slice(&[1.0, 3.0, 2.0]))?;
-    /// let trainer = Trainer::builder(network).build()?;
-    /// let data = Dataset::new(DMatrix::zeros(1, 4), vec![0, 1, 1, 2])?;
-    /// assert_eq!(trainer.top_k_error(&data, 1)?, 0.5);
-    /// assert_eq!(trainer.top_k_error(&data, 2)?, 0.25);
-    /// # Ok::<(), feedback_alignment::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As for [`evaluate`](Self::evaluate); [`Error::InvalidParameter`] unless `k` is from 1 to
-    /// the number of outputs, of which there are at least two; [`Error::NoClasses`].
-    pub fn top_k_error(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
-        self.check(data)?;
-        let outputs = self.network.outputs();
-        let valid = (1..=outputs).contains(&k) && outputs > 1;
-        require(valid, "k", k as f64, "a number from 1 to that of the outputs, at least two")?;
-        self.threads.run(self.network.work(EVALUATION_BATCH), || self.top_k_error_checked(data, k))
-    }
-
-    fn top_k_error_checked(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
-        let outputs = self.network.outputs();
-        let mut wrong = 0_usize;
-        let order: Vec<usize> = (0..data.len()).collect();
-        let (mut activations, mut targets) = (Activations::new(), BatchTargets::Labels(Vec::new()));
-        for indices in order.chunks(EVALUATION_BATCH) {
-            activations.fit(&self.network.layout, indices.len())?;
-            data.gather_inputs(indices, activations.input.as_mut_slice());
-            data.gather_targets(indices, &mut targets);
-            self.network.forward_loaded(&mut activations, Pass::Evaluation);
-            activations.require_finite()?;
-            let logits = activations.logit_columns()?;
-            for (sample, z) in logits.as_slice().chunks_exact(outputs).enumerate() {
-                let class = targets.as_targets().class(sample, self.loss);
-                let class = class.ok_or(Error::NoClasses { what: "the top-k error" })?;
-                let (below, above) = z.split_at(class);
-                let ahead = below.iter().filter(|&&other| other >= z[class]).count()
-                    + above.iter().filter(|&&other| other > z[class]).count();
-                wrong += usize::from(ahead >= k);
-            }
-        }
-        Ok(wrong as f64 / data.len() as f64)
-    }
-
-    /// The class of each column of `x`, under the loss.
-    ///
-    /// # Errors
-    /// As for [`Network::predict`].
-    pub fn predict_classes(&self, x: &DMatrix<T>) -> Result<Vec<usize>> {
-        let work = self.network.work(x.ncols());
-        self.threads.run(work, || self.loss.classes(&self.network.predict(x)?))
+    /// Stages 3 to 5 in one.
+    fn learn(&mut self) -> Result<()> {
+        let Scratch { activations, deltas, .. } = &mut self.scratch;
+        self.optimizer.deliver_and_learn(&mut self.network, &self.feedback, activations, deltas)
     }
 
     /// Goes on with another learning rule: its feedback matrices are drawn from the trainer's
@@ -327,7 +396,7 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::StageMismatch`] if it was made for another network, [`Error::CannotLearn`].
     pub fn set_feedback(&mut self, feedback: Feedback<T>) -> Result<()> {
         feedback.require_network(&self.network)?;
-        require_movable(&self.network, feedback.rule())?;
+        require_movable(&self.network, &feedback)?;
         self.feedback = feedback;
         Ok(())
     }
@@ -395,6 +464,13 @@ impl<T: Scalar> Trainer<T> {
         &self.feedback
     }
 
+    /// The feedback, to change its matrices from step to step, as a rule does whose feedback
+    /// learns. Put feedback of another network in its place and the next step is refused with
+    /// [`Error::StageMismatch`].
+    pub fn feedback_mut(&mut self) -> &mut Feedback<T> {
+        &mut self.feedback
+    }
+
     /// The loss.
     #[must_use]
     pub fn loss(&self) -> Loss {
@@ -457,67 +533,5 @@ impl<T: Scalar> Trainer<T> {
             (data.features(), data.len()),
         )?;
         self.loss.check(&data.targets(), self.network.outputs(), data.len())
-    }
-}
-
-/// How many samples are in the wrong class; unknown where targets are no classes.
-fn count_errors<T: Scalar>(loss: Loss, targets: &Targets<T>, logits: &Columns<T>) -> Option<usize> {
-    let mut columns = logits.as_slice().chunks_exact(logits.rows());
-    if let Targets::Labels(labels) = targets {
-        return Some(
-            labels.iter().zip(columns).filter(|&(&label, z)| loss.class(z) != label).count(),
-        );
-    }
-    (0..targets.len()).try_fold(0, |errors, sample| {
-        let class = targets.class(sample, loss)?;
-        Some(errors + usize::from(loss.class(columns.next()?) != class))
-    })
-}
-
-/// Fails if nothing would move under `rule`: weights that are all zero stop some of the signals.
-fn require_movable<T: Scalar>(network: &Network<T>, rule: FeedbackRule) -> Result<()> {
-    let hidden = &network.blocks[..network.layers() - 1];
-    if network.blocks.iter().any(|block| block.layer.weights.iter().any(|&w| w != T::zero())) {
-        return Ok(());
-    }
-    let relu = hidden
-        .iter()
-        .any(|block| block.operations.contains(&Operation::Activation(Activation::Relu)));
-    let reason = match rule {
-        _ if relu => "a ReLU unit that receives nothing has a derivative of 0",
-        FeedbackRule::Bp if !hidden.is_empty() => "the error travels back through the weights",
-        FeedbackRule::Ifa if hidden.len() > 1 => "the signal travels up through the weights",
-        _ => return Ok(()),
-    };
-    Err(Error::CannotLearn { rule: rule.to_string(), reason })
-}
-
-/// Stops by a running average of the training error: `m ← μ m + (1 − μ) E` after every epoch,
-/// from `m = 1`; finished at `m ≤ threshold`. `E` is the error rate counted on the training
-/// passes as they happen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StoppingRule {
-    /// `μ` in `[0, 1)`; 0.75 by default.
-    pub momentum: f64,
-    /// At least 0; 1e-4 by default.
-    pub threshold: f64,
-}
-
-impl Default for StoppingRule {
-    /// The rule of Nøkland (2016), who also stops at 300 epochs.
-    fn default() -> Self {
-        Self { momentum: 0.75, threshold: 1e-4 }
-    }
-}
-
-impl StoppingRule {
-    fn average(self, average: f64, error: f64) -> f64 {
-        self.momentum * average + (1.0 - self.momentum) * error
-    }
-
-    fn check(self) -> Result<()> {
-        let momentum = (0.0..1.0).contains(&self.momentum);
-        require(momentum, "momentum", self.momentum, "a number from 0 up to, not including, 1")?;
-        require(self.threshold >= 0.0, "threshold", self.threshold, "a number of at least 0")
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{env, process::Command};
 
-use feedback_alignment::{Activations, Scalar, nalgebra::DMatrix};
+use feedback_alignment::{Activations, Scalar};
 
 use crate::cases::Case;
 
@@ -34,9 +34,8 @@ pub fn report<T: Scalar>(case: &Case) {
     let moments = if case.optimizer == "sgd" { 0 } else { parameters };
     let mut activations = Activations::new();
     network.forward(&pool[0].0, &mut activations).expect("a pass");
-    let (mut feedback, mut values) = (0, 0);
+    let (feedback, mut values) = (trainer.feedback().matrix_entries(), 0);
     for l in 0..network.layers() {
-        feedback += trainer.feedback().matrix(l).ok().flatten().map_or(0, DMatrix::len);
         // `a`, and what every operation after it puts out; all but the last keep its shape here.
         let a = activations.pre_activation(l).map_or(0, |a| a.len());
         let h = activations.output(l).map_or(0, |h| h.len());

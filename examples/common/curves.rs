@@ -21,7 +21,8 @@ const TICKS: [f64; 13] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 
 
 /// The errors after each epoch, in percent.
 pub struct Curve {
-    pub rule: FeedbackRule,
+    /// Of the rule.
+    pub name: String,
     pub test: Vec<f64>,
     /// None at all if they were not counted.
     pub training: Vec<f64>,
@@ -59,8 +60,8 @@ fn draw<'a>(curves: &[Curve], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
         .y_label_formatter(&|percent| format!("{percent} %"))
         .draw()?;
 
-    for curve in curves {
-        let style = line(curve.rule);
+    for (number, curve) in curves.iter().enumerate() {
+        let style = line(&curve.name, number);
         let pale = ShapeStyle { color: style.color.mix(0.35), ..style };
         let series = |errors: &[f64], style| {
             let inside = errors.iter().map(|error| error.clamp(low, high));
@@ -69,7 +70,7 @@ fn draw<'a>(curves: &[Curve], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
         chart.draw_series(series(&curve.training, pale))?;
         chart
             .draw_series(series(&curve.test, style))?
-            .label(curve.rule.to_string())
+            .label(curve.name.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 25, y)], style.stroke_width(3)));
     }
     legend(&mut chart)
@@ -102,7 +103,7 @@ fn bounds(curves: &[Curve]) -> (f64, f64) {
     (low, high)
 }
 
-/// The same colour for a rule in every plot.
-fn line(rule: FeedbackRule) -> ShapeStyle {
-    canvas::line(FeedbackRule::all().position(|other| other == rule).unwrap_or(0))
+/// The same colour for a rule of the library in every plot, any for others.
+fn line(name: &str, number: usize) -> ShapeStyle {
+    canvas::line(FeedbackRule::all().position(|rule| rule.to_string() == name).unwrap_or(number))
 }

@@ -6,7 +6,8 @@ use feedback_alignment::{Error, FeedbackRule, Trainer};
 
 use crate::{
     common::{Result, Split, progress},
-    runs::{Run, train},
+    runs::Run,
+    training::train,
 };
 
 /// One rule, or all of them.
@@ -26,10 +27,10 @@ impl std::str::FromStr for Rules {
 
 /// Trains for some epochs and prints a line after each.
 pub fn train_aloud(trainer: Trainer<f32>, data: &Split, epochs: u64) -> Result<Run> {
-    let (rule, loss) = (trainer.feedback().rule(), trainer.loss());
+    let (rule, loss) = (trainer.feedback().rule_name(), trainer.loss());
     let mut out = io::stdout();
     writeln!(out, "\n{rule}, {}, {loss} loss", trainer.network())?;
-    let bar = progress(epochs)?.with_message(rule.to_string());
+    let bar = progress(epochs)?.with_message(rule);
     bar.tick(); // Shown from the start: an epoch can take a while.
     let run = train(trainer, data, epochs, |epoch, test| {
         bar.inc(1);

@@ -20,7 +20,7 @@ pub fn errors(records: &[&Record], title: &str, path: &Path) -> Result<()> {
         .iter()
         .map(|record| {
             Ok(Curve {
-                rule: record.header.rule.parse()?,
+                name: record.header.rule.clone(),
                 test: of(record, |point| point.test_error),
                 training: of(record, |point| point.train_error),
             })

@@ -2,16 +2,15 @@
 
 use std::fmt;
 
-use crate::rule::FeedbackRule;
-
 /// What [`Diagnostics`](crate::Diagnostics) found on one batch.
 ///
 /// Its `Display` is a table with a row for each layer; `–` stands for `None`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// The rule whose deltas are compared with those of backpropagation.
-    pub rule: FeedbackRule,
+    /// The rule whose deltas are compared with those of backpropagation, or the route if it has no
+    /// name.
+    pub rule: String,
     /// All weighted layers from the first hidden one to the output.
     pub layers: Vec<LayerDiagnosis>,
 }

@@ -1,12 +1,12 @@
 //! How well the weights stand where their stand-ins, the feedback matrices, would have them.
 
-use super::angle::angle;
 use crate::{
+    angle::angle,
     buffer::Columns,
     error::{Result, require_finite},
     feedback::Feedback,
     network::Network,
-    rule::{Hop, Transport},
+    route::{Signal, Through},
     scalar::Scalar,
 };
 
@@ -19,20 +19,22 @@ pub(super) fn feedback_angles<T: Scalar>(
     let hidden = network.layers() - 1;
     let mut angles = vec![None; hidden];
     let mut direct = vec![None; hidden];
-    for Hop { to, transport, .. } in feedback.rule().hops(network.layers()) {
-        let matrix = feedback.matrix(to)?;
-        match (matrix, transport) {
-            (Some(b), Transport::RandomTransposed) => {
-                let weights = &network.blocks[to + 1].layer.weights;
-                angles[to] = angle(b.as_slice(), weights.as_slice());
+    for (hop, matrix) in feedback.hops_with_stored_matrices() {
+        match (hop.through, hop.signal) {
+            (Through::LikeWeights, _) => {
+                let weights =
+                    &network.blocks[feedback.route().sender(hop).max(hop.to)].layer.weights;
+                angles[hop.to] = angle(matrix.as_slice(), weights.as_slice());
             }
-            (Some(b), Transport::RandomDirect) => direct[to] = Some(b),
+            (Through::Matrix, Signal::Error) => direct[hop.to] = Some(matrix),
             _ => {}
         }
     }
     let Some(lowest) = direct.iter().position(Option::is_some) else { return Ok(angles) };
     descend(network, lowest, |layer, weights| {
-        angles[layer] = direct[layer].and_then(|b| angle(b.as_slice(), weights));
+        if let Some(matrix) = direct[layer] {
+            angles[layer] = angle(matrix.as_slice(), weights);
+        }
     })?;
     Ok(angles)
 }

@@ -67,6 +67,23 @@ impl<T> NormGradient<T> {
     pub(crate) fn empty() -> Self {
         Self { scale: Vec::new(), shift: Vec::new(), mean: Vec::new(), variance: Vec::new() }
     }
+
+    /// Gives it the lengths of another, with zeros where there was nothing.
+    pub(crate) fn resize_like(&mut self, other: &Self)
+    where
+        T: Scalar,
+    {
+        self.scale.resize(other.scale.len().max(self.scale.len()), T::zero());
+        self.shift.resize(other.shift.len().max(self.shift.len()), T::zero());
+        self.mean.resize(other.mean.len().max(self.mean.len()), T::zero());
+        self.variance.resize(other.variance.len().max(self.variance.len()), T::zero());
+    }
+
+    /// Forgets what was learned.
+    pub(crate) fn clear(&mut self) {
+        let Self { scale, shift, mean, variance } = self;
+        [scale, shift, mean, variance].into_iter().for_each(Vec::clear);
+    }
 }
 
 impl<T: Scalar> BatchNorm<T> {

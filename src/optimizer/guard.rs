@@ -9,12 +9,11 @@
 use super::{BlockMoments, NextStep, OptimizerState};
 use crate::{
     error::{Result, require_finite},
-    feedback::Feedback,
     layer::{NormGradient, Operation},
     network::{Block, Network},
     scalar::Scalar,
     vector::bound_of_squares,
-    workspace::{Activations, Deltas, Gradients},
+    workspace::Gradients,
 };
 
 /// A number that no square of a gradient exceeds, of the layers that learn.
@@ -28,64 +27,8 @@ pub(super) fn of_gradients<T: Scalar>(network: &Network<T>, gradients: &Gradient
     })
 }
 
-/// The same of the gradients that deltas will make.
-pub(super) fn of_deltas<T: Scalar>(
-    network: &Network<T>,
-    activations: &Activations<T>,
-    deltas: &Deltas<T>,
-) -> f64 {
-    largest(network, activations, |layer| {
-        let deltas = &deltas.blocks[layer];
-        (bound_of_squares(deltas.delta().as_slice()), of_norms(&deltas.norms))
-    })
-}
-
-/// The same where the error goes straight to every hidden layer: `|δ| ≤ n_L max|B| max|e| max|f'|`.
-/// None where a block is more than a layer and an activation.
-pub(super) fn of_error<T: Scalar>(
-    network: &Network<T>,
-    feedback: &Feedback<T>,
-    activations: &Activations<T>,
-    deltas: &Deltas<T>,
-) -> Option<f64> {
-    let (output, hidden) = network.blocks.split_last()?;
-    let steepest = hidden.iter().try_fold(1.0, |most, block| match block.operations[..] {
-        [] => Some(most),
-        [Operation::Activation(activation)] => Some(f64::max(most, activation.steepest())),
-        _ => None,
-    })?;
-    let e = deltas.blocks.last().map_or(0.0, |e| bound_of_squares(e.delta().as_slice()));
-    let factor = output.layer.weights.nrows() as f64 * steepest;
-    let arrives = e * factor * factor;
-    Some(largest(network, activations, |layer| {
-        let delta = if layer == hidden.len() { e } else { arrives * feedback.squares(layer) };
-        (delta, 0.0)
-    }))
-}
-
-/// The largest square of a gradient of the layers that learn; `squares` bounds those of the deltas
-/// and of the gradients of batch normalisation.
-fn largest<T: Scalar>(
-    network: &Network<T>,
-    activations: &Activations<T>,
-    squares: impl Fn(usize) -> (f64, f64),
-) -> f64 {
-    let blocks = network.blocks.iter().enumerate().filter(|(_, block)| !block.frozen);
-    blocks.fold(0.0, |largest, (layer, block)| {
-        let (delta, norms) = squares(layer);
-        let products = block.layer.map.gradient_cost(activations.batch) as f64;
-        let h = match layer {
-            0 if activations.input_operations.is_empty() => activations.input_squares,
-            0 => bound_of_squares(activations.entering(0).as_slice()),
-            _ => network.blocks[layer - 1].output_squares(&activations.blocks[layer - 1]),
-        };
-        // The gradient of a bias has a 1 in place of `h`.
-        f64::max(largest, f64::max(products * products * delta * h.max(1.0), norms))
-    })
-}
-
 /// The same of batch normalisation, and of the statistics that the running ones follow.
-fn of_norms<T: Scalar>(norms: &[NormGradient<T>]) -> f64 {
+pub(crate) fn of_norms<T: Scalar>(norms: &[NormGradient<T>]) -> f64 {
     norms.iter().filter(|norm| !norm.scale.is_empty()).fold(0.0, |largest, norm| {
         let NormGradient { scale, shift, mean, variance } = norm;
         let numbers = [scale, shift, mean, variance].into_iter();
@@ -96,7 +39,7 @@ fn of_norms<T: Scalar>(norms: &[NormGradient<T>]) -> f64 {
 impl<T: Scalar> OptimizerState<T> {
     /// Makes `step`, with gradients whose squares are at most `squares`. Fails if a parameter, a moment or a
     /// running statistic would not be finite after it; nothing has then changed.
-    pub(super) fn guarded(
+    pub(crate) fn guarded(
         &mut self,
         network: &mut Network<T>,
         squares: f64,
@@ -108,7 +51,8 @@ impl<T: Scalar> OptimizerState<T> {
             let weights = network.blocks.iter().map(|block| block.layer.weights.as_slice());
             weights.fold(0.0, |most, w| f64::max(most, bound_of_squares(w))).sqrt()
         };
-        let (change, moment) = next.weights.largest_change(gradient, self.largest_moment, weights);
+        let (change, moment) =
+            next.longest().largest_change(gradient, self.largest_moment, weights);
         // The square of a gradient, and less than half of the last digit of the largest weight.
         let (square, digit) = (T::LARGEST.sqrt() / 4.0, T::LARGEST * T::EPSILON / 8.0);
         if gradient < square && change < digit && moment < digit {

@@ -1,147 +1,109 @@
-//! One step on every block of a network: tile by tile, shared out among threads.
+//! One step on a block of a network.
+
+use std::sync::Arc;
 
 use nalgebra::{DMatrix, DVector};
 
-use super::{BlockMoments, update::Update};
+use super::{BlockMoments, Optimizer, update::Update};
 use crate::{
-    feedback::Feedback,
+    buffer::Columns,
     layer::{Layer, LinearMap, NormGradient, Operation},
     network::Block,
     scalar::Scalar,
-    threads::{self, Chunks, share_out, small_pieces},
+    threads::{Chunks, share_out, small_pieces},
     vector::sum_columns,
-    workspace::{Activations, BlockDeltas},
+    workspace::BlockDeltas,
 };
 
+/// A piece of the weights, and of both moments where there are some.
+type Tiled<'a, T> = (Chunks<'a, T>, (Chunks<'a, T>, Chunks<'a, T>));
+
 /// What a step does to every layer.
-pub(super) struct NextStep<T> {
+pub(crate) struct NextStep<T> {
     pub(super) weights: Update<T>,
     /// The same without weight decay, for everything else.
     pub(super) others: Update<T>,
     pub(super) max_norm: Option<T>,
-}
-
-/// Where the deltas of some blocks come from.
-pub(super) enum Signal<'a, T> {
-    /// They have been delivered.
-    Delivered(&'a [BlockDeltas<T>]),
-    /// The error goes to each hidden block when its turn comes, so that its delta is in cache when
-    /// the gradient needs it, and no block waits for another.
-    Direct { feedback: &'a Feedback<T>, e: &'a BlockDeltas<T>, hidden: &'a mut [BlockDeltas<T>] },
-}
-
-impl<'a, T: Scalar> Signal<'a, T> {
-    fn split_at(self, middle: usize) -> (Self, Self) {
-        match self {
-            Self::Delivered(deltas) => {
-                let (left, right) = deltas.split_at(middle);
-                (Self::Delivered(left), Self::Delivered(right))
-            }
-            Self::Direct { feedback, e, hidden } => {
-                let (left, right) = hidden.split_at_mut(middle);
-                let direct = |hidden| Self::Direct { feedback, e, hidden };
-                (direct(left), direct(right))
-            }
-        }
-    }
-
-    /// The delta of the one block that is left, which has the number `index`.
-    fn arrive(
-        self,
-        index: usize,
-        block: &Block<T>,
-        activations: &Activations<T>,
-    ) -> &'a BlockDeltas<T> {
-        match self {
-            Self::Delivered(deltas) => &deltas[0],
-            Self::Direct { feedback, e, hidden: [to] } => {
-                feedback.send_error(index, block, &activations.blocks[index], e, to);
-                to
-            }
-            Self::Direct { e, .. } => e,
-        }
-    }
+    /// The learning rate and the number of this step.
+    pub(super) at: (Optimizer, f64, u64),
+    /// What the learning rate of each layer is multiplied by; none at all if by 1.
+    pub(super) rates: Arc<[f64]>,
 }
 
 impl<T: Scalar> NextStep<T> {
-    /// Gradients and updates of some blocks, of which the first has the number `first`. Frozen
-    /// ones stay as they are.
-    pub(super) fn learn(
-        &self,
-        blocks: &mut [Block<T>],
-        moments: &mut [BlockMoments<T>],
-        first: usize,
-        activations: &Activations<T>,
-        signal: Signal<T>,
-    ) {
-        match blocks {
-            [] => {}
-            [block] if block.frozen => {}
-            [block] => {
-                let deltas = signal.arrive(first, block, activations);
-                self.learn_block(block, &mut moments[0], first, activations, deltas);
-            }
-            _ => {
-                let learning = blocks.iter().filter(|block| !block.frozen);
-                let work = learning.map(|block| block.work(activations.batch));
-                let work = work.fold(0, usize::saturating_add);
-                let middle = blocks.len() / 2;
-                let (left, right) = blocks.split_at_mut(middle);
-                let (left_moments, right_moments) = moments.split_at_mut(middle);
-                let (left_signal, right_signal) = signal.split_at(middle);
-                threads::both(
-                    work,
-                    || self.learn(left, left_moments, first, activations, left_signal),
-                    || {
-                        let first = first + middle;
-                        self.learn(right, right_moments, first, activations, right_signal);
-                    },
-                );
-            }
+    /// The step of a layer's weights.
+    fn of_weights(&self, layer: usize) -> Update<T> {
+        let (optimizer, rate, t) = self.at;
+        match self.rates.get(layer) {
+            None => self.weights,
+            Some(factor) => Update::new(optimizer, rate * factor, t),
         }
     }
 
-    fn learn_block(
+    /// The step of everything else in a layer.
+    fn of_others(&self, layer: usize) -> Update<T> {
+        if self.rates.is_empty() { self.others } else { self.of_weights(layer).without_decay() }
+    }
+
+    /// A step that none of the layers exceeds.
+    pub(super) fn longest(&self) -> Update<T> {
+        let (optimizer, rate, t) = self.at;
+        if self.rates.is_empty() {
+            return self.weights;
+        }
+        Update::new(optimizer, rate * self.rates.iter().copied().fold(0.0, f64::max), t)
+    }
+
+    /// Steps on the weights of a block along the gradient that its delta makes: tile by tile, each
+    /// while it is in cache, so that the gradient is never in memory as a whole.
+    pub(crate) fn learn_block(
         &self,
-        block: &mut Block<T>,
+        (layer, block): (usize, &mut Block<T>),
         moments: &mut BlockMoments<T>,
-        index: usize,
-        activations: &Activations<T>,
+        h: &Columns<T>,
         deltas: &BlockDeltas<T>,
     ) {
-        let (delta, h) = (deltas.delta(), activations.entering(index));
-        let parts = small_pieces(block.work(activations.batch), 1);
-        let Layer { map, weights, bias } = &mut block.layer;
+        let update = self.of_weights(layer);
+        let (delta, Layer { map, weights, bias }) = (deltas.delta(), &mut block.layer);
         let (map, biases) = (*map, bias.as_ref().map_or(0, DVector::len));
-        let tiles = map.tiles(weights.nrows(), weights.ncols(), activations.batch);
-        let chunks = |data| Chunks { data, size: tiles.size };
-        let [m, v] = slices(&mut moments.weights);
-        let out = (chunks(weights.as_mut_slice()), (chunks(m), chunks(v)));
-        share_out(out, 0..tiles.count, parts, &|range, (w, (m, v))| {
-            if activations.batch == 1 && map == LinearMap::Dense {
-                let rows = delta.rows();
-                let first = range.start * tiles.size / rows;
-                let h = &h.as_slice()[first..first + w.data.len() / rows];
-                return self.weights.apply_outer(w.data, (delta.as_slice(), h), [m.data, v.data]);
+        let tiles = map.tiles(weights.nrows(), weights.ncols(), h.batch());
+        let outer = map == LinearMap::Dense && h.batch() == 1;
+        let of = (tiles, weights.len(), if outer { 0 } else { tiles.size });
+        let out = chunks(weights.as_mut_slice(), &mut moments.weights, tiles.size);
+        map.gradient_tiles(of, delta, h, out, &|tile, (w, (m, v)): Tiled<T>, scratch| {
+            if let Some(product) = tile.outer(w.data.len() / delta.rows()) {
+                return update.apply_outer(w.data, product, [m.data, v.data]);
             }
-            T::with_scratch(tiles.size + tiles.scratch, |scratch| {
-                let (gradient, scratch) = scratch.split_at_mut(tiles.size);
-                let (mut m, mut v) = (m.data.chunks_mut(tiles.size), v.data.chunks_mut(tiles.size));
-                for (tile, w) in range.zip(w.data.chunks_mut(tiles.size)) {
-                    let gradient = &mut gradient[..w.len()];
-                    map.gradient(delta, h, tiles, tile, (gradient, scratch));
-                    let moments = [&mut m, &mut v].map(|tiles| tiles.next().unwrap_or_default());
-                    self.weights.apply(w, gradient, moments);
-                }
-            });
+            let (gradient, scratch) = scratch.split_at_mut(tiles.size);
+            let gradient = &mut gradient[..w.data.len()];
+            tile.make(gradient, scratch);
+            update.apply(w.data, gradient, [m.data, v.data]);
         });
         self.bound(weights);
         T::with_scratch(biases, |gradient| {
             if !gradient.is_empty() {
                 map.bias_gradient(delta, gradient);
             }
-            self.finish(block, Some(gradient), &deltas.norms, moments);
+            self.finish((layer, block), Some(gradient), &deltas.norms, moments);
         });
+    }
+
+    /// Steps on the weights of a block along a gradient that is there.
+    pub(super) fn follow(
+        &self,
+        (layer, weights): (usize, &mut DMatrix<T>),
+        moments: &mut [Vec<T>; 2],
+        gradient: &DMatrix<T>,
+    ) {
+        let update = self.of_weights(layer);
+        const SIZE: usize = 1 << 14;
+        let (count, parts) = (weights.len().div_ceil(SIZE), small_pieces(weights.len(), 16));
+        let out = chunks(weights.as_mut_slice(), moments, SIZE);
+        share_out(out, 0..count, parts, &|range, (w, (m, v)): Tiled<T>| {
+            let gradient = &gradient.as_slice()[range.start * SIZE..][..w.data.len()];
+            update.apply(w.data, gradient, [m.data, v.data]);
+        });
+        self.bound(weights);
     }
 
     /// Scales down every row of `weights` that is longer than the max-norm.
@@ -171,19 +133,20 @@ impl<T: Scalar> NextStep<T> {
     /// What is left of a step when the weights of a block have been updated.
     pub(super) fn finish(
         &self,
-        block: &mut Block<T>,
+        (layer, block): (usize, &mut Block<T>),
         bias_gradient: Option<&[T]>,
         norms: &[NormGradient<T>],
         moments: &mut BlockMoments<T>,
     ) {
+        let update = self.of_others(layer);
         if let (Some(bias), Some(gradient)) = (&mut block.layer.bias, bias_gradient) {
-            self.others.apply(bias.as_mut_slice(), gradient, slices(&mut moments.bias));
+            update.apply(bias.as_mut_slice(), gradient, slices(&mut moments.bias));
         }
         let operations = block.operations.iter_mut().zip(norms).zip(&mut moments.norms);
         for ((operation, gradient), [scale, shift]) in operations {
             if let Operation::BatchNorm(norm) = operation {
-                self.others.apply(norm.scale.as_mut_slice(), &gradient.scale, slices(scale));
-                self.others.apply(norm.shift.as_mut_slice(), &gradient.shift, slices(shift));
+                update.apply(norm.scale.as_mut_slice(), &gradient.scale, slices(scale));
+                update.apply(norm.shift.as_mut_slice(), &gradient.shift, slices(shift));
                 norm.commit(gradient);
             }
         }
@@ -204,4 +167,10 @@ fn factor_of<'a, T: Scalar>(row: impl Iterator<Item = &'a T> + Clone, bound: T) 
 
 pub(super) fn slices<T>([first, second]: &mut [Vec<T>; 2]) -> [&mut [T]; 2] {
     [first, second]
+}
+
+/// Weights and their moments in chunks of `size`.
+fn chunks<'a, T>(w: &'a mut [T], moments: &'a mut [Vec<T>; 2], size: usize) -> Tiled<'a, T> {
+    let [m, v] = slices(moments);
+    (Chunks { data: w, size }, (Chunks { data: m, size }, Chunks { data: v, size }))
 }

@@ -1,19 +1,21 @@
 //! Setting up a trainer.
 
-use super::{Scratch, StoppingRule, Trainer, require_movable};
+use super::{Scratch, StoppingRule, Trainer};
 use crate::{
+    activation::Activation,
     adversarial::FastGradientSign,
     data::{Augmentation, BatchTargets, require_batch_size},
     error::{Error, Result},
     feedback::Feedback,
     init::FeedbackInit,
+    layer::Operation,
     loss::Loss,
     network::Network,
     optimizer::{Optimizer, OptimizerState, Schedule},
     rule::FeedbackRule,
     scalar::Scalar,
     threads::Threads,
-    workspace::{Activations, Deltas},
+    workspace::{Activations, Deltas, Gradients},
 };
 
 /// Sets up a [`Trainer`].
@@ -28,6 +30,7 @@ pub struct TrainerBuilder<T> {
     optimizer: Optimizer,
     schedule: Schedule,
     max_norm: Option<f64>,
+    rate_factors: Vec<(usize, f64)>,
     batch_size: usize,
     drop_last: bool,
     seed: u64,
@@ -48,6 +51,7 @@ impl<T: Scalar> TrainerBuilder<T> {
             optimizer: Optimizer::default(),
             schedule: Schedule::default(),
             max_norm: None,
+            rate_factors: Vec::new(),
             batch_size: 64,
             drop_last: false,
             seed: 0,
@@ -98,6 +102,13 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// A bound on the norm of every unit's incoming weights; none by default.
     pub fn max_norm(mut self, max_norm: f64) -> Self {
         self.max_norm = Some(max_norm);
+        self
+    }
+
+    /// Multiplies the learning rate of layer `layer`, counted from 0, by `factor`; 1 by default.
+    /// See [`OptimizerState::set_rate_factor`].
+    pub fn rate_factor(mut self, layer: usize, factor: f64) -> Self {
+        self.rate_factors.push((layer, factor));
         self
     }
 
@@ -180,6 +191,9 @@ impl<T: Scalar> TrainerBuilder<T> {
         if let Some(max_norm) = self.max_norm {
             optimizer = optimizer.with_max_norm(max_norm)?;
         }
+        for (layer, factor) in self.rate_factors {
+            optimizer.set_rate_factor(layer, factor)?;
+        }
         if let Some(rule) = self.stopping {
             rule.check()?;
         }
@@ -196,8 +210,8 @@ impl<T: Scalar> TrainerBuilder<T> {
             Feedback::new(&network, rule, feedback_init, self.seed)?
         };
         feedback.require_network(&network)?;
-        require_drawn_for(&network, feedback.rule())?;
-        require_movable(&network, feedback.rule())?;
+        require_drawn_for(&network, &feedback)?;
+        require_movable(&network, &feedback)?;
         let adversarial =
             self.adversarial.map(|epsilon| FastGradientSign::new(&network, epsilon)).transpose()?;
         Ok(Trainer {
@@ -220,6 +234,7 @@ impl<T: Scalar> TrainerBuilder<T> {
                 deltas: Deltas::new(),
                 order: Vec::new(),
                 targets: BatchTargets::Labels(Vec::new()),
+                gradients: Gradients::new(),
             },
         })
     }
@@ -232,8 +247,8 @@ fn require_no_conflict<T: Scalar>(
     feedback: Option<&Feedback<T>>,
 ) -> Result<()> {
     let Some(feedback) = feedback else { return Ok(()) };
-    let own = format!(".feedback(..) of {}", feedback.rule());
-    if let Some(rule) = rule.filter(|&rule| rule != feedback.rule()) {
+    let own = format!(".feedback(..) of {}", feedback.rule_name());
+    if let Some(rule) = rule.filter(|&rule| Some(rule) != feedback.rule()) {
         let reason = "feedback brings its own rule, so leave .rule(..) out";
         return Err(Error::Conflict { first: format!(".rule({rule})"), second: own, reason });
     }
@@ -246,11 +261,34 @@ fn require_no_conflict<T: Scalar>(
 }
 
 /// Fails if the weights were drawn for another rule.
-fn require_drawn_for<T: Scalar>(network: &Network<T>, rule: FeedbackRule) -> Result<()> {
-    let Some(other) = network.drawn_for.filter(|&other| other != rule) else { return Ok(()) };
+fn require_drawn_for<T: Scalar>(network: &Network<T>, feedback: &Feedback<T>) -> Result<()> {
+    let another = |&drawn: &FeedbackRule| Some(drawn) != feedback.rule();
+    let Some(other) = network.drawn_for.filter(another) else { return Ok(()) };
     Err(Error::Conflict {
         first: format!("Init::nokland({other})"),
-        second: format!("the rule {rule}"),
+        second: format!("the rule {}", feedback.rule_name()),
         reason: "the paper's initialisation depends on the rule: name the same one in both places",
     })
+}
+
+/// Fails if nothing would move under `rule`: weights that are all zero stop some of the signals.
+pub(super) fn require_movable<T: Scalar>(
+    network: &Network<T>,
+    feedback: &Feedback<T>,
+) -> Result<()> {
+    let hidden = &network.blocks[..network.layers() - 1];
+    if network.blocks.iter().any(|block| block.layer.weights.iter().any(|&w| w != T::zero())) {
+        return Ok(());
+    }
+    let relu = hidden
+        .iter()
+        .any(|block| block.operations.contains(&Operation::Activation(Activation::Relu)));
+    let reason = if relu {
+        "a ReLU unit that receives nothing has a derivative of 0"
+    } else if feedback.route().reads_weights() {
+        "its feedback passes through the weights"
+    } else {
+        return Ok(());
+    };
+    Err(Error::CannotLearn { rule: feedback.rule_name(), reason })
 }

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use nalgebra::DMatrix;
 
-use super::{Trainer, settings::Settings};
+use super::{
+    Trainer,
+    settings::{Rule, Settings},
+};
 use crate::{
     adversarial::FastGradientSign,
     architecture::Architecture,
@@ -13,7 +16,7 @@ use crate::{
     files::{Draft, Expected, File, read},
     network::{Network, Role, column_major, row_major},
     optimizer::{MOMENTS, Optimizer},
-    rule::FeedbackRule,
+    route::Route,
     scalar::Scalar,
 };
 
@@ -69,12 +72,9 @@ impl<T: Scalar> Trainer<T> {
         lines.extend(self.network.architecture().lines());
         let mut draft = Draft::new(path.as_ref(), KIND, &lines);
         self.network.add_to(&mut draft)?;
-        for layer in 0..self.network.layers() - 1 {
-            if let Some(matrix) = self.feedback.matrix(layer)? {
-                let (rows, columns) = matrix.shape();
-                let tensor = feedback_tensor(layer, rows, columns);
-                draft.add(tensor, &row_major(matrix.as_slice(), rows))?;
-            }
+        let tensors = feedback_tensors(&self.network, self.feedback.route());
+        for (tensor, (_, matrix)) in tensors.into_iter().zip(self.feedback.matrices()) {
+            draft.add(tensor, &row_major(matrix.as_slice(), matrix.nrows()))?;
         }
         for index in self.optimizer.config().moment_indices() {
             for (tensor, moment) in learned.iter().zip(self.optimizer.moments(index)) {
@@ -103,7 +103,12 @@ impl<T: Scalar> Trainer<T> {
 
         let mut expected = architecture.require_in::<T>(&file)?;
         let network = Network::<T>::from_file(&file, architecture)?;
-        let feedback = feedback_tensors(&network, settings.rule);
+        let route = match &settings.rule {
+            Rule::Named(rule) => rule.route(network.layers()),
+            Rule::Route(route) => route.clone(),
+        };
+        Feedback::require_layers(&network, &route).map_err(|error| file.blame(error))?;
+        let feedback = feedback_tensors(&network, &route);
         let moments = moment_tensors(&network, settings.optimizer);
         expected.extend(feedback.iter().chain(moments.iter().flatten()).cloned());
         file.require_only(&expected, &[])?;
@@ -122,14 +127,20 @@ impl<T: Scalar> Trainer<T> {
             tensors.iter().map(read).collect()
         });
         let moments = moments.collect::<Result<Vec<Vec<Vec<T>>>>>()?;
-        let feedback = Feedback::from_matrices(&network, settings.rule, matrices);
+        let feedback = match settings.rule {
+            Rule::Named(rule) => Feedback::from_matrices(&network, rule, matrices),
+            Rule::Route(_) => Feedback::with_route_and_matrices(&network, route, matrices),
+        };
         let trainer = feedback.and_then(|feedback| settings.build(network, feedback, &moments));
         trainer.map_err(|error| file.blame(error))
     }
 
     fn settings(&self) -> Settings {
         Settings {
-            rule: self.feedback.rule(),
+            rule: match self.feedback.rule() {
+                Some(rule) => Rule::Named(rule),
+                None => Rule::Route(self.feedback.route().clone()),
+            },
             loss: self.loss,
             batch_size: self.batch_size,
             drop_last: self.drop_last,
@@ -140,6 +151,10 @@ impl<T: Scalar> Trainer<T> {
             optimizer: self.optimizer.config(),
             schedule: self.optimizer.schedule(),
             max_norm: self.optimizer.max_norm(),
+            rate_factors: (0..self.network.layers())
+                .filter_map(|layer| Some((layer, self.optimizer.rate_factor(layer).ok()?)))
+                .filter(|&(_, factor)| factor != 1.0)
+                .collect(),
             adversarial: self.adversarial.as_ref().map(FastGradientSign::epsilon),
             stopping: self.stopping,
             running_error: self.running_error,
@@ -167,6 +182,9 @@ impl Settings {
         if let Some(bound) = self.max_norm {
             builder = builder.max_norm(bound);
         }
+        for (layer, factor) in self.rate_factors {
+            builder = builder.rate_factor(layer, factor);
+        }
         if let Some(epsilon) = self.adversarial {
             builder = builder.adversarial(epsilon);
         }
@@ -187,14 +205,16 @@ impl Settings {
     }
 }
 
-/// The feedback matrices of `rule`, in order of the hidden layers that have one.
-fn feedback_tensors<T: Scalar>(network: &Network<T>, rule: FeedbackRule) -> Vec<Expected> {
-    let shapes = Feedback::shapes(network, rule).into_iter();
-    shapes.map(|(layer, (rows, columns))| feedback_tensor(layer, rows, columns)).collect()
-}
-
-fn feedback_tensor(layer: usize, rows: usize, columns: usize) -> Expected {
-    Expected { name: format!("feedback.{layer}"), shape: vec![rows, columns] }
+/// The feedback matrices of a route, from the first hidden layer up.
+fn feedback_tensors<T: Scalar>(network: &Network<T>, route: &Route) -> Vec<Expected> {
+    let tensor = |(layer, number, (rows, columns))| {
+        let name = match number {
+            0 => format!("feedback.{layer}"),
+            _ => format!("feedback.{layer}.{number}"),
+        };
+        Expected { name, shape: vec![rows, columns] }
+    };
+    Feedback::shapes(network, route).map(tensor).collect()
 }
 
 /// Each moment of every learned parameter.

@@ -31,6 +31,17 @@ impl<T: Scalar> Trainer<T> {
         self.optimizer.set_learning_rate(learning_rate)
     }
 
+    /// Goes on with the learning rate of layer `layer` multiplied by `factor`; see
+    /// [`OptimizerState::set_rate_factor`](crate::OptimizerState::set_rate_factor).
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer),
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive in the
+    /// scalar; nothing has then changed.
+    pub fn set_rate_factor(&mut self, layer: usize, factor: f64) -> Result<()> {
+        self.optimizer.set_rate_factor(layer, factor)
+    }
+
     /// Goes on with other constants of the same kind of optimiser, which keeps its moments.
     /// Momentum that [`Sgd`](crate::Sgd) did not have starts at 0.
     ///

@@ -1,13 +1,16 @@
 //! All of a training run but its network and its numbers, as text in the metadata of a file.
 
+use std::{fmt, str::FromStr};
+
 use super::StoppingRule;
 use crate::{
     data::{Augmentation, Flip},
-    error::Result,
+    error::{Error, Result},
     files::{Entry, Line, Lines},
     init::FeedbackInit,
     loss::Loss,
     optimizer::{OPTIMIZER, Optimizer, SCHEDULE, Schedule},
+    route::Route,
     rule::FeedbackRule,
 };
 
@@ -18,7 +21,7 @@ const MOST: u64 = 1 << 53;
 /// What a trainer was set up with, and how far it has come.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
-    pub(super) rule: FeedbackRule,
+    pub(super) rule: Rule,
     pub(super) loss: Loss,
     pub(super) batch_size: usize,
     pub(super) drop_last: bool,
@@ -29,6 +32,8 @@ pub(super) struct Settings {
     pub(super) optimizer: Optimizer,
     pub(super) schedule: Schedule,
     pub(super) max_norm: Option<f64>,
+    /// Layers, in order, whose learning rate is multiplied by something else than 1, with that.
+    pub(super) rate_factors: Vec<(usize, f64)>,
     pub(super) adversarial: Option<f64>,
     /// With the running average.
     pub(super) stopping: Option<StoppingRule>,
@@ -38,11 +43,35 @@ pub(super) struct Settings {
     pub(super) frozen: Vec<usize>,
 }
 
+/// A route by the name of its rule, or as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Rule {
+    Named(FeedbackRule),
+    Route(Route),
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(rule) => rule.fmt(f),
+            Self::Route(route) => route.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Rule {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        text.parse().map(Self::Named).or_else(|_| text.parse().map(Self::Route))
+    }
+}
+
 impl Settings {
     pub(super) fn lines(&self) -> Vec<Line> {
         let mut lines = vec![
             Line::new("trainer")
-                .word("rule", self.rule)
+                .word("rule", &self.rule)
                 .word("loss", self.loss)
                 .with("batch_size", self.batch_size)
                 .word("drop_last", if self.drop_last { "yes" } else { "no" })
@@ -55,6 +84,11 @@ impl Settings {
             self.schedule.line(),
         ];
         lines.extend(self.max_norm.map(|bound| Line::new("max-norm").with("bound", bound)));
+        lines.extend(
+            self.rate_factors.iter().map(|&(layer, factor)| {
+                Line::new("rate").with("layer", layer).with("factor", factor)
+            }),
+        );
         let adversarial = |epsilon| Line::new("adversarial").with("epsilon", epsilon);
         lines.extend(self.adversarial.map(adversarial));
         lines.extend(self.stopping.map(|StoppingRule { momentum, threshold }| {
@@ -78,14 +112,11 @@ impl Settings {
         if !(0.0..=1.0).contains(&running_error) {
             return Err(trainer.refuse("'running_error=' with a number from 0 to 1"));
         }
-        let mut optional = |name: &str, key: &str| {
-            lines.take_if(name).map(|entry| entry.field::<f64>(key)).transpose()
-        };
         Ok(Self {
             rule: trainer
                 .word("rule")?
                 .parse()
-                .map_err(|_| trainer.refuse("'rule=' with a feedback rule"))?,
+                .map_err(|_| trainer.refuse("'rule=' with a feedback rule or a route"))?,
             loss: trainer
                 .word("loss")?
                 .parse()
@@ -102,8 +133,9 @@ impl Settings {
             feedback_init: read_feedback(&feedback)?,
             optimizer: Optimizer::read(&optimizer)?,
             schedule: Schedule::read(&schedule)?,
-            max_norm: optional("max-norm", "bound")?,
-            adversarial: optional("adversarial", "epsilon")?,
+            max_norm: optional(lines, "max-norm", "bound")?,
+            rate_factors: read_rate_factors(lines)?,
+            adversarial: optional(lines, "adversarial", "epsilon")?,
             stopping: lines.take_if("stopping").map(|entry| read_stopping(&entry)).transpose()?,
             running_error,
             augmentation: lines
@@ -113,6 +145,11 @@ impl Settings {
             frozen: read_frozen(lines)?,
         })
     }
+}
+
+/// The number of a line that may be there.
+fn optional(lines: &mut Lines, name: &str, key: &str) -> Result<Option<f64>> {
+    lines.take_if(name).map(|entry| entry.field(key)).transpose()
 }
 
 fn feedback_line(init: FeedbackInit) -> Line {
@@ -164,6 +201,22 @@ fn read_augmentation(entry: &Entry) -> Result<Augmentation> {
     Ok(Augmentation { shape, flip, crop_padding })
 }
 
+/// A line for each layer that has one, in order.
+fn read_rate_factors(lines: &mut Lines) -> Result<Vec<(usize, f64)>> {
+    let mut factors: Vec<(usize, f64)> = Vec::new();
+    while let Some(entry) = lines.take_if("rate") {
+        let (layer, factor) = (entry.field("layer")?, entry.field("factor")?);
+        if factors.last().is_some_and(|&(last, _)| last >= layer) {
+            return Err(entry.refuse("'layer=' with a later layer than the line before"));
+        }
+        if factor == 1.0 {
+            return Err(entry.refuse("'factor=' with another number than 1"));
+        }
+        factors.push((layer, factor));
+    }
+    Ok(factors)
+}
+
 /// A line for each layer, in order.
 fn read_frozen(lines: &mut Lines) -> Result<Vec<usize>> {
     let mut frozen = Vec::new();
@@ -190,7 +243,7 @@ mod tests {
 
     fn plain() -> Settings {
         Settings {
-            rule: FeedbackRule::Dfa,
+            rule: Rule::Named(FeedbackRule::Dfa),
             loss: Loss::SoftmaxCrossEntropy,
             batch_size: 64,
             drop_last: false,
@@ -201,6 +254,7 @@ mod tests {
             optimizer: RmsProp::default().into(),
             schedule: Schedule::default(),
             max_norm: None,
+            rate_factors: Vec::new(),
             adversarial: None,
             stopping: None,
             running_error: 1.0,
@@ -213,7 +267,15 @@ mod tests {
     fn variants() -> Vec<Settings> {
         let odd = 0.1 + 0.2;
         let mut variants = vec![plain()];
-        variants.extend(FeedbackRule::all().map(|rule| Settings { rule, ..plain() }));
+        variants.extend(
+            FeedbackRule::all().map(|rule| Settings { rule: Rule::Named(rule), ..plain() }),
+        );
+        for route in ["1:", "3:B(e)->1,B(e)->0,R(1)->0"] {
+            let rule = Rule::Route(route.parse().unwrap());
+            variants.push(Settings { rule, ..plain() });
+        }
+        let rate_factors = vec![(0, 0.1 + 0.2), (7, 1e-300)];
+        variants.push(Settings { rate_factors, ..plain() });
         variants.extend(Loss::all().map(|loss| Settings { loss, ..plain() }));
         variants.extend(
             [

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    architecture::Architecture,
+    architecture::{Architecture, Item},
     error::{Error, Result},
 };
 
@@ -62,6 +62,14 @@ impl Layout {
     pub(crate) fn output(&self, index: usize) -> usize {
         let block = &self.blocks[index];
         *block.operations.last().unwrap_or(&block.a)
+    }
+
+    /// Whether weighted layer `index` is fully connected.
+    pub(crate) fn is_dense(&self, index: usize) -> bool {
+        let items = self.architecture.iter().flat_map(|architecture| &architecture.items);
+        let mut weighted =
+            items.filter(|item| matches!(item, Item::Dense { .. } | Item::Conv2d(_)));
+        matches!(weighted.nth(index), Some(Item::Dense { .. }))
     }
 
     /// Whether everything has the same size, whatever the operations.

@@ -138,7 +138,8 @@ fn act(trainer: &mut Trainer<f32>, action: Action, data: &Dataset<f32>) -> Vec<E
         }
         Action::Switch(rule) => trainer.set_rule(rule).unwrap(),
         Action::Redraw => {
-            let (rule, init) = (trainer.feedback().rule(), FeedbackInit::Normal { std: 0.3 });
+            let rule = trainer.feedback().rule().unwrap();
+            let init = FeedbackInit::Normal { std: 0.3 };
             let feedback = Feedback::new(trainer.network(), rule, init, 77).unwrap();
             trainer.set_feedback(feedback).unwrap();
         }
@@ -291,7 +292,7 @@ fn the_same_state_makes_the_same_file_and_says_what_it_is() {
     names.sort();
     assert_eq!(file.tensors.keys().cloned().collect::<Vec<_>>(), names);
     let matrix = trainer.feedback().matrix(0).unwrap().unwrap().transpose();
-    assert_eq!(file.tensors["feedback.0"], Tensor::of(&[3, 4], matrix.as_slice()));
+    assert_eq!(file.tensors["feedback.0"], Tensor::of(&[4, 3], matrix.as_slice()));
     let mut lines: Vec<&str> = file.description.lines().skip(2).collect();
     let running: f64 = {
         let start = lines[1].find("running_error=").unwrap();

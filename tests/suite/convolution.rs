@@ -153,7 +153,7 @@ proptest! {
 
         for rule in [FeedbackRule::Bp, FeedbackRule::Dfa, FeedbackRule::Ifa] {
             let here = feedback(&network, rule);
-            let matrices = here.matrix(0).unwrap().cloned().into_iter().collect();
+            let matrices = here.matrix(0).unwrap().into_iter().collect();
             let there = Feedback::from_matrices(&dense, rule, matrices).unwrap();
             let (here, there) = (pass(&network, &here, &x, &y), pass(&dense, &there, &x, &y));
             let a = here.activations.pre_activation(0).unwrap().into_owned();

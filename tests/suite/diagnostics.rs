@@ -111,7 +111,7 @@ proptest! {
         for rule in FeedbackRule::all() {
             let feedback = feedback(&network, rule);
             let found = diagnose(&network, &feedback, &x);
-            prop_assert_eq!((found.rule, found.layers.len()), (rule, network.layers()));
+            prop_assert_eq!((&found.rule, found.layers.len()), (&rule.to_string(), network.layers()));
             prop_assert_eq!(found.hidden(), &found.layers[..network.layers() - 1]);
             let here = pass(&network, &feedback, &x, LOSS, &y);
             let (gradient, bp_gradient) = (gradients(&here), gradients(&bp));
@@ -156,8 +156,8 @@ proptest! {
             for (layer, row) in found.hidden().iter().enumerate().rev() {
                 product *= weights(&network, layer + 1);
                 let expected = feedback.matrix(layer).unwrap().map(|b| match rule {
-                    FeedbackRule::Fa => angle(b, weights(&network, layer + 1)),
-                    _ => angle(b, &product.transpose()),
+                    FeedbackRule::Fa => angle(&b, &weights(&network, layer + 1).transpose()),
+                    _ => angle(&b, &product.transpose()),
                 });
                 prop_assert_eq!(row.feedback_angle.is_some(), expected.is_some());
                 if let (Some(found), Some(expected)) = (row.feedback_angle, expected) {
@@ -180,7 +180,7 @@ proptest! {
             prop_assert_eq!(row.delta_norm, row.bp_delta_norm);
         }
         let fa = |factor: f64| {
-            let matrices = (0..hidden).map(|l| weights(&network, l + 1) * factor).collect();
+            let matrices = (0..hidden).map(|l| weights(&network, l + 1).transpose() * factor).collect();
             let fa = Feedback::from_matrices(&network, FeedbackRule::Fa, matrices).unwrap();
             diagnose(&network, &fa, &x)
         };
@@ -226,8 +226,7 @@ proptest! {
 fn one_hidden_layer_with_aligned_feedback_is_at_0() {
     let network = mlp(&[7, 6, 3], Activation::Logistic, Init::FanIn, 3);
     for rule in [FeedbackRule::Fa, FeedbackRule::Dfa, FeedbackRule::Ifa] {
-        let w = weights(&network, 1);
-        let aligned = if rule == FeedbackRule::Fa { w.clone() } else { w.transpose() };
+        let aligned = weights(&network, 1).transpose();
         for (factor, expected) in [(1.0, 0.0), (8.0, 0.0), (-1.0, 180.0)] {
             let matrices = vec![&aligned * factor];
             let feedback = Feedback::from_matrices(&network, rule, matrices).unwrap();
@@ -310,7 +309,9 @@ fn convolutional_nets_are_compared_block_by_block() {
         assert_eq!((row.delta_angle, row.gradient_angle), (Some(0.0), Some(0.0)));
         assert!(row.delta_norm > 0.0);
     }
-    let matrices = (1..4).map(|layer| weights(&network, layer).clone()).collect();
+    // Kernels stay as they are.
+    let [kernels, w, v] = [1, 2, 3].map(|layer| weights(&network, layer));
+    let matrices = vec![kernels.clone(), w.transpose(), v.transpose()];
     let aligned = Feedback::from_matrices(&network, FeedbackRule::Fa, matrices).unwrap();
     for row in diagnose(&network, &aligned, &x).hidden() {
         let angles = [row.delta_angle, row.gradient_angle, row.feedback_angle];
@@ -350,7 +351,7 @@ fn the_product_of_the_weights_goes_through_convolutions() {
     for rule in [FeedbackRule::Dfa, FeedbackRule::Ifa] {
         let drawn = feedback(&network, rule);
         let found = diagnose(&network, &drawn, &x).layers[0].feedback_angle.unwrap();
-        let expected = angle(drawn.matrix(0).unwrap().unwrap(), &product.transpose());
+        let expected = angle(&drawn.matrix(0).unwrap().unwrap(), &product.transpose());
         assert_relative_eq!(found, expected, epsilon = 1e-5);
         let mut aligned = drawn.clone();
         aligned.set_matrix(0, product.transpose()).unwrap();

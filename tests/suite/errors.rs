@@ -465,7 +465,7 @@ fn feedback_matrices_of_the_wrong_number_shape_or_content_are_refused() {
     let network: Network<f64> =
         Network::builder(5).dense(4).tanh().dense(3).tanh().dense(2).build().unwrap();
     for (rule, shapes) in
-        [(Bp, vec![]), (Fa, vec![(3, 4), (2, 3)]), (Dfa, vec![(4, 2), (3, 2)]), (Ifa, vec![(4, 2)])]
+        [(Bp, vec![]), (Fa, vec![(4, 3), (3, 2)]), (Dfa, vec![(4, 2), (3, 2)]), (Ifa, vec![(4, 2)])]
     {
         let name = rule.to_string();
         let matrices =

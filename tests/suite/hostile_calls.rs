@@ -346,6 +346,6 @@ fn names_that_are_none() {
         assert!(text.parse::<Activation>().is_err());
     }
     for rule in FeedbackRule::all() {
-        let _ = [0, 1, 2, 3].map(|blocks| rule.hops(blocks));
+        let _ = [0, 1, 2, 3].map(|layers| rule.route(layers));
     }
 }

@@ -208,9 +208,7 @@ fn reference_of(
     let b: Vec<Vec<f64>> =
         layers.iter().map(|layer| layer.bias().unwrap().as_slice().to_vec()).collect();
     let matrix = |l| match feedback.matrix(l).unwrap() {
-        // The crate keeps FA's matrices transposed.
-        Some(m) if feedback.rule() == FeedbackRule::Fa => nested(&m.transpose()),
-        Some(m) => nested(m),
+        Some(m) => nested(&m),
         None => Vec::new(),
     };
     Reference {

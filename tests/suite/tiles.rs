@@ -157,7 +157,7 @@ fn check_products<T: Scalar>(
         let matrix = || wide(feedback.matrix(l).unwrap().unwrap().as_view());
         let (by, signal) = match rule {
             FeedbackRule::Bp => (weights[l + 1].transpose(), &deltas[l + 1]),
-            FeedbackRule::Fa => (matrix().transpose(), &deltas[l + 1]),
+            FeedbackRule::Fa => (matrix(), &deltas[l + 1]),
             FeedbackRule::Ifa if l > 0 => (weights[l].clone(), &deltas[l - 1]),
             _ => (matrix(), &deltas[last]),
         };
@@ -419,7 +419,7 @@ fn gradients_of_batch_normalisation_are_sums_over_the_batch() {
         let matrix = feedback.matrix(0).unwrap();
         let arrives = match rule {
             FeedbackRule::Bp => network.layer(1).unwrap().weights().transpose() * from,
-            FeedbackRule::Fa => matrix.unwrap().transpose() * from,
+            FeedbackRule::Fa => matrix.unwrap() * from,
             _ => matrix.unwrap() * e,
         };
         let (scale, shift) = pass.gradients.batch_norm(0).unwrap().unwrap();

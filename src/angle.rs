@@ -3,12 +3,12 @@
 use crate::scalar::Scalar;
 
 /// `‖v‖`
-pub(super) fn norm<T: Scalar>(v: &[T]) -> f64 {
+pub(crate) fn norm<T: Scalar>(v: &[T]) -> f64 {
     Length::of(v, v, |v, _| v).map_or(0.0, Length::value)
 }
 
 /// `‖u − v‖`
-pub(super) fn distance<T: Scalar>(u: &[T], v: &[T]) -> f64 {
+pub(crate) fn distance<T: Scalar>(u: &[T], v: &[T]) -> f64 {
     Length::of(u, v, |u, v| u - v).map_or(0.0, Length::value)
 }
 
@@ -17,7 +17,7 @@ pub(super) fn distance<T: Scalar>(u: &[T], v: &[T]) -> f64 {
 /// As `2 atan2(‖û − v̂‖, ‖û + v̂‖)` of the unit vectors (Kahan 2006, "How futile are mindless
 /// assessments of roundoff in floating-point computation?"), which is exact at 0 and at 180. There
 /// the cosine is flat: `acos` would make 10⁻⁶ degrees of its last digit.
-pub(super) fn angle<T: Scalar>(u: &[T], v: &[T]) -> Option<f64> {
+pub(crate) fn angle<T: Scalar>(u: &[T], v: &[T]) -> Option<f64> {
     let to_unit = |v: &[T]| {
         Length::of(v, v, |v, _| v).map(|Length { scale, scaled }| (scale, scaled.recip()))
     };

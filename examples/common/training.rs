@@ -1,0 +1,36 @@
+//! What `digits`, `mnist` and `cifar` share: the loop over epochs.
+
+use std::time::Instant;
+
+use feedback_alignment::{Epoch, Evaluation, Trainer};
+
+use crate::{
+    common::{Result, Split},
+    runs::Run,
+};
+
+/// Trains for some epochs, evaluates after each and shows both to `watch`.
+pub fn train(
+    mut trainer: Trainer<f32>,
+    data: &Split,
+    epochs: u64,
+    mut watch: impl FnMut(&Epoch, &Evaluation) -> Result<()>,
+) -> Result<Run> {
+    let (mut test_errors, mut seconds) = (Vec::new(), 0.0);
+    for _ in 0..epochs {
+        let start = Instant::now();
+        let epoch = trainer.epoch(&data.train)?;
+        seconds += start.elapsed().as_secs_f64();
+
+        let evaluation = trainer.evaluate(&data.test)?;
+        test_errors.push(percent(&evaluation));
+        watch(&epoch, &evaluation)?;
+    }
+    let training_error = percent(&trainer.evaluate(&data.train)?);
+    Ok(Run { name: trainer.feedback().rule_name(), test_errors, training_error, seconds })
+}
+
+/// The error rate in percent; there is one, since the targets are classes.
+fn percent(evaluation: &Evaluation) -> f64 {
+    evaluation.error_rate.map_or(f64::NAN, |rate| 100.0 * rate)
+}

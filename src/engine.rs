@@ -1,0 +1,252 @@
+//! Stages 3 to 5 of a training step at once: the way that training takes.
+//!
+//! A tile of a gradient is made, and its weights are updated while it is in cache. All layers and
+//! all tiles of a layer are independent of each other and are shared out among threads. Where the
+//! error is sent directly, a layer makes its own delta too, when its turn comes.
+
+use crate::{
+    error::Result,
+    feedback::Feedback,
+    layer::Operation,
+    network::{Block, Network},
+    optimizer::{BlockMoments, NextStep, OptimizerState, of_norms},
+    scalar::Scalar,
+    threads,
+    vector::bound_of_squares,
+    workspace::{Activations, BlockDeltas, Deltas, require_delivered, require_match},
+};
+
+impl<T: Scalar> OptimizerState<T> {
+    /// Stages 4 and 5 in one, with the bits of [`Network::gradients`] and [`step`](Self::step) one
+    /// after the other: a tile of `∂W_l = δ_l h_{l-1}ᵀ` is made and its weights are updated while
+    /// it is in cache, so that no gradient is ever in memory as a whole. All layers and all tiles
+    /// of a layer are independent of each other and are shared out among threads.
+    ///
+    /// ```
+    /// # use feedback_alignment::*;
+    /// # use feedback_alignment::nalgebra::DMatrix;
+    /// # let x = DMatrix::from_element(4, 2, 0.5);
+    /// let mut network = Network::<f64>::builder(4).dense(3).tanh().dense(2).build()?;
+    /// let mut twin = network.clone();
+    /// let mut optimizer = OptimizerState::new(&network, RmsProp::default())?;
+    /// let feedback = Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::Nokland, 0)?;
+    /// let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    /// network.forward(&x, &mut activations)?;
+    /// Loss::SoftmaxCrossEntropy.error(&[0, 1], &activations, &mut deltas)?;
+    /// feedback.deliver(&network, &activations, &mut deltas)?;
+    ///
+    /// let mut gradients = Gradients::new();
+    /// network.gradients(&activations, &deltas, &mut gradients)?;
+    /// optimizer.clone().step(&mut twin, &gradients)?;
+    /// optimizer.learn(&mut network, &activations, &deltas)?;
+    /// assert_eq!(network, twin);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the activations, the deltas or this
+    /// state are of another network, or of two forward passes, or if feedback has not been
+    /// delivered; [`Error::NonFinite`](crate::Error::NonFinite) as for [`step`](Self::step);
+    /// nothing has then changed.
+    pub fn learn(
+        &mut self,
+        network: &mut Network<T>,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) -> Result<()> {
+        require_delivered("learn", &network.layout, activations, deltas)?;
+        self.require_network(network)?;
+        self.learn_checked(network, activations, deltas)
+    }
+
+    fn learn_checked(
+        &mut self,
+        network: &mut Network<T>,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) -> Result<()> {
+        let bound = bound_of_deltas(network, activations, deltas);
+        self.guarded(network, bound, |step, blocks, moments| {
+            learn(step, blocks, moments, 0, activations, Arriving::Delivered(&deltas.blocks));
+        })
+    }
+
+    /// Stages 3 to 5 in one, with the bits of [`Feedback::deliver`] and [`learn`](Self::learn) one
+    /// after the other. Where every hidden layer receives the error itself, as under DFA, nothing
+    /// waits for a delta of another layer: each layer makes its own `δ_l`, gradient and update in
+    /// one go, all layers at once.
+    ///
+    /// # Errors
+    /// As for [`Feedback::deliver`] and [`learn`](Self::learn); nothing has then been learned.
+    pub fn deliver_and_learn(
+        &mut self,
+        network: &mut Network<T>,
+        feedback: &Feedback<T>,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        feedback.require_network(network)?;
+        require_match("deliver", &network.layout, activations, deltas)?;
+        self.require_network(network)?;
+        if feedback.route().is_direct()
+            && let Some(bound) = bound_of_error(network, feedback, activations, deltas)
+        {
+            deltas.begin_delivery();
+            return self.guarded(network, bound, |step, blocks, moments| {
+                let (e, hidden) = deltas.split_error();
+                learn(
+                    step,
+                    blocks,
+                    moments,
+                    0,
+                    activations,
+                    Arriving::Direct { feedback, e, hidden },
+                );
+            });
+        }
+        feedback.deliver_checked(network, activations, deltas)?;
+        self.learn_checked(network, activations, deltas)
+    }
+}
+
+/// Where the deltas of some blocks come from.
+enum Arriving<'a, T> {
+    /// They have been delivered.
+    Delivered(&'a [BlockDeltas<T>]),
+    /// The error goes to each hidden block when its turn comes, so that its delta is in cache when
+    /// the gradient needs it, and no block waits for another.
+    Direct { feedback: &'a Feedback<T>, e: &'a BlockDeltas<T>, hidden: &'a mut [BlockDeltas<T>] },
+}
+
+impl<'a, T: Scalar> Arriving<'a, T> {
+    fn split_at(self, middle: usize) -> (Self, Self) {
+        match self {
+            Self::Delivered(deltas) => {
+                let (left, right) = deltas.split_at(middle);
+                (Self::Delivered(left), Self::Delivered(right))
+            }
+            Self::Direct { feedback, e, hidden } => {
+                let (left, right) = hidden.split_at_mut(middle);
+                let direct = |hidden| Self::Direct { feedback, e, hidden };
+                (direct(left), direct(right))
+            }
+        }
+    }
+
+    /// The delta of the one block that is left, which has the number `index`.
+    fn arrive(
+        self,
+        index: usize,
+        block: &Block<T>,
+        activations: &Activations<T>,
+    ) -> &'a BlockDeltas<T> {
+        match self {
+            Self::Delivered(deltas) => &deltas[0],
+            Self::Direct { feedback, e, hidden: [to] } => {
+                feedback.send_error(index, block, &activations.blocks[index], e, to);
+                to
+            }
+            Self::Direct { e, .. } => e,
+        }
+    }
+}
+
+/// Gradients and updates of some blocks, of which the first has the number `first`. Frozen
+/// ones stay as they are.
+fn learn<T: Scalar>(
+    step: &NextStep<T>,
+    blocks: &mut [Block<T>],
+    moments: &mut [BlockMoments<T>],
+    first: usize,
+    activations: &Activations<T>,
+    signal: Arriving<T>,
+) {
+    match blocks {
+        [] => {}
+        [block] if block.frozen => {}
+        [block] => {
+            let deltas = signal.arrive(first, block, activations);
+            if !deltas.served {
+                return;
+            }
+            step.learn_block((first, block), &mut moments[0], activations.entering(first), deltas);
+        }
+        _ => {
+            let learning = blocks.iter().filter(|block| !block.frozen);
+            let work = learning.map(|block| block.work(activations.batch));
+            let work = work.fold(0, usize::saturating_add);
+            let middle = blocks.len() / 2;
+            let (left, right) = blocks.split_at_mut(middle);
+            let (left_moments, right_moments) = moments.split_at_mut(middle);
+            let (left_signal, right_signal) = signal.split_at(middle);
+            threads::both(
+                work,
+                || learn(step, left, left_moments, first, activations, left_signal),
+                || {
+                    let first = first + middle;
+                    learn(step, right, right_moments, first, activations, right_signal);
+                },
+            );
+        }
+    }
+}
+
+/// A number that no square of a gradient exceeds that these deltas will make.
+fn bound_of_deltas<T: Scalar>(
+    network: &Network<T>,
+    activations: &Activations<T>,
+    deltas: &Deltas<T>,
+) -> f64 {
+    largest(network, activations, |layer| {
+        let deltas = &deltas.blocks[layer];
+        if !deltas.served {
+            return (0.0, 0.0);
+        }
+        (bound_of_squares(deltas.delta().as_slice()), of_norms(&deltas.norms))
+    })
+}
+
+/// The same where the error goes straight to every hidden layer: `|δ| ≤ n_L max|B| max|e| max|f'|`.
+/// None where a block is more than a layer and an activation.
+fn bound_of_error<T: Scalar>(
+    network: &Network<T>,
+    feedback: &Feedback<T>,
+    activations: &Activations<T>,
+    deltas: &Deltas<T>,
+) -> Option<f64> {
+    let (output, hidden) = network.blocks.split_last()?;
+    let steepest = hidden.iter().try_fold(1.0, |most, block| match block.operations[..] {
+        [] => Some(most),
+        [Operation::Activation(activation)] => Some(f64::max(most, activation.steepest())),
+        _ => None,
+    })?;
+    let e = deltas.blocks.last().map_or(0.0, |e| bound_of_squares(e.delta().as_slice()));
+    let factor = output.layer.weights.nrows() as f64 * steepest;
+    let arrives = e * factor * factor;
+    Some(largest(network, activations, |layer| {
+        let delta =
+            if layer == hidden.len() { e } else { arrives * feedback.direct_squares(layer) };
+        (delta, 0.0)
+    }))
+}
+
+/// The largest square of a gradient of the layers that learn; `squares` bounds those of the deltas
+/// and of the gradients of batch normalisation.
+fn largest<T: Scalar>(
+    network: &Network<T>,
+    activations: &Activations<T>,
+    squares: impl Fn(usize) -> (f64, f64),
+) -> f64 {
+    let blocks = network.blocks.iter().enumerate().filter(|(_, block)| !block.frozen);
+    blocks.fold(0.0, |largest, (layer, block)| {
+        let (delta, norms) = squares(layer);
+        let products = block.layer.map.gradient_cost(activations.batch) as f64;
+        let h = match layer {
+            0 if activations.input_operations.is_empty() => activations.input_squares,
+            0 => bound_of_squares(activations.entering(0).as_slice()),
+            _ => network.blocks[layer - 1].output_squares(&activations.blocks[layer - 1]),
+        };
+        // The gradient of a bias has a 1 in place of `h`.
+        f64::max(largest, f64::max(products * products * delta * h.max(1.0), norms))
+    })
+}

@@ -1,0 +1,210 @@
+//! The gradient of a layer's weights, made tile by tile.
+
+use super::LinearMap;
+use crate::{
+    buffer::Columns,
+    linalg::{self, Start, cut},
+    scalar::Scalar,
+    threads::{Divide, share_out, small_pieces},
+    vector::sum_columns,
+};
+
+/// How a gradient is cut into tiles of whole columns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiles {
+    /// Elements of a tile; the last may have fewer.
+    pub(crate) size: usize,
+    pub(crate) count: usize,
+    /// Elements of scratch that the computation of a tile needs.
+    pub(crate) scratch: usize,
+}
+
+/// One tile of a gradient that is still to be made.
+pub(crate) struct Tile<'a, T> {
+    map: &'a LinearMap,
+    delta: &'a Columns<T>,
+    h: &'a Columns<T>,
+    tiles: Tiles,
+    index: usize,
+}
+
+impl<'a, T: Scalar> Tile<'a, T> {
+    /// `∂W ← δ hᵀ` over samples, and positions for a convolution: these columns of it.
+    pub(crate) fn make(&self, columns: &mut [T], scratch: &mut [T]) {
+        let Self { map, delta, h, tiles, index } = *self;
+        map.gradient(delta, h, tiles, index, (columns, scratch));
+    }
+
+    /// `δ` and `h` where the gradient is nothing but their outer product, for whoever can use it
+    /// without having it in memory.
+    pub(crate) fn outer(&self, columns: usize) -> Option<(&'a [T], &'a [T])> {
+        if *self.map != LinearMap::Dense || self.h.batch() != 1 {
+            return None;
+        }
+        let first = self.index * self.tiles.size / self.delta.rows();
+        Some((self.delta.as_slice(), &self.h.as_slice()[first..first + columns]))
+    }
+}
+
+impl LinearMap {
+    /// Calls `work` for every tile of `∂W`, of so many weights, with the part of `out` that belongs
+    /// to it, and with scratch: `more` numbers beside those that [`Tile::make`] needs. Tiles are
+    /// shared out among threads. What a gradient is for, to be stored or to be stepped along, is up
+    /// to `work`.
+    pub(crate) fn gradient_tiles<T: Scalar, D: Divide>(
+        &self,
+        (tiles, weights, more): (Tiles, usize, usize),
+        delta: &Columns<T>,
+        h: &Columns<T>,
+        out: D,
+        work: &(impl Fn(Tile<T>, D, &mut [T]) + Sync),
+    ) {
+        let parts = small_pieces(self.work(weights, h.batch()), 1);
+        share_out(out, 0..tiles.count, parts, &|range, mut out| {
+            T::with_scratch(tiles.scratch + more, |scratch| {
+                for index in range {
+                    let (here, rest) = out.divide(1);
+                    work(Tile { map: self, delta, h, tiles, index }, here, scratch);
+                    out = rest;
+                }
+            });
+        });
+    }
+
+    /// How many multiply-adds gradient and update of so many weights take: an update costs about as
+    /// much as sixteen. With a single sample all that counts is to read and write the weights.
+    pub(crate) fn work(&self, weights: usize, samples: usize) -> usize {
+        match self.gradient_cost(samples) {
+            1 => weights,
+            cost => weights.saturating_mul(cost.saturating_add(16)),
+        }
+    }
+
+    /// The tiles in which the gradient of a `rows × columns` matrix of weights is computed: few
+    /// enough columns that what is made of them next finds them in cache. They depend on shapes
+    /// alone, never on the threads at hand: a tile of other columns may have other bits.
+    pub(crate) fn tiles(&self, rows: usize, columns: usize, samples: usize) -> Tiles {
+        const ELEMENTS: usize = 1 << 15;
+        let width = match self {
+            // An outer product costs nothing beside the memory it is written to, and has no sum.
+            Self::Dense if samples == 1 => cut(columns, ELEMENTS / 8 / rows, 1),
+            Self::Dense => cut(columns, (ELEMENTS / rows).max(16), 2),
+            Self::Conv2d(conv) => return conv.tiles(samples),
+        };
+        Tiles { size: rows * width, count: columns.div_ceil(width), scratch: 0 }
+    }
+
+    /// `∂W ← δ hᵀ` over samples (and positions, for a convolution): the columns of tile `index`.
+    pub(crate) fn gradient<T: Scalar>(
+        &self,
+        delta: &Columns<T>,
+        h: &Columns<T>,
+        tiles: Tiles,
+        index: usize,
+        (tile, scratch): (&mut [T], &mut [T]),
+    ) {
+        match self {
+            Self::Dense => {
+                let rows = delta.rows();
+                let (first, columns) = (index * tiles.size / rows, tile.len() / rows);
+                if h.mat().ncols() == 1 {
+                    let h = &h.as_slice()[first..first + columns];
+                    return linalg::outer(delta.as_slice(), h, tile);
+                }
+                let h = h.mat().subrows(first, columns);
+                linalg::product_on_one_thread(delta.mat(), h.transpose(), Start::Zero, tile);
+            }
+            Self::Conv2d(conv) => {
+                let first = index * tiles.size / conv.output().channels;
+                conv.weight_gradient(delta.as_slice(), h.as_slice(), first, tile, scratch);
+            }
+        }
+    }
+
+    /// `∂b ← Σ δ` over samples (and positions, for a convolution).
+    pub(crate) fn bias_gradient<T: Scalar>(&self, delta: &Columns<T>, gradient: &mut [T]) {
+        match self {
+            Self::Dense => sum_columns(delta.as_slice(), gradient, |delta| delta),
+            Self::Conv2d(conv) => conv.bias_gradient(delta.as_slice(), gradient),
+        }
+    }
+
+    /// How many multiply-adds the weight gradient of so many samples takes for each weight.
+    pub(crate) fn gradient_cost(&self, samples: usize) -> usize {
+        match self {
+            Self::Dense => samples,
+            Self::Conv2d(conv) => samples.saturating_mul(conv.output().plane()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::layer::{Convolution, Shape, Windows, unroll};
+
+    fn columns(rows: usize, count: usize, seed: usize) -> Columns<f32> {
+        let mut columns = Columns::new(rows);
+        columns.set_batch(count).unwrap();
+        for (i, value) in columns.as_mut_slice().iter_mut().enumerate() {
+            *value = ((i * 37 + i / 7 * 11 + seed * 13) % 17) as f32 / 4.0 - 2.0;
+        }
+        columns
+    }
+
+    /// Quarters of small numbers have exact sums, whatever the order: so every tile has to be the
+    /// columns that it stands for, to the last bit.
+    fn check_tiles(rows: usize, inputs: usize, samples: usize) {
+        let (delta, h) = (columns(rows, samples, 1), columns(inputs, samples, 2));
+        let tiles = LinearMap::Dense.tiles(rows, inputs, samples);
+        let mut gradient = vec![f32::NAN; rows * inputs];
+        let mut count = 0;
+        for (index, tile) in gradient.chunks_mut(tiles.size).enumerate() {
+            assert_eq!(tile.len() % rows, 0);
+            assert!(tile.len() > rows || samples == 1 || inputs == 1, "a single column is left");
+            LinearMap::Dense.gradient(&delta, &h, tiles, index, (tile, &mut []));
+            count += 1;
+        }
+        assert_eq!((count, tiles.scratch), (tiles.count, 0));
+        let expected = delta.view() * h.view().transpose();
+        assert_eq!(gradient, expected.as_slice(), "{rows}, {inputs}, {samples}");
+    }
+
+    #[test]
+    fn tiles_of_a_gradient_are_its_columns() {
+        // One column more than a whole number of tiles, and one less.
+        for (rows, inputs) in [(200, 164), (200, 162), (2048, 33), (2048, 31), (5000, 17), (1, 9)] {
+            for samples in [1, 2, 5] {
+                check_tiles(rows, inputs, samples);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 50, ..ProptestConfig::default() })]
+
+        #[test]
+        fn tiles_of_any_gradient_are_its_columns(
+            rows in 1..700_usize, inputs in 1..700_usize, samples in 1..6_usize,
+        ) {
+            check_tiles(rows, inputs, samples);
+        }
+
+        /// Every column belongs to one tile, of a dense layer and of a convolution.
+        #[test]
+        fn every_column_is_in_one_tile(
+            windows in unroll::tests::any_windows(), more in 0..400_usize, samples in 1..300_usize,
+        ) {
+            let fan_in = windows.input.channels * windows.kernel.0 * windows.kernel.1;
+            let windows = Windows { output: Shape { channels: 1 + more, ..windows.output }, ..windows };
+            let conv = LinearMap::Conv2d(Convolution { windows, fan_in });
+            for (map, rows) in [(conv, 1 + more), (LinearMap::Dense, 1 + more * 20)] {
+                let tiles = map.tiles(rows, fan_in, samples);
+                prop_assert!(tiles.size > 0 && tiles.size % rows == 0);
+                prop_assert_eq!((rows * fan_in).div_ceil(tiles.size), tiles.count);
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A block: what feedback sees of a network.
+
+use crate::{
+    activation::Activation,
+    buffer::{Columns, Pass},
+    layer::{Layer, Operation},
+    scalar::Scalar,
+    vector::bound_of_squares,
+    workspace::{BlockActivations, BlockDeltas, Record},
+};
+
+/// A weighted layer and the local operations after it, up to the next weighted layer. Feedback
+/// enters at the end of a block.
+#[derive(Clone, Debug)]
+pub(crate) struct Block<T> {
+    pub(crate) layer: Layer<T>,
+    pub(crate) operations: Vec<Operation<T>>,
+    /// Whether training leaves the block as it is.
+    pub(crate) frozen: bool,
+}
+
+/// `f'(a)` of an activation over a batch, with `a` and `h`; or nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct Derivative<'a, T>(Option<(Activation, &'a [T], &'a [T])>);
+
+impl<T: Scalar> Derivative<'_, T> {
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Multiplies a piece of a delta that begins at `place` in the batch.
+    pub(crate) fn multiply(self, place: usize, delta: &mut [T]) {
+        if let Some((activation, a, h)) = self.0 {
+            let range = place..place + delta.len();
+            activation.multiply_derivative(&a[range.clone()], &h[range], delta);
+        }
+    }
+}
+
+impl<T: Scalar> Block<T> {
+    /// How many multiply-adds gradient and update take.
+    pub(crate) fn work(&self, samples: usize) -> usize {
+        self.layer.map.work(self.layer.weights.len(), samples)
+    }
+
+    /// `a ← W h + b`, then every local operation in turn.
+    pub(super) fn forward(&self, h: &Columns<T>, into: &mut BlockActivations<T>, pass: Pass) {
+        let BlockActivations { a, bound, finite, operations } = into;
+        if let [Operation::Activation(activation), above @ ..] = &self.operations[..] {
+            let (first, records) = operations.split_first_mut().expect("one for each operation");
+            *bound = self.layer.forward(h, a, Some((*activation, &mut first.output)));
+            *finite = operate(above, &first.output, records, pass, self.frozen);
+        } else {
+            *bound = self.layer.forward(h, a, None);
+            *finite = operate(&self.operations, a, operations, pass, self.frozen);
+        }
+        *finite &= bound.is_finite();
+    }
+
+    /// `f'` of a block that is a layer and an activation, for whoever makes what arrives there to
+    /// multiply with. Nothing for other blocks: [`backward`](Self::backward) has to follow.
+    pub(crate) fn derivative<'a>(&self, activations: &'a BlockActivations<T>) -> Derivative<'a, T> {
+        let only = match self.operations[..] {
+            [Operation::Activation(activation)] => Some(activation),
+            _ => None,
+        };
+        let (a, h) = (activations.a.as_slice(), activations.output().as_slice());
+        Derivative(only.map(|activation| (activation, a, h)))
+    }
+
+    /// A number that no `h²` of this block exceeds.
+    pub(crate) fn output_squares(&self, activations: &BlockActivations<T>) -> f64 {
+        let bound = match self.operations[..] {
+            [] => activations.bound,
+            [Operation::Activation(activation)] => activation.bound(activations.bound),
+            _ => return bound_of_squares(activations.output().as_slice()),
+        };
+        bound * bound
+    }
+
+    /// `δ ← δ ∘ f'(a)`: takes what has arrived at the end of the block back through its operations.
+    pub(crate) fn backward(&self, activations: &BlockActivations<T>, deltas: &mut BlockDeltas<T>) {
+        let BlockDeltas { stages, norms, .. } = deltas;
+        let mut stage = stages.len() - 1;
+        for (index, operation) in self.operations.iter().enumerate().rev() {
+            let (before, record) = (activations.before(index), &activations.operations[index]);
+            if let Some(pool) = operation.pooling() {
+                let (to, from) = stages.split_at_mut(stage);
+                stage -= 1;
+                pool.backward(&record.notes.winners, from[0].as_slice(), to[stage].as_mut_slice());
+            } else {
+                let (x, y) = (before.as_slice(), record.output.as_slice());
+                let delta = stages[stage].as_mut_slice();
+                operation.backward((x, y), &record.notes, delta, &mut norms[index]);
+            }
+        }
+    }
+
+    /// Takes a signal at `a` up to the end of the block. Only pooling changes it: it picks the
+    /// winners of the forward pass, or takes means.
+    pub(crate) fn relay(&self, activations: &BlockActivations<T>, deltas: &mut BlockDeltas<T>) {
+        let mut stage = 0;
+        for (operation, record) in self.operations.iter().zip(&activations.operations) {
+            if let Some(pool) = operation.pooling() {
+                let (from, to) = deltas.stages.split_at_mut(stage + 1);
+                let (from, to) = (from[stage].as_slice(), to[0].as_mut_slice());
+                pool.relay(&record.notes.winners, from, to);
+                stage += 1;
+            }
+        }
+    }
+}
+
+/// Every operation in turn, from `x` on. Returns false if one of them met a number that is not
+/// finite and does not show in what it made.
+pub(super) fn operate<T: Scalar>(
+    operations: &[Operation<T>],
+    x: &Columns<T>,
+    records: &mut [Record<T>],
+    pass: Pass,
+    frozen: bool,
+) -> bool {
+    let (mut from, mut finite) = (x, true);
+    for (operation, Record { output, notes }) in operations.iter().zip(records) {
+        finite &= operation.forward(from.as_slice(), output.as_mut_slice(), notes, pass, frozen);
+        from = output;
+    }
+    finite
+}

@@ -1,0 +1,338 @@
+//! The way of the feedback through a network, as a value.
+
+use std::{fmt, str::FromStr};
+
+use crate::error::{Error, Result};
+
+/// How the error finds its way to the hidden layers: a list of [`Hop`]s. What arrives at hidden
+/// layer `l` is
+///
+/// ```text
+/// δ_l = f'(a_l) ∘ Σ M · signal        summed over the hops to l
+/// ```
+///
+/// A [`FeedbackRule`](crate::FeedbackRule) is the name of a route. Others are written down: a rule
+/// for each layer, feedback that skips layers, several signals that add up. A layer that no hop
+/// leads to does not learn, nor do its moments and running statistics change.
+///
+/// ```
+/// use feedback_alignment::{Feedback, FeedbackInit, Hop, Network, Route, Signal, Through};
+///
+/// // Direct feedback to the upper of two hidden layers, backpropagation from there to the lower.
+/// let route = Route::new(3, [
+///     Hop { to: 0, signal: Signal::Delta(1), through: Through::Weights },
+///     Hop { to: 1, signal: Signal::Error, through: Through::Matrix },
+/// ])?;
+/// assert_eq!(route.to_string(), "3:B(e)->1,W(1)->0"); // In the order in which they are made.
+/// assert_eq!("3:W(1)->0,B(e)->1".parse::<Route>()?, route);
+///
+/// let network = Network::<f32>::builder(4).dense(6).tanh().dense(5).tanh().dense(3).build()?;
+/// let feedback = Feedback::with_route(&network, route, FeedbackInit::default(), 1)?;
+/// assert_eq!(feedback.matrix(1)?.unwrap().shape(), (5, 3));
+/// assert!(feedback.matrix(0)?.is_none());
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// Number of weighted layers, the output layer included.
+    layers: usize,
+    /// In an order in which they can be made; hops to the same layer stand together.
+    hops: Vec<Hop>,
+}
+
+/// One leg of a [`Route`]: it adds `M · signal` to what arrives at the end of a hidden layer, after
+/// its pooling if it has some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hop {
+    /// The hidden layer that receives, counted from 0.
+    pub to: usize,
+    /// What is sent.
+    pub signal: Signal,
+    /// The matrix `M` that it passes through.
+    pub through: Through,
+}
+
+/// What a [`Hop`] sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Signal {
+    /// The error at the output, `e = ∂J/∂a_L`, of shape `n_L × N`; written `e`.
+    Error,
+    /// `δ_k` of another hidden layer, once all that leads there has arrived; written as its number.
+    Delta(usize),
+}
+
+/// The matrix that a [`Hop`] passes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Through {
+    /// The weights between two neighbouring layers: `W_{l+1}ᵀ` on the way down to layer `l`, `W_l`
+    /// on the way up to it (without the bias); written `W`.
+    Weights,
+    /// Fixed random weights in the place of those; written `R`. For a convolution these are
+    /// kernels, used as its own are.
+    LikeWeights,
+    /// `B`, fixed and random, with a row for every unit that receives and a column for every unit
+    /// that sends; written `B`.
+    Matrix,
+}
+
+impl Route {
+    /// A route through a network of so many weighted layers, the output layer included. The hops
+    /// may come in any order: each is made when its signal is complete.
+    ///
+    /// # Errors
+    /// [`Error::ImpossibleHop`] for a hop to a layer that is not hidden, from a layer that is not
+    /// there, from a layer that nothing leads to or whose delta depends on the hop itself, and for one
+    /// through weights between layers that are not neighbours.
+    pub fn new(layers: usize, hops: impl IntoIterator<Item = Hop>) -> Result<Self> {
+        let output = layers.saturating_sub(1);
+        let mut waiting: Vec<Hop> = hops.into_iter().collect();
+        for hop in &mut waiting {
+            if hop.signal == Signal::Delta(output) {
+                hop.signal = Signal::Error; // The delta of the output layer.
+            }
+            hop.check(output)?;
+        }
+        let mut hops: Vec<Hop> = Vec::with_capacity(waiting.len());
+        while !waiting.is_empty() {
+            let here = |signal: Signal| match signal {
+                Signal::Error => true,
+                Signal::Delta(from) => hops.iter().any(|hop| hop.to == from),
+            };
+            let ready = |to| waiting.iter().filter(|hop| hop.to == to).all(|hop| here(hop.signal));
+            let Some(to) = waiting.iter().map(|hop| hop.to).find(|&to| ready(to)) else {
+                let stuck = waiting.iter().find(|hop| !here(hop.signal)).unwrap_or(&waiting[0]);
+                return Err(stuck.refuse("no delta is there to be sent when it is needed"));
+            };
+            hops.extend(waiting.extract_if(.., |hop| hop.to == to));
+        }
+        Ok(Self { layers, hops })
+    }
+
+    /// Number of weighted layers, the output layer included.
+    #[must_use]
+    pub fn layer_count(&self) -> usize {
+        self.layers
+    }
+
+    /// The hops, in an order in which each finds its signal complete; those to the same layer
+    /// stand together.
+    #[must_use]
+    pub fn hops(&self) -> &[Hop] {
+        &self.hops
+    }
+
+    /// Whether feedback passes through the forward weights, which BP and IFA need and hardware
+    /// would have to carry.
+    #[must_use]
+    pub fn reads_weights(&self) -> bool {
+        self.hops.iter().any(|hop| hop.through == Through::Weights)
+    }
+
+    /// Whether every hidden layer receives the error itself through a matrix of its own, and
+    /// nothing else, so that none waits for another.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        let direct = |hop: &Hop| (hop.signal, hop.through) == (Signal::Error, Through::Matrix);
+        self.hops.len() + 1 == self.layers
+            && self.hops.iter().all(direct)
+            && (0..self.hops.len()).all(|layer| self.serves(layer))
+    }
+
+    /// Whether a layer learns: the output layer always does, a hidden one if a hop leads there.
+    #[must_use]
+    pub fn serves(&self, layer: usize) -> bool {
+        layer + 1 == self.layers || self.hops.iter().any(|hop| hop.to == layer)
+    }
+
+    /// The layer whose delta a hop sends; the output layer's is the error.
+    pub(crate) fn sender(&self, hop: Hop) -> usize {
+        match hop.signal {
+            Signal::Error => self.layers - 1,
+            Signal::Delta(from) => from,
+        }
+    }
+}
+
+impl Hop {
+    fn check(self, output: usize) -> Result<()> {
+        if self.to >= output {
+            return Err(self.refuse("feedback leads to hidden layers only"));
+        }
+        let from = match self.signal {
+            Signal::Error => output,
+            Signal::Delta(from) if from > output => {
+                return Err(self.refuse("it comes from a layer that is not there"));
+            }
+            Signal::Delta(from) => from,
+        };
+        if self.through != Through::Matrix && from.abs_diff(self.to) != 1 {
+            return Err(self.refuse("there are weights between neighbouring layers only"));
+        }
+        Ok(())
+    }
+
+    fn refuse(self, reason: &'static str) -> Error {
+        Error::ImpossibleHop { hop: self.to_string(), reason }
+    }
+}
+
+impl fmt::Display for Hop {
+    /// The matrix, what is sent through it, and the layer it leads to: `B(e)->0`, `W(2)->1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let matrix = match self.through {
+            Through::Weights => 'W',
+            Through::LikeWeights => 'R',
+            Through::Matrix => 'B',
+        };
+        match self.signal {
+            Signal::Error => write!(f, "{matrix}(e)->{}", self.to),
+            Signal::Delta(from) => write!(f, "{matrix}({from})->{}", self.to),
+        }
+    }
+}
+
+impl FromStr for Hop {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || {
+            let (matrix, rest) = text.split_at_checked(1)?;
+            let (signal, to) = rest.strip_prefix('(')?.split_once(")->")?;
+            Some(Self {
+                to: to.parse().ok()?,
+                signal: match signal {
+                    "e" => Signal::Error,
+                    number => Signal::Delta(number.parse().ok()?),
+                },
+                through: match matrix {
+                    "W" => Through::Weights,
+                    "R" => Through::LikeWeights,
+                    "B" => Through::Matrix,
+                    _ => return None,
+                },
+            })
+        };
+        parse().ok_or_else(|| Error::UnknownName {
+            what: "hop",
+            found: text.to_owned(),
+            expected: "a matrix W, R or B, a signal e or the number of a layer, and the layer it leads to, as in B(e)->0".into(),
+        })
+    }
+}
+
+impl fmt::Display for Route {
+    /// The number of layers and the hops: `3:W(e)->1,W(1)->0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.layers)?;
+        self.hops.iter().enumerate().try_for_each(|(index, hop)| {
+            f.write_str(if index == 0 { "" } else { "," }).and_then(|()| hop.fmt(f))
+        })
+    }
+}
+
+impl FromStr for Route {
+    type Err = Error;
+
+    /// Reads what `Display` writes; the hops may come in any order.
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.split_once(':').and_then(|(n, hops)| Some((n.parse().ok()?, hops)));
+        let (layers, hops) = parts.ok_or_else(|| Error::UnknownName {
+            what: "route",
+            found: text.to_owned(),
+            expected: "the number of layers, a colon and hops, as in 3:W(e)->1,W(1)->0".into(),
+        })?;
+        let hops = hops.split_terminator(',').map(str::parse).collect::<Result<Vec<Hop>>>()?;
+        Self::new(layers, hops)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_hop(layers: usize) -> impl Strategy<Value = Hop> {
+        let signal = prop_oneof![Just(Signal::Error), (0..layers).prop_map(Signal::Delta)];
+        let through =
+            prop_oneof![Just(Through::Weights), Just(Through::LikeWeights), Just(Through::Matrix)];
+        (0..layers, signal, through).prop_map(|(to, signal, through)| Hop { to, signal, through })
+    }
+
+    proptest! {
+        /// Whatever is accepted can be delivered from the first hop to the last, and nothing is
+        /// lost of it.
+        #[test]
+        fn a_route_finds_every_signal_complete(
+            layers in 1..6_usize, seed in prop::collection::vec(any_hop(6), 0..7),
+        ) {
+            let Ok(route) = Route::new(layers, seed.clone()) else { return Ok(()) };
+            prop_assert_eq!(route.hops().len(), seed.len());
+            let mut done = Vec::new();
+            for group in route.hops().chunk_by(|one, other| one.to == other.to) {
+                for hop in group {
+                    if let Signal::Delta(from) = hop.signal {
+                        prop_assert!(done.contains(&from), "{}: {}", route, hop);
+                    }
+                    prop_assert!(hop.to + 1 < layers);
+                }
+                prop_assert!(!done.contains(&group[0].to), "hops to a layer are apart: {route}");
+                done.push(group[0].to);
+            }
+            prop_assert_eq!(route.to_string().parse::<Route>().unwrap(), route);
+        }
+    }
+
+    #[test]
+    fn impossible_routes_are_refused_with_the_hop_and_the_reason() {
+        for (text, hop, reason) in [
+            ("3:B(e)->2", "B(e)->2", "hidden layers only"),
+            ("3:B(e)->7", "B(e)->7", "hidden layers only"),
+            ("0:B(e)->0", "B(e)->0", "hidden layers only"),
+            ("3:B(3)->0", "B(3)->0", "not there"),
+            ("3:B(1)->0", "B(1)->0", "no delta"),
+            ("3:B(0)->0", "B(0)->0", "no delta"),
+            ("3:B(1)->0,B(0)->1", "B(1)->0", "no delta"),
+            ("3:B(e)->1,B(0)->1,W(1)->0", "B(0)->1", "no delta"),
+            ("3:W(e)->0", "W(e)->0", "neighbouring"),
+            ("4:B(e)->2,R(2)->0", "R(2)->0", "neighbouring"),
+        ] {
+            match text.parse::<Route>() {
+                Err(Error::ImpossibleHop { hop: found, reason: why }) => {
+                    assert!(found == hop && why.contains(reason), "{text}: {found}: {why}");
+                }
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+        for text in [
+            "",
+            "3",
+            "x:B(e)->0",
+            "3:B(e)->0,,",
+            "3:C(e)->0",
+            "3:B(f)->0",
+            "3:Be->0",
+            "3: B(e)->0",
+            "3:é(e)->0",
+        ] {
+            assert!(matches!(text.parse::<Route>(), Err(Error::UnknownName { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_route_knows_what_it_needs() {
+        let route = |text: &str| text.parse::<Route>().unwrap();
+        let direct = route("3:B(e)->1,B(e)->0");
+        assert!(direct.is_direct() && !direct.reads_weights());
+        for text in ["3:B(e)->0", "3:B(e)->0,B(e)->0", "3:B(e)->0,B(0)->1", "3:B(e)->0,W(0)->1"] {
+            assert!(!route(text).is_direct(), "{text}");
+        }
+        assert!(route("3:B(e)->0,W(0)->1").reads_weights());
+        assert!(!route("3:B(e)->0,R(0)->1").reads_weights());
+        assert_eq!([0, 1, 2].map(|l| route("3:B(e)->1").serves(l)), [false, true, true]);
+        // The delta of the output layer is the error.
+        assert_eq!(route("3:W(2)->1"), route("3:W(e)->1"));
+    }
+}

@@ -1,0 +1,139 @@
+//! What a trained network is worth on a dataset.
+
+use nalgebra::DMatrix;
+
+use super::{ConfusionMatrix, Evaluation, Scratch, Step, Trainer, scores::Tally};
+use crate::{
+    buffer::{Columns, Pass},
+    data::{BatchTargets, Dataset},
+    error::{Error, Result, require, require_finite},
+    loss::{Loss, Targets},
+    network::EVALUATION_BATCH,
+    scalar::Scalar,
+    workspace::Activations,
+};
+
+impl<T: Scalar> Trainer<T> {
+    /// Loss, error rate and confusion matrix on a dataset; changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`], those of [`Loss::error`] for targets that do not fit, and
+    /// [`Error::NonFinite`] where a layer or the loss overflows.
+    pub fn evaluate(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
+        self.check(data)?;
+        let threads = self.threads.clone();
+        threads.run(self.network.work(EVALUATION_BATCH), || self.evaluate_checked(data))
+    }
+
+    fn evaluate_checked(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
+        let mut tally = Tally::default();
+        let mut confusion = Some(ConfusionMatrix::new(self.network.outputs().max(2)));
+        let mut e = Columns::new(self.network.outputs());
+        let order: Vec<usize> = (0..data.len()).collect();
+        for indices in order.chunks(EVALUATION_BATCH) {
+            let Scratch { activations, targets, .. } = &mut self.scratch;
+            activations.fit(&self.network.layout, indices.len())?;
+            data.gather_inputs(indices, activations.input.as_mut_slice());
+            data.gather_targets(indices, targets);
+            self.network.forward_loaded(activations, Pass::Evaluation);
+            activations.require_finite()?;
+            e.set_batch(indices.len())?;
+            let logits = activations.logit_columns()?;
+            let targets = targets.as_targets();
+            let loss = self.loss.evaluate(&targets, logits, &mut e);
+            require_finite(|| "the loss of the evaluation".into(), 1, &[loss])?;
+            let errors = count_errors(self.loss, &targets, logits);
+            tally.add(&Step { loss, samples: indices.len(), errors });
+            if errors.is_none() {
+                confusion = None;
+            }
+            if let Some(confusion) = &mut confusion {
+                let columns = logits.as_slice().chunks_exact(logits.rows()).enumerate();
+                for (sample, z) in columns {
+                    let actual = targets.class(sample, self.loss).expect("errors were counted");
+                    confusion.add(actual, self.loss.class(z));
+                }
+            }
+        }
+        Ok(Evaluation { loss: tally.loss(), error_rate: tally.error_rate(), confusion })
+    }
+
+    /// The share of samples whose class is not among the `k` that the network takes for the most
+    /// likely, from 0 to 1; of equal logits the first counts as more likely. With `k = 1` it is
+    /// the error rate.
+    ///
+    /// ```
+    /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::{DMatrix, DVector}};
+    ///
+    /// let mut network = Network::<f32>::builder(1).dense(3).build()?;
+    /// network.set_weights(0, DMatrix::zeros(3, 1))?;
+    /// network.set_bias(0, DVector::from_column_slice(&[1.0, 3.0, 2.0]))?;
+    /// let trainer = Trainer::builder(network).build()?;
+    /// let data = Dataset::new(DMatrix::zeros(1, 4), vec![0, 1, 1, 2])?;
+    /// assert_eq!(trainer.top_k_error(&data, 1)?, 0.5);
+    /// assert_eq!(trainer.top_k_error(&data, 2)?, 0.25);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`evaluate`](Self::evaluate); [`Error::InvalidParameter`] unless `k` is from 1 to
+    /// the number of outputs, of which there are at least two; [`Error::NoClasses`].
+    pub fn top_k_error(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
+        self.check(data)?;
+        let outputs = self.network.outputs();
+        let valid = (1..=outputs).contains(&k) && outputs > 1;
+        require(valid, "k", k as f64, "a number from 1 to that of the outputs, at least two")?;
+        self.threads.run(self.network.work(EVALUATION_BATCH), || self.top_k_error_checked(data, k))
+    }
+
+    fn top_k_error_checked(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
+        let outputs = self.network.outputs();
+        let mut wrong = 0_usize;
+        let order: Vec<usize> = (0..data.len()).collect();
+        let (mut activations, mut targets) = (Activations::new(), BatchTargets::Labels(Vec::new()));
+        for indices in order.chunks(EVALUATION_BATCH) {
+            activations.fit(&self.network.layout, indices.len())?;
+            data.gather_inputs(indices, activations.input.as_mut_slice());
+            data.gather_targets(indices, &mut targets);
+            self.network.forward_loaded(&mut activations, Pass::Evaluation);
+            activations.require_finite()?;
+            let logits = activations.logit_columns()?;
+            for (sample, z) in logits.as_slice().chunks_exact(outputs).enumerate() {
+                let class = targets.as_targets().class(sample, self.loss);
+                let class = class.ok_or(Error::NoClasses { what: "the top-k error" })?;
+                let (below, above) = z.split_at(class);
+                let ahead = below.iter().filter(|&&other| other >= z[class]).count()
+                    + above.iter().filter(|&&other| other > z[class]).count();
+                wrong += usize::from(ahead >= k);
+            }
+        }
+        Ok(wrong as f64 / data.len() as f64)
+    }
+
+    /// The class of each column of `x`, under the loss.
+    ///
+    /// # Errors
+    /// As for [`Network::predict`].
+    pub fn predict_classes(&self, x: &DMatrix<T>) -> Result<Vec<usize>> {
+        let work = self.network.work(x.ncols());
+        self.threads.run(work, || self.loss.classes(&self.network.predict(x)?))
+    }
+}
+
+/// How many samples are in the wrong class; unknown where targets are no classes.
+pub(super) fn count_errors<T: Scalar>(
+    loss: Loss,
+    targets: &Targets<T>,
+    logits: &Columns<T>,
+) -> Option<usize> {
+    let mut columns = logits.as_slice().chunks_exact(logits.rows());
+    if let Targets::Labels(labels) = targets {
+        return Some(
+            labels.iter().zip(columns).filter(|&(&label, z)| loss.class(z) != label).count(),
+        );
+    }
+    (0..targets.len()).try_fold(0, |errors, sample| {
+        let class = targets.class(sample, loss)?;
+        Some(errors + usize::from(loss.class(columns.next()?) != class))
+    })
+}

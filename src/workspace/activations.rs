@@ -1,0 +1,283 @@
+//! What the forward pass leaves behind.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use nalgebra::DMatrixView;
+
+use super::layout::{Layout, Needs};
+use crate::{
+    buffer::{Columns, Notes, Pass, Statistics, reserve},
+    error::{Error, Result, require_finite},
+    scalar::Scalar,
+};
+
+/// What the forward pass leaves behind: `h_0 = x`, and `a_l`, `h_l` of every block.
+///
+/// Fitted to the network and the batch by [`Network::forward`](crate::Network::forward), so that
+/// one value serves any network. Layers are counted from 0; the last one is the output layer.
+#[derive(Clone, Debug)]
+pub struct Activations<T> {
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) batch: usize,
+    /// Which forward pass of this process it was, so that a later stage can tell whether it was
+    /// given the same one; 0 before the first.
+    pub(crate) pass: usize,
+    /// Whether there is room for everything.
+    fits: bool,
+    pub(crate) input: Columns<T>,
+    /// A number that no `x²` exceeds.
+    pub(crate) input_squares: f64,
+    pub(crate) input_operations: Vec<Record<T>>,
+    pub(crate) blocks: Vec<BlockActivations<T>>,
+    /// Seed and time of the dropout masks.
+    seed: u64,
+    time: u64,
+}
+
+/// `a` of one block and what each of its local operations made of it, the last being `h`.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockActivations<T> {
+    pub(crate) a: Columns<T>,
+    /// A number that no `|a|` exceeds; ∞ if some `a` is NaN or infinite.
+    pub(crate) bound: f64,
+    /// Whether `a`, and the statistics of batch normalisation, are free of NaN and infinities.
+    pub(crate) finite: bool,
+    pub(crate) operations: Vec<Record<T>>,
+}
+
+/// What one operation made of its input.
+#[derive(Clone, Debug)]
+pub(crate) struct Record<T> {
+    pub(crate) output: Columns<T>,
+    pub(crate) notes: Notes<T>,
+}
+
+impl<T: Scalar> Record<T> {
+    fn new(size: usize) -> Self {
+        let notes = Notes::new();
+        Self { output: Columns::new(size), notes }
+    }
+
+    /// Makes room for `batch` samples.
+    fn set_batch(&mut self, batch: usize, needs: Needs) -> Result<()> {
+        self.output.set_batch(batch)?;
+        let Notes { winners, kept, statistics } = &mut self.notes;
+        let length = self.output.as_slice().len();
+        match needs {
+            Needs::Nothing => Ok(()),
+            Needs::Winners => reserve(winners, length),
+            Needs::Kept => reserve(kept, length),
+            Needs::Channels(channels) => {
+                let Statistics { mean, variance, inverse_deviation, .. } = statistics;
+                let all = [mean, variance, inverse_deviation];
+                all.into_iter().try_for_each(|numbers| reserve(numbers, channels))
+            }
+        }
+    }
+}
+
+/// A number that no other forward pass of this process has. Each thread takes many at once, since
+/// threads that count together slow each other down.
+fn unique_pass() -> usize {
+    const MANY: usize = 1 << 16;
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static LAST: Cell<usize> = const { Cell::new(0) };
+    }
+    let mut last = LAST.get();
+    if last.is_multiple_of(MANY) {
+        last = TAKEN.fetch_add(MANY, Ordering::Relaxed);
+    }
+    LAST.set(last + 1);
+    last + 1
+}
+
+impl<T: Scalar> BlockActivations<T> {
+    /// `h`, what the block passes on.
+    pub(crate) fn output(&self) -> &Columns<T> {
+        self.operations.last().map_or(&self.a, |record| &record.output)
+    }
+
+    /// Fails with the first number of weighted layer `layer` that is not finite.
+    fn require_finite(&self, layer: usize) -> Result<()> {
+        let what = || format!("a of weighted layer {layer} (units × samples)");
+        require_finite(what, self.a.rows(), self.a.as_slice())?;
+        for Record { notes: Notes { statistics, .. }, .. } in &self.operations {
+            let what = |name| format!("the {name} of batch normalisation after layer {layer}");
+            let Statistics { mean, variance, .. } = statistics;
+            require_finite(|| what("mean"), mean.len(), mean)?;
+            // The running variance follows n/(n − 1) times that of the batch, at most twice.
+            let doubled: Vec<T> = variance.iter().map(|&v| v + v).collect();
+            require_finite(|| what("variance"), doubled.len(), &doubled)?;
+        }
+        Ok(())
+    }
+
+    /// What operation `index` was given.
+    pub(crate) fn before(&self, index: usize) -> &Columns<T> {
+        match index {
+            0 => &self.a,
+            _ => &self.operations[index - 1].output,
+        }
+    }
+}
+
+impl<T: Scalar> Activations<T> {
+    /// Empty scratch for any network, with dropout masks of seed 0.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::seeded(0)
+    }
+
+    /// Empty scratch for any network. The first forward pass draws the dropout masks of the first
+    /// step of a training run with this seed, the next one those of the second, and so on.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self {
+            layout: Arc::default(),
+            batch: 0,
+            pass: 0,
+            fits: false,
+            input: Columns::new(0),
+            input_squares: f64::INFINITY,
+            input_operations: Vec::new(),
+            blocks: Vec::new(),
+            seed,
+            time: 0,
+        }
+    }
+
+    /// Makes room for the next `batch` samples in a network of this layout.
+    pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) -> Result<()> {
+        self.pass = 0;
+        let same = Layout::same(&self.layout, layout);
+        if same && self.batch == batch && self.fits {
+            return Ok(());
+        }
+        self.fits = false;
+        if !same {
+            self.layout = Arc::clone(layout);
+            self.input = Columns::new(layout.inputs);
+            self.input_operations =
+                (0..layout.input_operations).map(|_| Record::new(layout.inputs)).collect();
+            self.blocks = layout
+                .blocks
+                .iter()
+                .map(|block| BlockActivations {
+                    a: Columns::new(block.a),
+                    bound: f64::INFINITY,
+                    finite: true,
+                    operations: block.operations.iter().map(|&size| Record::new(size)).collect(),
+                })
+                .collect();
+        }
+        // Deep inside a pass, where the scratch is taken, it is too late for an error.
+        if !T::reserve_scratch(layout.scratch) {
+            return Err(Error::TooLarge { rows: layout.scratch, columns: 1 });
+        }
+        self.batch = batch;
+        self.input.set_batch(batch)?;
+        let mut on_input = self.input_operations.iter_mut();
+        on_input.try_for_each(|record| record.set_batch(batch, Needs::Kept))?;
+        for (block, needs) in self.blocks.iter_mut().zip(&layout.notes) {
+            block.a.set_batch(batch)?;
+            let mut records = block.operations.iter_mut().zip(needs);
+            records.try_for_each(|(record, &needs)| record.set_batch(batch, needs))?;
+        }
+        self.fits = true;
+        Ok(())
+    }
+
+    /// The next training pass; time moves on.
+    pub(crate) fn next_pass(&mut self) -> Pass {
+        self.pass = unique_pass();
+        let pass = Pass::Training { seed: self.seed, time: self.time };
+        self.time += 1;
+        pass
+    }
+
+    /// Sets the seed of the dropout masks.
+    pub(crate) fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
+    }
+
+    /// Sets the time of the next training pass.
+    pub(crate) fn set_time(&mut self, time: u64) {
+        self.time = time;
+    }
+
+    /// Number of samples of the last forward pass.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// `a_l = W_l h_{l-1} + b_l`, of shape `n_l × N`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if the network of the last forward pass has no such layer.
+    pub fn pre_activation(&self, layer: usize) -> Result<DMatrixView<'_, T>> {
+        self.block(layer).map(|block| block.a.view())
+    }
+
+    /// `h_l = f(a_l)`, what layer `l` passes on, of shape `n_l × N`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if the network of the last forward pass has no such layer.
+    pub fn output(&self, layer: usize) -> Result<DMatrixView<'_, T>> {
+        self.block(layer).map(|block| block.output().view())
+    }
+
+    /// The output of the network, `a_L`, of shape `n_L × N`.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] before the first forward pass.
+    pub fn logits(&self) -> Result<DMatrixView<'_, T>> {
+        self.logit_columns().map(Columns::view)
+    }
+
+    pub(crate) fn logit_columns(&self) -> Result<&Columns<T>> {
+        self.blocks
+            .last()
+            .map(BlockActivations::output)
+            .ok_or_else(|| Error::Empty { what: "the activations".into() })
+    }
+
+    /// What block `layer` reads: the output of the one below, or the input.
+    pub(crate) fn entering(&self, layer: usize) -> &Columns<T> {
+        match layer {
+            0 => self.input_operations.last().map_or(&self.input, |record| &record.output),
+            _ => self.blocks[layer - 1].output(),
+        }
+    }
+
+    /// Fails if some `a`, or a variance of batch normalisation, has overflowed. The loss need not
+    /// show it: `σ(∞)`, `tanh ∞` and `1/√∞` are fine numbers. An `h` that overflows shows in the
+    /// next `a`.
+    pub(crate) fn require_finite(&self) -> Result<()> {
+        match self.blocks.iter().position(|block| !block.finite) {
+            Some(layer) => self.blocks[layer].require_finite(layer),
+            None => Ok(()),
+        }
+    }
+
+    fn block(&self, layer: usize) -> Result<&BlockActivations<T>> {
+        self.blocks.get(layer).ok_or(Error::NoSuchLayer {
+            what: "weighted layer",
+            layer,
+            count: self.blocks.len(),
+        })
+    }
+}
+
+impl<T: Scalar> Default for Activations<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

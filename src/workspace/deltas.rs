@@ -1,0 +1,293 @@
+//! What each layer learns from.
+
+use std::sync::Arc;
+
+use nalgebra::{DMatrixView, DMatrixViewMut};
+
+use super::{
+    activations::Activations,
+    layout::{Layout, Needs, require_layout},
+};
+use crate::{
+    buffer::{Columns, reserve},
+    error::{Error, Result},
+    layer::NormGradient,
+    scalar::Scalar,
+};
+
+/// What each layer learns from: `δ_l`, of shape `n_l × N`, for every block.
+///
+/// [`Loss::error`](crate::Loss::error) writes the last one, `δ_L = e`;
+/// [`Feedback::deliver`](crate::Feedback::deliver) the hidden ones. Under backpropagation `δ_l` is
+/// `∂J/∂a_l`; under the other rules it stands in its place.
+#[derive(Clone, Debug)]
+pub struct Deltas<T> {
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) batch: usize,
+    /// The forward pass that they belong to.
+    pub(crate) pass: usize,
+    /// Whether feedback has reached the hidden layers.
+    pub(crate) delivered: bool,
+    /// Whether there is room for everything.
+    fits: bool,
+    pub(crate) blocks: Vec<BlockDeltas<T>>,
+}
+
+/// The delta of one block on its way back.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockDeltas<T> {
+    /// First `δ`, at `a`; then, for each pooling operation, what is at its output. Feedback
+    /// arrives in the last one.
+    pub(crate) stages: Vec<Columns<T>>,
+    /// For each operation what batch normalisation learns on the way; empty for the others.
+    pub(crate) norms: Vec<NormGradient<T>>,
+    /// Whether feedback has arrived, from which the block then learns.
+    pub(crate) served: bool,
+    /// What has arrived so far, while another hop is made; without memory where there is only one.
+    sum: Columns<T>,
+}
+
+impl<T: Scalar> BlockDeltas<T> {
+    /// `δ`, at `a`.
+    pub(crate) fn delta(&self) -> &Columns<T> {
+        &self.stages[0]
+    }
+
+    /// Makes room for [`put_aside`](Self::put_aside).
+    pub(crate) fn reserve_sum(&mut self) -> Result<()> {
+        self.sum.set_batch(self.end().batch())
+    }
+
+    /// Makes room at the end of the block for what another hop brings.
+    pub(crate) fn put_aside(&mut self) {
+        let end = self.stages.last_mut().expect("a block has at least one stage");
+        std::mem::swap(end, &mut self.sum);
+    }
+
+    /// Adds what had arrived before.
+    pub(crate) fn add_what_was_put_aside(&mut self) {
+        let end = self.stages.last_mut().expect("a block has at least one stage");
+        for (arrived, &before) in end.as_mut_slice().iter_mut().zip(self.sum.as_slice()) {
+            *arrived += before;
+        }
+    }
+
+    /// What is at the end of the block.
+    pub(crate) fn end(&self) -> &Columns<T> {
+        self.stages.last().expect("a block has at least one stage")
+    }
+
+    /// Where feedback arrives, at the end of the block.
+    pub(crate) fn arrival(&mut self) -> &mut Columns<T> {
+        self.stages.last_mut().expect("a block has at least one stage")
+    }
+}
+
+/// Makes room for what batch normalisation learns.
+pub(crate) fn reserve_norm<T: Scalar>(norm: &mut NormGradient<T>, needs: Needs) -> Result<()> {
+    let Needs::Channels(channels) = needs else { return Ok(()) };
+    let NormGradient { scale, shift, mean, variance } = norm;
+    let all = [scale, shift, mean, variance];
+    all.into_iter().try_for_each(|numbers| reserve(numbers, channels))
+}
+
+impl<T: Scalar> Deltas<T> {
+    /// Empty scratch for any network.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            layout: Arc::default(),
+            batch: 0,
+            pass: 0,
+            delivered: false,
+            fits: false,
+            blocks: Vec::new(),
+        }
+    }
+
+    /// Makes room for the deltas of a forward pass.
+    pub(crate) fn fit(&mut self, activations: &Activations<T>) -> Result<()> {
+        let Activations { layout, batch, .. } = activations;
+        self.pass = 0;
+        self.begin_delivery();
+        self.delivered = false;
+        let same = Layout::same(&self.layout, layout);
+        if same && self.batch == *batch && self.fits {
+            self.pass = activations.pass;
+            return Ok(());
+        }
+        self.fits = false;
+        if !same {
+            self.layout = Arc::clone(layout);
+            self.blocks = layout
+                .blocks
+                .iter()
+                .map(|block| BlockDeltas {
+                    stages: block.stages.iter().map(|&size| Columns::new(size)).collect(),
+                    norms: block.operations.iter().map(|_| NormGradient::empty()).collect(),
+                    served: false,
+                    sum: Columns::new(*block.stages.last().unwrap_or(&block.a)),
+                })
+                .collect();
+            self.begin_delivery();
+            self.delivered = false;
+        }
+        self.batch = *batch;
+        let mut stages = self.blocks.iter_mut().flat_map(|block| &mut block.stages);
+        stages.try_for_each(|stage| stage.set_batch(*batch))?;
+        for (block, needs) in self.blocks.iter_mut().zip(&layout.notes) {
+            let mut norms = block.norms.iter_mut().zip(needs);
+            norms.try_for_each(|(norm, &needs)| reserve_norm(norm, needs))?;
+        }
+        self.pass = activations.pass;
+        self.fits = true;
+        Ok(())
+    }
+
+    /// Forgets which hidden layers feedback has reached; the output layer has its error.
+    pub(crate) fn begin_delivery(&mut self) {
+        let output = self.blocks.len().saturating_sub(1);
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            block.served = layer == output;
+        }
+        self.delivered = true;
+    }
+
+    /// Notes that feedback has reached a layer.
+    pub(crate) fn serve(&mut self, layer: usize) {
+        self.blocks[layer].served = true;
+        self.delivered = true;
+    }
+
+    /// Two different blocks.
+    pub(crate) fn pair(&mut self, one: usize, other: usize) -> [&mut BlockDeltas<T>; 2] {
+        self.blocks.get_disjoint_mut([one, other]).expect("a hop leads from one block to another")
+    }
+
+    /// `e`, the delta of the output layer, and those of the hidden layers.
+    pub(crate) fn split_error(&mut self) -> (&BlockDeltas<T>, &mut [BlockDeltas<T>]) {
+        let (e, hidden) = self.blocks.split_last_mut().expect("a network has an output layer");
+        (e, hidden)
+    }
+
+    /// `e`, the delta of the output layer.
+    pub(crate) fn error_mut(&mut self) -> &mut Columns<T> {
+        self.blocks.last_mut().expect("a network has an output layer").arrival()
+    }
+
+    /// Begins the deltas of a forward pass in the place of a [`Loss`](crate::Loss), for a loss of
+    /// one's own: write `e = ∂J/∂a_L`, of shape `n_L × N`. What it holds before is unspecified. `J` is the mean over the batch, so
+    /// `e` of a sample carries `1/N`.
+    ///
+    /// ```
+    /// use feedback_alignment::*;
+    /// use nalgebra::DMatrix;
+    ///
+    /// // J = mean of |a − t|
+    /// let network = Network::<f64>::builder(2).dense(3).tanh().dense(1).build()?;
+    /// let (x, t) = (DMatrix::from_element(2, 4, 0.5), DMatrix::from_element(1, 4, 1.0));
+    /// let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    /// network.forward(&x, &mut activations)?;
+    /// let e = (activations.logits()? - &t).map(|difference| difference.signum() / 4.0);
+    /// deltas.begin(&activations)?.copy_from(&e);
+    /// Feedback::new(&network, FeedbackRule::Fa, FeedbackInit::default(), 0)?
+    ///     .deliver(&network, &activations, &mut deltas)?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Empty`] before the first forward pass, [`Error::TooLarge`].
+    pub fn begin(&mut self, activations: &Activations<T>) -> Result<DMatrixViewMut<'_, T>> {
+        activations.logit_columns()?;
+        self.fit(activations)?;
+        Ok(self.error_mut().view_mut())
+    }
+
+    /// What arrives at the end of layer `layer`, after its pooling, to be written by a rule of
+    /// one's own; [`Network::backward`](crate::Network::backward) then makes `δ_l` of it. At the
+    /// output layer this is `e`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if the network of the last pass has no such layer.
+    pub fn arriving_mut(&mut self, layer: usize) -> Result<DMatrixViewMut<'_, T>> {
+        self.block_mut(layer).map(|block| block.arrival().view_mut())
+    }
+
+    /// `δ_l`, to be changed after [`Feedback::deliver`](crate::Feedback::deliver), or written
+    /// without it; the layer learns from what stands there. What batch normalisation after the
+    /// layer learns is not touched.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if the network of the last pass has no such layer.
+    pub fn delta_mut(&mut self, layer: usize) -> Result<DMatrixViewMut<'_, T>> {
+        self.block_mut(layer)?;
+        self.serve(layer);
+        Ok(self.blocks[layer].stages[0].view_mut())
+    }
+
+    fn block_mut(&mut self, layer: usize) -> Result<&mut BlockDeltas<T>> {
+        let count = self.blocks.len();
+        let what = "weighted layer";
+        self.blocks.get_mut(layer).ok_or(Error::NoSuchLayer { what, layer, count })
+    }
+
+    /// `δ_l`, of shape `n_l × N`; layers are counted from 0. Of a layer that no feedback has
+    /// reached it is unspecified.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if the network of the last pass has no such layer.
+    pub fn delta(&self, layer: usize) -> Result<DMatrixView<'_, T>> {
+        self.blocks.get(layer).map(|block| block.delta().view()).ok_or(Error::NoSuchLayer {
+            what: "weighted layer",
+            layer,
+            count: self.blocks.len(),
+        })
+    }
+}
+
+impl<T: Scalar> Default for Deltas<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Fails unless `deltas` come of the forward pass that left these `activations`, and both are of a
+/// network of `layout`.
+pub(crate) fn require_match<T: Scalar>(
+    stage: &'static str,
+    layout: &Arc<Layout>,
+    activations: &Activations<T>,
+    deltas: &Deltas<T>,
+) -> Result<()> {
+    require_layout(stage, "activations", layout, &activations.layout)?;
+    require_layout(stage, "deltas", layout, &deltas.layout)?;
+    let pass = |pass, batch| match pass {
+        0 => "no forward pass".to_owned(),
+        _ => format!("forward pass {pass} ({batch} samples)"),
+    };
+    if activations.pass == 0 || deltas.pass != activations.pass {
+        return Err(Error::StageMismatch {
+            stage,
+            what: "deltas",
+            expected: pass(activations.pass, activations.batch),
+            found: pass(deltas.pass, deltas.batch),
+        });
+    }
+    Ok(())
+}
+
+/// [`require_match`], of deltas that feedback has been delivered to.
+pub(crate) fn require_delivered<T: Scalar>(
+    stage: &'static str,
+    layout: &Arc<Layout>,
+    activations: &Activations<T>,
+    deltas: &Deltas<T>,
+) -> Result<()> {
+    require_match(stage, layout, activations, deltas)?;
+    if deltas.delivered || deltas.blocks.len() == 1 {
+        return Ok(());
+    }
+    let expected = "deltas of every layer: call Feedback::deliver first".to_owned();
+    let found = "that of the output layer alone".to_owned();
+    Err(Error::StageMismatch { stage, what: "deltas", expected, found })
+}

@@ -1,0 +1,546 @@
+//! Routes that no rule has a name for, rules from outside the crate, and gradients that are changed
+//! before the step.
+
+use feedback_alignment::{
+    Activations, Adam, Conv2d, Dataset, Deltas, Error, Feedback, FeedbackInit, FeedbackRule,
+    Gradients, Hop, Loss, MaxPool2d, Momentum, Network, Optimizer, OptimizerState, Result, RmsProp,
+    Route, Sgd, Signal, Through, Trainer, WeightDecay,
+    nalgebra::{DMatrix, DVector},
+};
+use proptest::prelude::*;
+
+const LOSS: Loss = Loss::SoftmaxCrossEntropy;
+
+fn numbers(rows: usize, columns: usize, seed: usize) -> DMatrix<f64> {
+    DMatrix::from_fn(rows, columns, |i, j| ((i * 37 + j * 11 + seed * 29) % 23) as f64 / 11.0 - 1.0)
+}
+
+fn labels(count: usize, classes: usize) -> Vec<usize> {
+    (0..count).map(|i| (i * i + i / 2) % classes).collect()
+}
+
+/// Four layers, none as wide as another.
+fn mlp() -> Network<f64> {
+    let builder = Network::builder(7).dense(6).tanh().dense(5).logistic().dense(4).tanh();
+    builder.dense(3).seed(3).build().unwrap()
+}
+
+/// Blocks that are more than a layer and an activation.
+fn conv_net() -> Network<f64> {
+    Network::builder((2, 8, 8))
+        .dropout(0.1)
+        .conv2d(Conv2d::new(3, 3))
+        .batch_norm()
+        .tanh()
+        .max_pool2d(MaxPool2d::new(2, 2))
+        .conv2d(Conv2d::new(4, 2))
+        .tanh()
+        .dropout(0.2)
+        .dense(6)
+        .logistic()
+        .dense(3)
+        .seed(2)
+        .build()
+        .unwrap()
+}
+
+fn route(text: &str) -> Route {
+    text.parse().unwrap()
+}
+
+fn feedback(network: &Network<f64>, text: &str) -> Feedback<f64> {
+    Feedback::with_route(network, route(text), FeedbackInit::Lillicrap, 11).unwrap()
+}
+
+/// The deltas of all layers.
+fn deltas(network: &Network<f64>, feedback: &Feedback<f64>, seed: usize) -> Vec<DMatrix<f64>> {
+    let x = numbers(network.inputs(), 9, seed);
+    let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    network.forward(&x, &mut activations).unwrap();
+    LOSS.error(&labels(9, network.outputs()), &activations, &mut deltas).unwrap();
+    feedback.deliver(network, &activations, &mut deltas).unwrap();
+    (0..network.layers()).map(|l| deltas.delta(l).unwrap().into_owned()).collect()
+}
+
+fn close(found: &DMatrix<f64>, expected: &DMatrix<f64>) -> bool {
+    (found - expected).amax() <= 1e-14 * expected.amax() && expected.amax() > 1e-6
+}
+
+/// Routes of every kind through four layers: mixed, with sums, skips, loops up and down.
+const ROUTES: [&str; 9] = [
+    "4:B(e)->2,W(2)->1,W(1)->0",
+    "4:B(e)->2,B(2)->0,R(0)->1",
+    "4:W(e)->2,B(e)->2,R(2)->1,B(e)->1,W(1)->0",
+    "4:B(e)->0,W(0)->1,R(1)->2,B(0)->2",
+    "4:B(e)->0,B(e)->0,R(0)->1,B(e)->1,W(1)->2,W(e)->2",
+    "4:W(e)->2",
+    "4:B(e)->0",
+    "4:B(e)->1,W(1)->0",
+    "4:",
+];
+
+/// `δ_l = f'(a_l) ∘ Σ M · signal`, with nothing but matrices.
+#[test]
+fn what_arrives_is_the_sum_over_the_hops() {
+    let network = mlp();
+    for text in ROUTES {
+        let feedback = feedback(&network, text);
+        let x = numbers(7, 9, 1);
+        let (mut activations, mut pass) = (Activations::new(), Deltas::new());
+        network.forward(&x, &mut activations).unwrap();
+        LOSS.error(&labels(9, 3), &activations, &mut pass).unwrap();
+        let mut expected = vec![DMatrix::zeros(0, 0); 4];
+        expected[3] = pass.delta(3).unwrap().into_owned();
+        feedback.deliver(&network, &activations, &mut pass).unwrap();
+
+        let weights = |l: usize| network.layer(l).unwrap().weights().clone();
+        let mut matrices: Vec<_> = feedback.matrices().collect();
+        assert_eq!(
+            matrices.len(),
+            feedback.route().hops().iter().filter(|hop| has_matrix(**hop)).count()
+        );
+        for hops in feedback.route().hops().chunk_by(|one, other| one.to == other.to) {
+            let to = hops[0].to;
+            let mut arrived = DMatrix::zeros(network.layer(to).unwrap().weights().nrows(), 9);
+            for hop in hops {
+                let from = match hop.signal {
+                    Signal::Delta(from) => from,
+                    _ => 3,
+                };
+                let matrix = match hop.through {
+                    Through::Weights if from > to => weights(from).transpose(),
+                    Through::Weights => weights(to),
+                    _ => {
+                        let next = matrices.iter().position(|(other, _)| other == hop).unwrap();
+                        matrices.remove(next).1
+                    }
+                };
+                arrived += matrix * &expected[from];
+            }
+            let a = activations.pre_activation(to).unwrap();
+            let slope = |a: f64| match to {
+                1 => a.exp() / (1.0 + a.exp()).powi(2),
+                _ => 1.0 - a.tanh().powi(2),
+            };
+            expected[to] = arrived.component_mul(&a.map(slope));
+            let found = pass.delta(to).unwrap().into_owned();
+            assert!(close(&found, &expected[to]), "{text}, layer {to}: {found} {}", expected[to]);
+        }
+    }
+}
+
+fn has_matrix(hop: Hop) -> bool {
+    hop.through != Through::Weights
+}
+
+/// A route by its hops is the rule of that route, to the last bit of a training run.
+#[test]
+fn a_rule_is_nothing_but_its_route() {
+    for network in [mlp(), conv_net()] {
+        let data = data(&network);
+        for rule in FeedbackRule::all() {
+            let by_route =
+                Feedback::with_route(&network, rule.route(4), FeedbackInit::default(), 0);
+            let mut one = Trainer::builder(network.clone()).rule(rule).build().unwrap();
+            let builder = Trainer::builder(network.clone()).feedback(by_route.unwrap());
+            let mut other = builder.build().unwrap();
+            assert_eq!((one.feedback().rule(), other.feedback().rule()), (Some(rule), None));
+            assert_eq!(one.epoch(&data).unwrap(), other.epoch(&data).unwrap());
+            assert_eq!(one.network(), other.network(), "{rule}");
+        }
+    }
+}
+
+fn data(network: &Network<f64>) -> Dataset<f64> {
+    Dataset::new(numbers(network.inputs(), 150, 5), labels(150, 3)).unwrap()
+}
+
+/// Two signals to one layer add up also where a block pools and normalises, which is linear in what
+/// arrives: the deltas of the sum are the sums of the deltas.
+#[test]
+fn signals_add_up_in_blocks_that_pool_and_normalise() {
+    let network = conv_net();
+    for (sum, parts, at) in [
+        ("4:B(e)->1,R(1)->0,B(e)->0", ["4:B(e)->1,R(1)->0", "4:B(e)->0"], 0),
+        ("4:B(e)->0,W(0)->1,B(e)->1", ["4:B(e)->0,W(0)->1", "4:B(e)->1"], 1),
+        ("4:W(e)->2,R(2)->1,W(2)->1", ["4:W(e)->2,R(2)->1", "4:W(e)->2,W(2)->1"], 1),
+    ] {
+        let whole = feedback(&network, sum);
+        // Each hop of a part takes the matrix that it has in the sum.
+        let part = |text: &str| {
+            let mut left: Vec<_> = whole.matrices().collect();
+            let mut hops: Vec<Hop> =
+                route(text).hops().iter().copied().filter(|&hop| has_matrix(hop)).collect();
+            hops.sort_by_key(|hop| hop.to);
+            let matrices = hops.iter().map(|hop| {
+                let next = left.iter().position(|(other, _)| other == hop).unwrap();
+                left.remove(next).1
+            });
+            Feedback::with_route_and_matrices(&network, route(text), matrices.collect()).unwrap()
+        };
+        let [one, other] = parts.map(|text| deltas(&network, &part(text), 1)[at].clone());
+        let found = &deltas(&network, &whole, 1)[at];
+        assert!(close(found, &(&one + &other)), "{sum}");
+        assert!(one.amax() > 1e-6 && other.amax() > 1e-6);
+    }
+}
+
+/// IFA through random weights that happen to be the network's own is IFA, and FA is BP.
+#[test]
+fn random_weights_stand_exactly_where_weights_would() {
+    for network in [mlp(), conv_net()] {
+        for (own, random) in [
+            ("4:B(e)->0,W(0)->1,W(1)->2", "4:B(e)->0,R(0)->1,R(1)->2"),
+            ("4:W(e)->2,W(2)->1,W(1)->0", "4:R(e)->2,R(2)->1,R(1)->0"),
+        ] {
+            let own = feedback(&network, own);
+            let mut random = feedback(&network, random);
+            for hop in random.route().hops().to_vec() {
+                let from = match hop.signal {
+                    Signal::Delta(from) => from,
+                    _ => 3,
+                };
+                let weights = network.layer(from.max(hop.to)).unwrap().weights().clone();
+                // What a dense layer sends down is shown as `B`; kernels are shown as they are.
+                let shape = random.matrix(hop.to).unwrap().unwrap().shape();
+                match hop.through {
+                    Through::LikeWeights if weights.shape() == shape => {
+                        random.set_matrix(hop.to, weights).unwrap();
+                    }
+                    Through::LikeWeights => {
+                        random.set_matrix(hop.to, weights.transpose()).unwrap();
+                    }
+                    _ => random.set_matrix(0, own.matrix(0).unwrap().unwrap()).unwrap(),
+                }
+            }
+            assert_eq!(deltas(&network, &own, 1), deltas(&network, &random, 1));
+        }
+    }
+}
+
+fn optimizers() -> [Optimizer; 4] {
+    let momentum = Momentum::Nesterov(0.9);
+    let decay = WeightDecay::Decoupled(0.1);
+    [
+        Sgd { learning_rate: 0.1, weight_decay: decay, ..Sgd::default() }.into(),
+        Sgd { momentum, weight_decay: WeightDecay::L2(0.1), ..Sgd::default() }.into(),
+        RmsProp::default().into(),
+        Adam::default().into(),
+    ]
+}
+
+/// Whatever the route: a trainer's step, a step whose gradients somebody looked at, and the stages
+/// one after the other are the same, and layers that no feedback reaches keep every bit.
+#[test]
+fn all_ways_of_making_a_step_are_one() {
+    let rules = FeedbackRule::all().map(|rule| rule.route(4).to_string());
+    let routes: Vec<String> = ROUTES.map(String::from).into_iter().chain(rules).collect();
+    for (index, text) in routes.iter().enumerate() {
+        for network in [mlp(), conv_net()] {
+            let optimizer = optimizers()[index % 4];
+            let feedback = feedback(&network, text);
+            let trainer = || {
+                let builder = Trainer::builder(network.clone()).feedback(feedback.clone());
+                builder.optimizer(optimizer).max_norm(1.5).batch_size(40).build().unwrap()
+            };
+            let (mut fused, mut seen) = (trainer(), trainer());
+            let mut plain = network.clone();
+            let mut state = OptimizerState::new(&plain, optimizer).unwrap();
+            state = state.with_max_norm(1.5).unwrap();
+            let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+            let mut gradients = Gradients::new();
+            for seed in 0..3 {
+                let (x, y) = (numbers(network.inputs(), 9, seed), labels(9, 3));
+                let step = fused.step(&x, &y).unwrap();
+                assert_eq!(seen.step_with(&x, &y, |_| Ok(())).unwrap(), step);
+                plain.forward(&x, &mut activations).unwrap();
+                LOSS.error(&y, &activations, &mut deltas).unwrap();
+                feedback.deliver(&plain, &activations, &mut deltas).unwrap();
+                plain.gradients(&activations, &deltas, &mut gradients).unwrap();
+                state.step(&mut plain, &gradients).unwrap();
+                assert_eq!(fused.network(), seen.network(), "{text}");
+                assert_eq!(*fused.network(), plain, "{text}");
+            }
+            assert_eq!((fused.optimizer(), seen.optimizer()), (&state, &state));
+            let data = data(&network);
+            assert_eq!(fused.epoch(&data).unwrap(), seen.epoch_with(&data, |_| Ok(())).unwrap());
+            assert_eq!(fused.network(), seen.network(), "{text}");
+            for layer in 0..4 {
+                let same = network.layer(layer).unwrap() == fused.network().layer(layer).unwrap();
+                let operations = network.operations(layer).unwrap();
+                let learned = operations != fused.network().operations(layer).unwrap();
+                let norm = network.batch_norm(layer).unwrap().is_some();
+                assert_eq!(same, !feedback.route().serves(layer), "{text}, {layer}");
+                assert_eq!(learned, norm && feedback.route().serves(layer), "{text}, {layer}");
+            }
+        }
+    }
+}
+
+/// A training run by a route is saved with it and goes on to the bit.
+#[cfg(feature = "safetensors")]
+#[test]
+fn a_checkpoint_keeps_a_route() {
+    let folder = crate::common::Folder::new();
+    for (index, text) in ROUTES.into_iter().enumerate() {
+        let network = if index % 2 == 0 { mlp() } else { conv_net() };
+        let data = data(&network);
+        let builder = Trainer::builder(network.clone()).feedback(feedback(&network, text));
+        let mut trainer = builder.build().unwrap();
+        trainer.epoch(&data).unwrap();
+        let path = folder.path("run.safetensors");
+        trainer.save(&path).unwrap();
+        let mut resumed = Trainer::<f64>::load(&path).unwrap();
+        assert_eq!(resumed.feedback(), trainer.feedback());
+        assert_eq!(resumed.epoch(&data).unwrap(), trainer.epoch(&data).unwrap());
+        assert_eq!(resumed.network(), trainer.network(), "{text}");
+    }
+}
+
+#[test]
+fn a_route_through_another_number_of_layers_is_refused() {
+    let network = mlp();
+    for text in ["3:B(e)->0", "1:", "5:B(e)->0", "0:"] {
+        let made = Feedback::with_route(&network, route(text), FeedbackInit::Nokland, 0);
+        match made {
+            Err(Error::StageMismatch { what: "the route", expected, found, .. }) => {
+                assert!(expected.contains("4 layers") && found.contains(text), "{found}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    let one_too_many = Feedback::with_route_and_matrices(
+        &network,
+        route("4:B(e)->0,B(e)->0"),
+        vec![DMatrix::zeros(6, 3); 3],
+    );
+    let message = one_too_many.unwrap_err().to_string();
+    assert!(message.contains("4:B(e)->0,B(e)->0") && message.contains("found 3"), "{message}");
+}
+
+/// The rule of Kolen and Pollack (1994), written by a user: the feedback gets the update of the
+/// weights. Under SGD with decay `B − Wᵀ` then shrinks by `1 − η λ` with every step.
+#[test]
+fn kolen_and_pollacks_rule_can_be_written_outside_the_crate() {
+    let network = mlp();
+    let (rate, decay) = (0.1, 0.2);
+    let weight_decay = WeightDecay::Decoupled(decay);
+    let sgd = Sgd { learning_rate: rate, weight_decay, ..Sgd::default() };
+    let builder = Trainer::builder(network.clone()).rule(FeedbackRule::Fa).optimizer(sgd);
+    let mut trainer = builder.build().unwrap();
+    let apart = |trainer: &Trainer<f64>, layer: usize| {
+        let weights = trainer.network().layer(layer + 1).unwrap().weights().transpose();
+        trainer.feedback().matrix(layer).unwrap().unwrap() - weights
+    };
+    let before: Vec<_> = (0..3).map(|layer| apart(&trainer, layer)).collect();
+    let (x, y) = (numbers(7, 9, 1), labels(9, 3));
+    for _ in 0..20 {
+        let mut updates = Vec::new();
+        trainer
+            .step_with(&x, &y, |gradients| {
+                updates =
+                    (1..4).map(|l| gradients.weights(l).unwrap().transpose() * rate).collect();
+                Ok(())
+            })
+            .unwrap();
+        for (layer, update) in updates.into_iter().enumerate() {
+            let b = trainer.feedback().matrix(layer).unwrap().unwrap();
+            let b = b * (1.0 - rate * decay) - update;
+            trainer.feedback_mut().set_matrix(layer, b).unwrap();
+        }
+    }
+    for (layer, before) in before.into_iter().enumerate() {
+        let expected = before * (1.0_f64 - rate * decay).powi(20);
+        assert!((apart(&trainer, layer) - &expected).amax() < 1e-13 && expected.amax() > 0.1);
+    }
+}
+
+/// An output delta, a hidden delta and what arrives can all be written from outside: with
+/// backpropagation's numbers the step is backpropagation's.
+#[test]
+fn every_stage_can_be_replaced() {
+    let network = mlp();
+    let bp = Feedback::new(&network, FeedbackRule::Bp, FeedbackInit::default(), 0).unwrap();
+    let x = numbers(7, 9, 1);
+    let (mut activations, mut by_crate, mut own) =
+        (Activations::new(), Deltas::new(), Deltas::new());
+    network.forward(&x, &mut activations).unwrap();
+    LOSS.error(&labels(9, 3), &activations, &mut by_crate).unwrap();
+    bp.deliver(&network, &activations, &mut by_crate).unwrap();
+    let mut expected = Gradients::new();
+    network.gradients(&activations, &by_crate, &mut expected).unwrap();
+
+    let e = by_crate.delta(3).unwrap().into_owned();
+    own.begin(&activations).unwrap().copy_from(&e);
+    // Nothing has arrived at any hidden layer.
+    let refused = network.gradients(&activations, &own, &mut Gradients::new());
+    assert!(matches!(refused, Err(Error::StageMismatch { .. })));
+    let arrives = network.layer(3).unwrap().weights().transpose() * &e;
+    own.arriving_mut(2).unwrap().copy_from(&arrives);
+    network.backward(2, &activations, &mut own).unwrap();
+    own.delta_mut(1).unwrap().copy_from(&by_crate.delta(1).unwrap());
+    own.delta_mut(0).unwrap().copy_from(&by_crate.delta(0).unwrap());
+    let mut found = Gradients::new();
+    network.gradients(&activations, &own, &mut found).unwrap();
+    for layer in 0..4 {
+        let (found, expected) = (found.weights(layer).unwrap(), expected.weights(layer).unwrap());
+        assert!(close(found, expected));
+    }
+    for layer in [3, 4, usize::MAX] {
+        let refused = network.backward(layer, &activations, &mut own);
+        assert!(matches!(refused, Err(Error::NoSuchLayer { count: 3, .. })));
+    }
+    assert!(matches!(own.arriving_mut(4), Err(Error::NoSuchLayer { count: 4, .. })));
+    assert!(matches!(own.delta_mut(4), Err(Error::NoSuchLayer { count: 4, .. })));
+    // An error of one's own that is not finite is found before anything is learned.
+    own.begin(&activations).unwrap().fill(f64::NAN);
+    bp.deliver(&network, &activations, &mut own).unwrap();
+    let mut optimizer = OptimizerState::new(&network, Sgd::default()).unwrap();
+    let mut after = network.clone();
+    let refused = optimizer.learn(&mut after, &activations, &own);
+    assert!(matches!(refused, Err(Error::NonFinite { .. })));
+    assert_eq!((after, optimizer.steps()), (network, 0));
+    let empty = own.begin(&Activations::new()).map(|e| e.len());
+    assert!(matches!(empty, Err(Error::Empty { .. })));
+}
+
+/// What a trainer's step would follow.
+fn gradients(network: &Network<f64>, samples: usize) -> Gradients<f64> {
+    let mut trainer = Trainer::builder(network.clone()).build().unwrap();
+    let mut gradients = Gradients::new();
+    let x = numbers(network.inputs(), samples, 4);
+    trainer.gradients(&x, &labels(samples, 3), &mut gradients).unwrap();
+    assert_eq!((trainer.network(), trainer.optimizer().steps()), (network, 0));
+    gradients
+}
+
+#[test]
+fn gradients_show_all_that_is_learned() {
+    for network in [mlp(), conv_net()] {
+        let mut gradients = gradients(&network, 9);
+        let count: usize = gradients.values().map(<[f64]>::len).sum();
+        assert_eq!(count, network.parameters());
+        gradients.weights_mut(0).unwrap().fill(2.0);
+        gradients.bias_mut(0).unwrap().unwrap().fill(3.0);
+        let mut values = gradients.values();
+        assert!(values.next().unwrap().iter().all(|&g| g == 2.0));
+        assert!(values.next().unwrap().iter().all(|&g| g == 3.0));
+        drop(values);
+        let copy: Vec<Vec<f64>> = gradients.values().map(<[f64]>::to_vec).collect();
+        for (values, copy) in gradients.values_mut().zip(&copy) {
+            assert_eq!(values, copy);
+        }
+        let refused = [gradients.weights_mut(4).map(drop), gradients.bias_mut(4).map(drop)];
+        for refused in refused {
+            assert!(matches!(refused, Err(Error::NoSuchLayer { .. })));
+        }
+    }
+}
+
+proptest! {
+    /// The norm is the root of the sum of squares; clipped gradients have the largest norm, and
+    /// their direction.
+    #[test]
+    fn clipping_bounds_norm_and_values(largest in 1e-3..10.0_f64, scale in -3..4_i32) {
+        let mut gradients = gradients(&conv_net(), 9);
+        let factor = 10_f64.powi(scale);
+        gradients.values_mut().flatten().for_each(|g| *g *= factor);
+        let flat = |gradients: &Gradients<f64>| {
+            DVector::from_vec(gradients.values().flatten().copied().collect::<Vec<f64>>())
+        };
+        let before = flat(&gradients);
+        prop_assert!((gradients.norm() / before.norm() - 1.0).abs() < 1e-14);
+        let mut by_values = gradients.clone();
+        prop_assert!((gradients.clip_norm(largest).unwrap() / before.norm() - 1.0).abs() < 1e-14);
+        let after = flat(&gradients);
+        if before.norm() <= largest {
+            prop_assert_eq!(&after, &before);
+        } else {
+            prop_assert!((after.norm() / largest - 1.0).abs() < 1e-14);
+            prop_assert!((after - &before * (largest / before.norm())).amax() < 1e-14 * largest);
+        }
+        by_values.clip_values(largest).unwrap();
+        for (after, before) in flat(&by_values).iter().zip(&before) {
+            prop_assert_eq!(*after, before.clamp(-largest, largest));
+        }
+    }
+
+    /// Without batch normalisation the gradient of a batch is the mean of those of its parts.
+    #[test]
+    fn gradients_of_parts_add_up_to_that_of_the_whole(parts in 1..5_usize, rule in 0..4_usize) {
+        let network = mlp();
+        let rule = FeedbackRule::all().nth(rule).unwrap();
+        let mut trainer = Trainer::builder(network.clone()).rule(rule).build().unwrap();
+        let (x, y) = (numbers(7, 6 * parts, 2), labels(6 * parts, 3));
+        let (mut whole, mut part, mut sum) = (Gradients::new(), Gradients::new(), Gradients::new());
+        trainer.gradients(&x, &y, &mut whole).unwrap();
+        for index in 0..parts {
+            let x = x.columns(index * 6, 6).into_owned();
+            trainer.gradients(&x, &y[index * 6..index * 6 + 6], &mut part).unwrap();
+            sum.add(&part, 1.0 / parts as f64).unwrap();
+        }
+        for (sum, whole) in sum.values().zip(whole.values()) {
+            for (sum, whole) in sum.iter().zip(whole) {
+                prop_assert!((sum - whole).abs() < 1e-14);
+            }
+        }
+    }
+}
+
+/// Batch statistics are added with the gradients, so that running ones follow their mean; clipping
+/// leaves them alone.
+#[test]
+fn running_statistics_follow_the_mean_of_the_parts() {
+    let network =
+        Network::<f64>::builder(7).dense(4).batch_norm().tanh().dense(3).seed(1).build().unwrap();
+    let mut trainer = Trainer::builder(network.clone()).build().unwrap();
+    let (mut part, mut sum) = (Gradients::new(), Gradients::new());
+    let mut mean = DVector::zeros(4);
+    for seed in 0..2 {
+        let x = numbers(7, 9, seed);
+        trainer.gradients(&x, &labels(9, 3), &mut part).unwrap();
+        sum.add(&part, 0.5).unwrap();
+        let mut a = network.layer(0).unwrap().weights() * &x;
+        a.column_iter_mut().for_each(|mut a| a += network.layer(0).unwrap().bias().unwrap());
+        mean += a.column_mean() * 0.5;
+    }
+    sum.clip_norm(1e-6).unwrap();
+    trainer.apply(&sum).unwrap();
+    let norm = trainer.network().batch_norm(0).unwrap().unwrap();
+    assert!((norm.running_mean() - mean * 0.1).amax() < 1e-14);
+}
+
+#[test]
+fn a_refused_change_leaves_everything_as_it_was() {
+    let network = mlp();
+    let data = data(&network);
+    let mut trainer = Trainer::builder(network.clone()).build().unwrap();
+    let (x, y) = (numbers(7, 9, 1), labels(9, 3));
+    let refuse = |gradients: &mut Gradients<f64>| -> Result<()> { gradients.clip_values(-1.0) };
+    let invalid = |error| matches!(error, Error::InvalidParameter { .. });
+    assert!(invalid(trainer.step_with(&x, &y, refuse).unwrap_err()));
+    assert!(invalid(trainer.epoch_with(&data, refuse).unwrap_err()));
+    let spoil = |gradients: &mut Gradients<f64>| {
+        gradients.weights_mut(1).unwrap()[(0, 0)] = f64::INFINITY;
+        Ok(())
+    };
+    let error = trainer.step_with(&x, &y, spoil).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { .. }), "{error}");
+    let clip = trainer.step_with(&x, &y, |gradients| {
+        gradients.values_mut().next().unwrap()[0] = f64::NAN;
+        gradients.clip_norm(1.0).map(drop)
+    });
+    assert!(matches!(clip, Err(Error::NonFinite { .. })));
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let refused = trainer.step_with(&x, &y, |gradients| gradients.clip_norm(bad).map(drop));
+        assert!(invalid(refused.unwrap_err()));
+    }
+    let own = gradients(&network, 9);
+    let mut sum = gradients(&conv_net(), 9);
+    let before = sum.clone();
+    assert!(matches!(sum.add(&own, 1.0), Err(Error::StageMismatch { .. })));
+    assert!(invalid(sum.add(&before, f64::NAN).unwrap_err()));
+    assert_eq!(sum, before);
+    assert_eq!((trainer.network(), trainer.optimizer().steps()), (&network, 0));
+    assert_eq!(trainer.epochs(), 0);
+}
