@@ -95,8 +95,9 @@ impl<T: Scalar> NextStep<T> {
         moments: &mut [Vec<T>; 2],
         gradient: &DMatrix<T>,
     ) {
-        let update = self.of_weights(layer);
+        /// Elements that a thread takes on at least.
         const SIZE: usize = 1 << 14;
+        let update = self.of_weights(layer);
         let (count, parts) = (weights.len().div_ceil(SIZE), small_pieces(weights.len(), 16));
         let out = chunks(weights.as_mut_slice(), moments, SIZE);
         share_out(out, 0..count, parts, &|range, (w, (m, v)): Tiled<T>| {
