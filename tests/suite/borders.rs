@@ -1,9 +1,9 @@
 //! Borders: ties, kinks, exact zeros and last rows, where one comparison or one term decides.
 
 use feedback_alignment::{
-    Activation, Activations, Dataset, Deltas, Error, Feedback, FeedbackInit, FeedbackRule,
-    GradientCheck, Gradients, Init, Loss, Momentum, Network, NetworkBuilder, Parameter, RmsProp,
-    Scalar, Sgd, Targets, Trainer, data,
+    Activation, Activations, Adam, AdamW, Dataset, Deltas, Error, Feedback, FeedbackInit,
+    FeedbackRule, GradientCheck, Gradients, Init, Loss, Momentum, Network, NetworkBuilder,
+    Optimizer, OptimizerState, Parameter, RmsProp, Scalar, Sgd, Targets, Trainer, data,
     nalgebra::{DMatrix, DVector},
 };
 
@@ -38,12 +38,14 @@ fn a_unit_that_rests_at_its_kink_keeps_no_other_parameter_from_being_checked() {
 #[test]
 fn among_equal_outputs_the_first_is_ahead() {
     let network = Network::<f64>::builder(1).dense(3).init(Init::Zeros).build().unwrap();
-    let trainer = Trainer::builder(network).build().unwrap();
+    let mut trainer = Trainer::builder(network).build().unwrap();
     let x = DMatrix::zeros(1, 3);
     assert_eq!(trainer.predict_classes(&x).unwrap(), [0; 3]);
     let data = Dataset::new(x, vec![0, 1, 2]).unwrap();
     let errors = [1, 2, 3].map(|k| trainer.top_k_error(&data, k).unwrap());
     assert_eq!(errors, [2.0 / 3.0, 1.0 / 3.0, 0.0]);
+    let text = trainer.evaluate(&data).unwrap().to_string();
+    assert_eq!(text, "loss 1.0986  error 66.67 %"); // ln 3
 }
 
 /// Nøkland's zeros are for networks in which every hidden unit saturates.
@@ -170,4 +172,42 @@ fn a_zip_file_with_a_long_name_is_recognised() {
     std::fs::write(&path, bytes).unwrap();
     let error = data::idx::read::<f32>(&path).unwrap_err().to_string();
     assert!(error.contains("torch.save"), "{error}");
+}
+
+/// Fractions begin with 0: no momentum, and averages that remember nothing.
+#[test]
+fn fractions_of_zero_are_taken() {
+    let network = Network::<f32>::builder(2).dense(2).build().unwrap();
+    let adam = Adam { beta1: 0.0, beta2: 0.0, ..Adam::default() };
+    let optimizers: [Optimizer; 5] = [
+        Sgd { momentum: Momentum::Classical(0.0), ..Sgd::default() }.into(),
+        Sgd { momentum: Momentum::Nesterov(0.0), ..Sgd::default() }.into(),
+        RmsProp { decay: 0.0, ..RmsProp::default() }.into(),
+        adam.into(),
+        AdamW { adam, ..AdamW::default() }.into(),
+    ];
+    for optimizer in optimizers {
+        assert!(OptimizerState::new(&network, optimizer).is_ok(), "{optimizer:?}");
+    }
+}
+
+/// A variance of 10³⁰ is a number in `f32`, though its square is not.
+#[test]
+fn a_large_variance_is_normalised() {
+    let network = Network::<f32>::builder(1).dense_without_bias(1).batch_norm().tanh().dense(2);
+    let mut network = network.build().unwrap();
+    network.set_weights(0, DMatrix::from_element(1, 1, 1.0)).unwrap();
+    let x = DMatrix::from_row_slice(1, 2, &[1e15, -1e15]);
+    let mut trainer = Trainer::builder(network).build().unwrap();
+    trainer.step(&x, &[0, 1]).unwrap();
+    let norm = trainer.network().batch_norm(0).unwrap().unwrap();
+    assert!((1e28..1e31).contains(&norm.running_variance()[0]));
+}
+
+#[test]
+fn an_identity_changes_nothing() {
+    let plain = Network::<f32>::builder(2).dense(3).dense(2).seed(1).build().unwrap();
+    let same = Network::<f32>::builder(2).dense(3).identity().dense(2).seed(1).build().unwrap();
+    let x = DMatrix::from_row_slice(2, 2, &[1.0, 0.5, 0.75, -1.0]);
+    assert_eq!(plain.predict(&x).unwrap(), same.predict(&x).unwrap());
 }
