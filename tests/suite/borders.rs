@@ -191,17 +191,22 @@ fn fractions_of_zero_are_taken() {
     }
 }
 
-/// A variance of 10³⁰ is a number in `f32`, though its square is not.
+/// A variance of 10³⁰ is a number in `f32`, though its square is not; what overflows above it is
+/// not put down to it.
 #[test]
 fn a_large_variance_is_normalised() {
-    let network = Network::<f32>::builder(1).dense_without_bias(1).batch_norm().tanh().dense(2);
+    let network = Network::<f32>::builder(1).dense_without_bias(2).batch_norm().tanh().dense(2);
     let mut network = network.build().unwrap();
-    network.set_weights(0, DMatrix::from_element(1, 1, 1.0)).unwrap();
+    network.set_weights(0, DMatrix::from_element(2, 1, 1.0)).unwrap();
     let x = DMatrix::from_row_slice(1, 2, &[1e15, -1e15]);
-    let mut trainer = Trainer::builder(network).build().unwrap();
+    let mut trainer = Trainer::builder(network.clone()).build().unwrap();
     trainer.step(&x, &[0, 1]).unwrap();
     let norm = trainer.network().batch_norm(0).unwrap().unwrap();
     assert!((1e28..1e31).contains(&norm.running_variance()[0]));
+
+    network.set_weights(1, DMatrix::from_element(2, 2, 3e38)).unwrap();
+    let error = network.forward(&x, &mut Activations::new()).unwrap_err();
+    assert!(error.to_string().contains("a of weighted layer 1"), "{error}");
 }
 
 #[test]
