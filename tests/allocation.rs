@@ -185,6 +185,21 @@ fn scratch_that_found_no_memory_serves_smaller_batches() {
     assert_eq!(trainer.network(), twin.network());
 }
 
+/// On a thread that has not worked yet, so that its scratch has to be made too.
+#[test]
+fn a_new_thread_without_memory_for_its_scratch_says_so() {
+    let [builder, ..] = large_networks();
+    let mut trainer = Trainer::builder(builder.build().unwrap()).threads(1).build().unwrap();
+    let work = move || {
+        // The kernel makes a buffer of its own once for each thread, and aborts if it cannot.
+        let other = Network::<f64>::builder(300).dense(600).build().unwrap();
+        other.predict(&DMatrix::from_element(300, 100, 0.5)).unwrap();
+        let x = DMatrix::from_element(300, 3, 0.5);
+        until_there_is_memory(|| trainer.step(&x, &[0, 1, 2]))
+    };
+    assert!(std::thread::spawn(work).join().unwrap() > 0);
+}
+
 /// Allocations and allocated bytes of this thread during `work`.
 fn allocated<R>(work: impl FnOnce() -> R) -> (usize, usize, R) {
     let (count, bytes) = (COUNT.get(), BYTES.get());

@@ -10,6 +10,7 @@ mod craft;
 
 mod api;
 mod architecture;
+mod borders;
 mod changes_in_mid_run;
 #[cfg(feature = "safetensors")]
 mod checkpoints;
