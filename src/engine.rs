@@ -88,7 +88,7 @@ impl<T: Scalar> OptimizerState<T> {
         feedback.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
         self.require_network(network)?;
-        if feedback.route().is_direct()
+        if feedback.is_direct()
             && let Some(bound) = bound_of_error(network, feedback, activations, deltas)
         {
             deltas.begin_delivery();
@@ -133,62 +133,60 @@ impl<'a, T: Scalar> Arriving<'a, T> {
         }
     }
 
-    /// The delta of the one block that is left, which has the number `index`.
-    fn arrive(
-        self,
-        index: usize,
+    /// The delta of weighted layer `layer`, the block in place `place` of those that are left.
+    fn at(
+        &mut self,
+        (place, layer): (usize, usize),
         block: &Block<T>,
         activations: &Activations<T>,
-    ) -> &'a BlockDeltas<T> {
+    ) -> &BlockDeltas<T> {
         match self {
-            Self::Delivered(deltas) => &deltas[0],
-            Self::Direct { feedback, e, hidden: [to] } => {
-                feedback.send_error(index, block, &activations.blocks[index], e, to);
-                to
-            }
-            Self::Direct { e, .. } => e,
+            Self::Delivered(deltas) => &deltas[place],
+            Self::Direct { feedback, e, hidden } => match hidden.get_mut(place) {
+                None => e,
+                Some(to) => {
+                    feedback.send_error(layer, block, &activations.blocks[layer], e, to);
+                    to
+                }
+            },
         }
     }
 }
 
-/// Gradients and updates of some blocks, of which the first has the number `first`. Frozen
-/// ones stay as they are.
+/// Gradients and updates of some blocks, of which the first has the number `first`. Frozen ones
+/// stay as they are, and so do those that no feedback has reached.
 fn learn<T: Scalar>(
     step: &NextStep<T>,
     blocks: &mut [Block<T>],
     moments: &mut [BlockMoments<T>],
     first: usize,
     activations: &Activations<T>,
-    signal: Arriving<T>,
+    mut deltas: Arriving<T>,
 ) {
-    match blocks {
-        [] => {}
-        [block] if block.frozen => {}
-        [block] => {
-            let deltas = signal.arrive(first, block, activations);
-            if !deltas.served {
-                return;
+    let learning = blocks.iter().filter(|block| !block.frozen);
+    let work = learning.map(|block| block.work(activations.batch));
+    let work = work.fold(0, usize::saturating_add);
+    if blocks.len() == 1 || threads::pieces(work, 1) == 1 {
+        for (place, (block, moments)) in blocks.iter_mut().zip(moments).enumerate() {
+            if block.frozen {
+                continue;
             }
-            step.learn_block((first, block), &mut moments[0], activations.entering(first), deltas);
+            let layer = first + place;
+            let deltas = deltas.at((place, layer), block, activations);
+            if deltas.served {
+                step.learn_block((layer, block), moments, activations.entering(layer), deltas);
+            }
         }
-        _ => {
-            let learning = blocks.iter().filter(|block| !block.frozen);
-            let work = learning.map(|block| block.work(activations.batch));
-            let work = work.fold(0, usize::saturating_add);
-            let middle = blocks.len() / 2;
-            let (left, right) = blocks.split_at_mut(middle);
-            let (left_moments, right_moments) = moments.split_at_mut(middle);
-            let (left_signal, right_signal) = signal.split_at(middle);
-            threads::both(
-                work,
-                || learn(step, left, left_moments, first, activations, left_signal),
-                || {
-                    let first = first + middle;
-                    learn(step, right, right_moments, first, activations, right_signal);
-                },
-            );
-        }
+        return;
     }
+    let middle = blocks.len() / 2;
+    let (left, right) = blocks.split_at_mut(middle);
+    let (left_moments, right_moments) = moments.split_at_mut(middle);
+    let (left_deltas, right_deltas) = deltas.split_at(middle);
+    threads::join(
+        || learn(step, left, left_moments, first, activations, left_deltas),
+        || learn(step, right, right_moments, first + middle, activations, right_deltas),
+    );
 }
 
 /// A number that no square of a gradient exceeds that these deltas will make.

@@ -55,6 +55,10 @@ pub struct Feedback<T> {
     matrices: Vec<Option<DMatrix<T>>>,
     /// For each matrix, a number that no square of an entry exceeds.
     squares: Vec<f64>,
+    /// For each hidden layer the first hop to it that has a matrix.
+    first: Vec<Option<usize>>,
+    /// [`Route::is_direct`]
+    direct: bool,
 }
 
 /// How a hop of a route acts on a network.
@@ -175,7 +179,7 @@ impl<T: Scalar> Feedback<T> {
         let mut feedback = Self::build(network, Some(rule), rule.route(network.layers()))?;
         for layer in 0..network.layers() - 1 {
             let name = feedback.name(layer);
-            let Some(index) = feedback.hop_with_matrix(layer) else { continue };
+            let Some(index) = feedback.first[layer] else { continue };
             let Some(matrix) = &mut feedback.matrices[index] else { continue };
             matrix.iter_mut().for_each(|entry| *entry = T::of(distribution.sample(rng)));
             require_finite(|| name, matrix.nrows(), matrix.as_slice())?;
@@ -227,9 +231,15 @@ impl<T: Scalar> Feedback<T> {
     /// Zero matrices of the shapes that a route needs.
     fn build(network: &Network<T>, rule: Option<FeedbackRule>, route: Route) -> Result<Self> {
         Self::require_layers(network, &route)?;
-        let (layout, count) = (Arc::clone(&network.layout), route.hops().len());
+        let (layers, layout) = (network.layers(), Arc::clone(&network.layout));
+        let count = route.hops().len();
         let squares = vec![0.0; count];
-        let mut feedback = Self { rule, route, layout, matrices: vec![None; count], squares };
+        let hops = route.hops();
+        let first =
+            |layer| hops.iter().position(|hop| hop.to == layer && hop.through != Through::Weights);
+        let (first, direct) = ((0..layers - 1).map(first).collect(), route.is_direct());
+        let matrices = vec![None; count];
+        let mut feedback = Self { rule, route, layout, matrices, squares, first, direct };
         for index in 0..count {
             let shape = stored_shape(network, &feedback.route, feedback.route.hops()[index]);
             let zeros = shape.map(|(rows, columns)| zero_matrix(rows, columns)).transpose()?;
@@ -246,12 +256,6 @@ impl<T: Scalar> Feedback<T> {
         }
         let (expected, found) = (format!("{layers} layers"), format!("{of} layers: {route}"));
         Err(Error::StageMismatch { stage: "feedback", what: "the route", expected, found })
-    }
-
-    /// The first hop to a hidden layer that has a matrix.
-    fn hop_with_matrix(&self, layer: usize) -> Option<usize> {
-        let mut hops = self.route.hops().iter().zip(&self.matrices);
-        hops.position(|(hop, matrix)| hop.to == layer && matrix.is_some())
     }
 
     /// The hops that have a matrix, and the matrix as it is stored: what stands in for weights in
@@ -346,7 +350,7 @@ impl<T: Scalar> Feedback<T> {
     /// [`Error::NoSuchLayer`] if the network has no such hidden layer.
     pub fn matrix(&self, layer: usize) -> Result<Option<DMatrix<T>>> {
         self.require_hidden(layer)?;
-        Ok(self.hop_with_matrix(layer).map(|index| self.shown(index)))
+        Ok(self.first[layer].map(|index| self.shown(index)))
     }
 
     /// Replaces the feedback matrix `B_l` of hidden layer `layer`; the first, if the route has
@@ -357,9 +361,8 @@ impl<T: Scalar> Feedback<T> {
     /// [`Error::ShapeMismatch`], [`Error::NonFinite`]; the old matrix then stays.
     pub fn set_matrix(&mut self, layer: usize, matrix: DMatrix<T>) -> Result<()> {
         self.require_hidden(layer)?;
-        let index = self
-            .hop_with_matrix(layer)
-            .ok_or_else(|| Error::NoFeedback { rule: self.rule_name(), layer })?;
+        let index =
+            self.first[layer].ok_or_else(|| Error::NoFeedback { rule: self.rule_name(), layer })?;
         self.set(index, matrix)
     }
 
@@ -434,10 +437,15 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
+    /// [`Route::is_direct`]
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
     /// A number that no square of an entry of a hidden layer's matrix exceeds, where the error is
     /// sent [directly](Route::is_direct).
     pub(crate) fn direct_squares(&self, layer: usize) -> f64 {
-        self.hop_with_matrix(layer).map_or(0.0, |index| self.squares[index])
+        self.first[layer].map_or(0.0, |index| self.squares[index])
     }
 
     /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the error is
@@ -450,7 +458,7 @@ impl<T: Scalar> Feedback<T> {
         e: &BlockDeltas<T>,
         to: &mut BlockDeltas<T>,
     ) {
-        let index = self.hop_with_matrix(layer).expect("a direct route leads to every layer");
+        let index = self.first[layer].expect("a direct route leads to every layer");
         let derivative = receiver.derivative(activations);
         self.send_straight(index, e, to, derivative);
         if derivative.is_none() {

@@ -26,7 +26,6 @@ pub(crate) use {
 
 pub(crate) use guard::of_norms;
 pub(crate) use step::NextStep;
-use update::Update;
 
 use crate::{
     error::{Error, Result, require_fraction, require_not_negative, require_positive},
@@ -244,7 +243,7 @@ pub struct OptimizerState<T> {
     schedule: Schedule,
     max_norm: Option<f64>,
     /// What the learning rate of each layer is multiplied by; none at all while that is 1.
-    rates: Arc<[f64]>,
+    rates: Vec<f64>,
     steps: u64,
     /// The network that the moments are of.
     layout: Arc<Layout>,
@@ -302,7 +301,7 @@ impl<T: Scalar> OptimizerState<T> {
             optimizer,
             schedule: Schedule::default(),
             max_norm: None,
-            rates: Arc::default(),
+            rates: Vec::new(),
             steps: 0,
             layout: Arc::clone(&network.layout),
             blocks: blocks.collect::<Result<_>>()?,
@@ -447,11 +446,11 @@ impl<T: Scalar> OptimizerState<T> {
             "rate_factor × learning_rate",
             factor * self.optimizer.learning_rate(),
         )?;
-        let mut rates = self.rates.to_vec();
-        rates.resize(self.blocks.len(), 1.0);
-        rates[layer] = factor;
-        let all_one = rates.iter().all(|&rate| rate == 1.0);
-        self.rates = if all_one { Arc::default() } else { rates.into() };
+        self.rates.resize(self.blocks.len(), 1.0);
+        self.rates[layer] = factor;
+        if self.rates.iter().all(|&rate| rate == 1.0) {
+            self.rates.clear();
+        }
         Ok(())
     }
 
@@ -510,19 +509,6 @@ impl<T: Scalar> OptimizerState<T> {
     pub(crate) fn require_network(&self, network: &Network<T>) -> Result<()> {
         require_layout(STAGE, "the optimizer's moments", &network.layout, &self.layout)
     }
-
-    /// The constants of the next step.
-    fn next(&self) -> NextStep<T> {
-        let (rate, t) = (self.learning_rate(), self.steps + 1);
-        let weights = Update::new(self.optimizer, rate, t);
-        NextStep {
-            weights,
-            others: weights.without_decay(),
-            max_norm: self.max_norm.map(T::of),
-            at: (self.optimizer, rate, t),
-            rates: Arc::clone(&self.rates),
-        }
-    }
 }
 
 /// What errors call this stage.
@@ -541,7 +527,11 @@ mod tests {
     use approx::assert_relative_eq;
     use nalgebra::DMatrix;
 
-    use super::{step::slices, *};
+    use super::{
+        step::{NextStep, slices},
+        update::Update,
+        *,
+    };
     use crate::error::Error;
 
     /// Three steps on a parameter of 1 with gradients 0.5, −0.2, 0.1.
@@ -623,14 +613,7 @@ mod tests {
     #[test]
     fn rows_are_bounded_and_keep_their_direction() {
         let mut weights = DMatrix::from_row_slice(3, 2, &[3.0, 4.0, 0.3, 0.4, 0.0, 0.0]);
-        let weights_step = Update::new(Optimizer::from(Sgd::default()), 0.1, 1);
-        let step = NextStep {
-            weights: weights_step,
-            others: weights_step,
-            max_norm: Some(1.0),
-            at: (Sgd::default().into(), 0.1, 1),
-            rates: Arc::default(),
-        };
+        let step = NextStep::new(Sgd::default().into(), (0.1, 1), Some(1.0), &[]);
         step.bound(&mut weights);
         let expected = DMatrix::from_row_slice(3, 2, &[0.6, 0.8, 0.3, 0.4, 0.0, 0.0]);
         assert_relative_eq!(weights, expected, epsilon = 1e-15);

@@ -84,16 +84,6 @@ pub(crate) fn small_pieces(elements: usize, cost: usize) -> usize {
     }
 }
 
-/// Does both, at once if they are worth it together: so many multiply-adds.
-pub(crate) fn both(work: usize, left: impl FnOnce() + Send, right: impl FnOnce() + Send) {
-    if pieces(work, 1) > 1 {
-        join(left, right);
-    } else {
-        left();
-        right();
-    }
-}
-
 /// What can be cut after so many of its chunks, to be worked on at once.
 pub(crate) trait Divide: Send + Sized {
     fn divide(self, chunks: usize) -> (Self, Self);

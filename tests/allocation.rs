@@ -193,7 +193,8 @@ fn a_new_thread_without_memory_for_its_scratch_says_so() {
     let work = move || {
         // The kernel makes a buffer of its own once for each thread, and aborts if it cannot.
         let other = Network::<f64>::builder(300).dense(600).build().unwrap();
-        other.predict(&DMatrix::from_element(300, 100, 0.5)).unwrap();
+        let other = Trainer::builder(other).threads(1).build().unwrap();
+        other.predict_classes(&DMatrix::from_element(300, 100, 0.5)).unwrap();
         let x = DMatrix::from_element(300, 3, 0.5);
         until_there_is_memory(|| trainer.step(&x, &[0, 1, 2]))
     };

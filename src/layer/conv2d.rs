@@ -207,6 +207,7 @@ impl Convolution {
         let width = cut(units, units.div_ceil(count), if unit == 1 { 2 } else { 1 }) * unit;
         let rows = self.windows.output.channels;
         Tiles {
+            width,
             size: rows * width,
             count: self.fan_in.div_ceil(width),
             scratch: unrolling.rows().saturating_mul(width / groups).saturating_add(rows * width),

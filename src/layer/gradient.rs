@@ -12,7 +12,9 @@ use crate::{
 /// How a gradient is cut into tiles of whole columns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiles {
-    /// Elements of a tile; the last may have fewer.
+    /// Columns of a tile; the last may have fewer.
+    pub(crate) width: usize,
+    /// Elements of a tile.
     pub(crate) size: usize,
     pub(crate) count: usize,
     /// Elements of scratch that the computation of a tile needs.
@@ -35,14 +37,14 @@ impl<'a, T: Scalar> Tile<'a, T> {
         map.gradient(delta, h, tiles, index, (columns, scratch));
     }
 
-    /// `δ` and `h` where the gradient is nothing but their outer product, for whoever can use it
-    /// without having it in memory.
-    pub(crate) fn outer(&self, columns: usize) -> Option<(&'a [T], &'a [T])> {
-        if *self.map != LinearMap::Dense || self.h.batch() != 1 {
-            return None;
-        }
-        let first = self.index * self.tiles.size / self.delta.rows();
-        Some((self.delta.as_slice(), &self.h.as_slice()[first..first + columns]))
+    /// `δ`, and `h` from the first column of the tile on, where the gradient is nothing but their
+    /// outer product: for whoever can use it without having it in memory.
+    pub(crate) fn outer(&self) -> Option<(&'a [T], &'a [T])> {
+        let is_outer = self.h.batch() == 1 && matches!(self.map, LinearMap::Dense);
+        is_outer.then(|| {
+            let h = &self.h.as_slice()[self.index * self.tiles.width..];
+            (self.delta.as_slice(), h)
+        })
     }
 }
 
@@ -60,14 +62,19 @@ impl LinearMap {
         work: &(impl Fn(Tile<T>, D, &mut [T]) + Sync),
     ) {
         let parts = small_pieces(self.work(weights, h.batch()), 1);
+        let length = tiles.scratch + more;
         share_out(out, 0..tiles.count, parts, &|range, mut out| {
-            T::with_scratch(tiles.scratch + more, |scratch| {
-                for index in range {
+            let all = |scratch: &mut [T]| {
+                let tile = |index| Tile { map: self, delta, h, tiles, index };
+                let last = range.end - 1;
+                for index in range.start..last {
                     let (here, rest) = out.divide(1);
-                    work(Tile { map: self, delta, h, tiles, index }, here, scratch);
+                    work(tile(index), here, scratch);
                     out = rest;
                 }
-            });
+                work(tile(last), out, scratch);
+            };
+            if length == 0 { all(&mut []) } else { T::with_scratch(length, all) }
         });
     }
 
@@ -91,7 +98,7 @@ impl LinearMap {
             Self::Dense => cut(columns, (ELEMENTS / rows).max(16), 2),
             Self::Conv2d(conv) => return conv.tiles(samples),
         };
-        Tiles { size: rows * width, count: columns.div_ceil(width), scratch: 0 }
+        Tiles { width, size: rows * width, count: columns.div_ceil(width), scratch: 0 }
     }
 
     /// `∂W ← δ hᵀ` over samples (and positions, for a convolution): the columns of tile `index`.
@@ -106,7 +113,7 @@ impl LinearMap {
         match self {
             Self::Dense => {
                 let rows = delta.rows();
-                let (first, columns) = (index * tiles.size / rows, tile.len() / rows);
+                let (first, columns) = (index * tiles.width, tile.len() / rows);
                 if h.mat().ncols() == 1 {
                     let h = &h.as_slice()[first..first + columns];
                     return linalg::outer(delta.as_slice(), h, tile);
@@ -115,7 +122,7 @@ impl LinearMap {
                 linalg::product_on_one_thread(delta.mat(), h.transpose(), Start::Zero, tile);
             }
             Self::Conv2d(conv) => {
-                let first = index * tiles.size / conv.output().channels;
+                let first = index * tiles.width;
                 conv.weight_gradient(delta.as_slice(), h.as_slice(), first, tile, scratch);
             }
         }

@@ -43,9 +43,10 @@ impl<T: Scalar> OptimizerState<T> {
         &mut self,
         network: &mut Network<T>,
         squares: f64,
-        step: impl FnOnce(&NextStep<T>, &mut [Block<T>], &mut [BlockMoments<T>]),
+        step: impl FnOnce(&NextStep<'_, T>, &mut [Block<T>], &mut [BlockMoments<T>]),
     ) -> Result<()> {
-        let next = self.next();
+        let (rate, t) = (self.learning_rate(), self.steps + 1);
+        let next = NextStep::new(self.optimizer, (rate, t), self.max_norm, &self.rates);
         let gradient = squares.sqrt();
         let weights = || {
             let weights = network.blocks.iter().map(|block| block.layer.weights.as_slice());

@@ -1,7 +1,5 @@
 //! One step on a block of a network.
 
-use std::sync::Arc;
-
 use nalgebra::{DMatrix, DVector};
 
 use super::{BlockMoments, Optimizer, update::Update};
@@ -19,7 +17,7 @@ use crate::{
 type Tiled<'a, T> = (Chunks<'a, T>, (Chunks<'a, T>, Chunks<'a, T>));
 
 /// What a step does to every layer.
-pub(crate) struct NextStep<T> {
+pub(crate) struct NextStep<'a, T> {
     pub(super) weights: Update<T>,
     /// The same without weight decay, for everything else.
     pub(super) others: Update<T>,
@@ -27,10 +25,22 @@ pub(crate) struct NextStep<T> {
     /// The learning rate and the number of this step.
     pub(super) at: (Optimizer, f64, u64),
     /// What the learning rate of each layer is multiplied by; none at all if by 1.
-    pub(super) rates: Arc<[f64]>,
+    pub(super) rates: &'a [f64],
 }
 
-impl<T: Scalar> NextStep<T> {
+impl<'a, T: Scalar> NextStep<'a, T> {
+    /// Step number `t`, counted from 1, at learning rate `rate`.
+    pub(super) fn new(
+        optimizer: Optimizer,
+        (rate, t): (f64, u64),
+        max_norm: Option<f64>,
+        rates: &'a [f64],
+    ) -> Self {
+        let weights = Update::new(optimizer, rate, t);
+        let others = weights.without_decay();
+        Self { weights, others, max_norm: max_norm.map(T::of), at: (optimizer, rate, t), rates }
+    }
+
     /// The step of a layer's weights.
     fn of_weights(&self, layer: usize) -> Update<T> {
         let (optimizer, rate, t) = self.at;
@@ -67,11 +77,11 @@ impl<T: Scalar> NextStep<T> {
         let (delta, Layer { map, weights, bias }) = (deltas.delta(), &mut block.layer);
         let (map, biases) = (*map, bias.as_ref().map_or(0, DVector::len));
         let tiles = map.tiles(weights.nrows(), weights.ncols(), h.batch());
-        let outer = map == LinearMap::Dense && h.batch() == 1;
+        let outer = h.batch() == 1 && map == LinearMap::Dense;
         let of = (tiles, weights.len(), if outer { 0 } else { tiles.size });
         let out = chunks(weights.as_mut_slice(), &mut moments.weights, tiles.size);
         map.gradient_tiles(of, delta, h, out, &|tile, (w, (m, v)): Tiled<T>, scratch| {
-            if let Some(product) = tile.outer(w.data.len() / delta.rows()) {
+            if let Some(product) = tile.outer() {
                 return update.apply_outer(w.data, product, [m.data, v.data]);
             }
             let (gradient, scratch) = scratch.split_at_mut(tiles.size);
