@@ -10,10 +10,11 @@ use crate::{
     layer::Operation,
     network::{Block, Network},
     optimizer::{BlockMoments, NextStep, OptimizerState, of_norms},
+    route::Signal,
     scalar::Scalar,
     threads,
     vector::bound_of_squares,
-    workspace::{Activations, BlockDeltas, Deltas, require_delivered, require_match},
+    workspace::{Activations, AtOutput, BlockDeltas, Deltas, require_delivered, require_match},
 };
 
 impl<T: Scalar> OptimizerState<T> {
@@ -88,19 +89,19 @@ impl<T: Scalar> OptimizerState<T> {
         feedback.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
         self.require_network(network)?;
-        if feedback.is_direct()
-            && let Some(bound) = bound_of_error(network, feedback, activations, deltas)
-        {
+        if feedback.is_direct() && is_plain(network) {
+            deltas.prepare(feedback.route())?;
             deltas.begin_delivery();
+            let bound = bound_of_error(network, feedback, activations, deltas);
             return self.guarded(network, bound, |step, blocks, moments| {
-                let (e, hidden) = deltas.split_error();
+                let (output, hidden) = deltas.split_output();
                 learn(
                     step,
                     blocks,
                     moments,
                     0,
                     activations,
-                    Arriving::Direct { feedback, e, hidden },
+                    Arriving::Direct { feedback, output, hidden },
                 );
             });
         }
@@ -115,19 +116,19 @@ enum Arriving<'a, T> {
     Delivered(&'a [BlockDeltas<T>]),
     /// The error goes to each hidden block when its turn comes, so that its delta is in cache when
     /// the gradient needs it, and no block waits for another.
-    Direct { feedback: &'a Feedback<T>, e: &'a BlockDeltas<T>, hidden: &'a mut [BlockDeltas<T>] },
+    Direct { feedback: &'a Feedback<T>, output: AtOutput<'a, T>, hidden: &'a mut [BlockDeltas<T>] },
 }
 
-impl<'a, T: Scalar> Arriving<'a, T> {
+impl<T: Scalar> Arriving<'_, T> {
     fn split_at(self, middle: usize) -> (Self, Self) {
         match self {
             Self::Delivered(deltas) => {
                 let (left, right) = deltas.split_at(middle);
                 (Self::Delivered(left), Self::Delivered(right))
             }
-            Self::Direct { feedback, e, hidden } => {
+            Self::Direct { feedback, output, hidden } => {
                 let (left, right) = hidden.split_at_mut(middle);
-                let direct = |hidden| Self::Direct { feedback, e, hidden };
+                let direct = |hidden| Self::Direct { feedback, output, hidden };
                 (direct(left), direct(right))
             }
         }
@@ -142,10 +143,10 @@ impl<'a, T: Scalar> Arriving<'a, T> {
     ) -> &BlockDeltas<T> {
         match self {
             Self::Delivered(deltas) => &deltas[place],
-            Self::Direct { feedback, e, hidden } => match hidden.get_mut(place) {
-                None => e,
+            Self::Direct { feedback, output, hidden } => match hidden.get_mut(place) {
+                None => output.get(Signal::Error),
                 Some(to) => {
-                    feedback.send_error(layer, block, &activations.blocks[layer], e, to);
+                    feedback.send_direct(layer, block, &activations.blocks[layer], *output, to);
                     to
                 }
             },
@@ -204,28 +205,37 @@ fn bound_of_deltas<T: Scalar>(
     })
 }
 
-/// The same where the error goes straight to every hidden layer: `|δ| ≤ n_L max|B| max|e| max|f'|`.
-/// None where a block is more than a layer and an activation.
+/// Whether every hidden block is a layer and at most an activation.
+fn is_plain<T: Scalar>(network: &Network<T>) -> bool {
+    let hidden = &network.blocks[..network.layers() - 1];
+    hidden.iter().all(|block| matches!(block.operations[..], [] | [Operation::Activation(_)]))
+}
+
+/// The same for a [plain](is_plain) network where the output sends straight to every hidden layer:
+/// `|δ| ≤ n_L max|B| max|e| max|f'|`.
 fn bound_of_error<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,
     activations: &Activations<T>,
     deltas: &Deltas<T>,
-) -> Option<f64> {
-    let (output, hidden) = network.blocks.split_last()?;
-    let steepest = hidden.iter().try_fold(1.0, |most, block| match block.operations[..] {
-        [] => Some(most),
-        [Operation::Activation(activation)] => Some(f64::max(most, activation.steepest())),
-        _ => None,
-    })?;
-    let e = deltas.blocks.last().map_or(0.0, |e| bound_of_squares(e.delta().as_slice()));
-    let factor = output.layer.weights.nrows() as f64 * steepest;
-    let arrives = e * factor * factor;
-    Some(largest(network, activations, |layer| {
-        let delta =
-            if layer == hidden.len() { e } else { arrives * feedback.direct_squares(layer) };
-        (delta, 0.0)
-    }))
+) -> f64 {
+    let output = network.layers() - 1;
+    let steepest = network.blocks.iter().flat_map(|block| &block.operations);
+    let steepest = steepest.fold(1.0, |most, operation| match operation {
+        Operation::Activation(activation) => f64::max(most, activation.steepest()),
+        _ => most,
+    });
+    let factor = network.outputs() as f64 * steepest;
+    let sent = |signal| bound_of_squares(deltas.at_output().get(signal).delta().as_slice());
+    let e = sent(Signal::Error);
+    largest(network, activations, |layer| {
+        if layer == output {
+            return (e, 0.0);
+        }
+        let (signal, matrix) = feedback.direct(layer);
+        let signal = if signal == Signal::Error { e } else { sent(signal) };
+        (signal * factor * factor * matrix, 0.0)
+    })
 }
 
 /// The largest square of a gradient of the layers that learn; `squares` bounds those of the deltas

@@ -12,12 +12,14 @@ use crate::{
     layer::Layer,
     linalg::{self, Start, zero_matrix},
     network::{Block, Derivative, Network},
-    route::{Hop, Route, Through},
+    route::{Hop, Route, Signal, Through},
     rule::FeedbackRule,
     scalar::Scalar,
     seed::{Purpose, stream},
     vector::bound_of_squares,
-    workspace::{Activations, BlockActivations, BlockDeltas, Deltas, Layout, require_match},
+    workspace::{
+        Activations, AtOutput, BlockActivations, BlockDeltas, Deltas, Layout, require_match,
+    },
 };
 
 /// A learning rule at work on one network: its [`Route`] and the fixed random matrices of its hops.
@@ -398,6 +400,7 @@ impl<T: Scalar> Feedback<T> {
         activations: &Activations<T>,
         deltas: &mut Deltas<T>,
     ) -> Result<()> {
+        deltas.prepare(&self.route)?;
         deltas.begin_delivery();
         let mut first = 0;
         for hops in self.route.hops().chunk_by(|one, other| one.to == other.to) {
@@ -407,11 +410,12 @@ impl<T: Scalar> Feedback<T> {
             }
             let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
             let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
-                let from = self.route.sender(self.route.hops()[index]);
-                let [source, to] = deltas.pair(from, to);
-                if Transport::of(&self.route, self.route.hops()[index]) == Transport::Up {
-                    network.blocks[from].relay(&activations.blocks[from], source);
+                let hop = self.route.hops()[index];
+                if Transport::of(&self.route, hop) == Transport::Up {
+                    let from = self.route.sender(hop);
+                    network.blocks[from].relay(&activations.blocks[from], &mut deltas.blocks[from]);
                 }
+                let (source, to) = deltas.sent(hop.signal, to);
                 self.send(index, network, activations, source, to, then);
             };
             if let [_] = hops {
@@ -442,29 +446,35 @@ impl<T: Scalar> Feedback<T> {
         self.direct
     }
 
-    /// A number that no square of an entry of a hidden layer's matrix exceeds, where the error is
-    /// sent [directly](Route::is_direct).
-    pub(crate) fn direct_squares(&self, layer: usize) -> f64 {
-        self.first[layer].map_or(0.0, |index| self.squares[index])
+    /// What a hidden layer is sent where the route is [direct](Route::is_direct), and a number that
+    /// no square of an entry of its matrix exceeds.
+    pub(crate) fn direct(&self, layer: usize) -> (Signal, f64) {
+        let index = self.direct_hop(layer);
+        (self.route.hops()[index].signal, self.squares[index])
     }
 
-    /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the error is
-    /// sent [directly](Route::is_direct).
-    pub(crate) fn send_error(
+    /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the route is
+    /// [direct](Route::is_direct); or with another signal of the output.
+    pub(crate) fn send_direct(
         &self,
         layer: usize,
         receiver: &Block<T>,
         activations: &BlockActivations<T>,
-        e: &BlockDeltas<T>,
+        output: AtOutput<T>,
         to: &mut BlockDeltas<T>,
     ) {
-        let index = self.first[layer].expect("a direct route leads to every layer");
+        let index = self.direct_hop(layer);
         let derivative = receiver.derivative(activations);
-        self.send_straight(index, e, to, derivative);
+        let signal = output.get(self.route.hops()[index].signal);
+        self.send_straight(index, signal, to, derivative);
         if derivative.is_none() {
             receiver.backward(activations, to);
         }
         to.served = true;
+    }
+
+    fn direct_hop(&self, layer: usize) -> usize {
+        self.first[layer].expect("a direct route leads to every layer")
     }
 
     /// The matrix of a hop that has one.

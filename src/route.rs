@@ -58,6 +58,15 @@ pub struct Hop {
 pub enum Signal {
     /// The error at the output, `e = ∂J/∂a_L`, of shape `n_L × N`; written `e`.
     Error,
+    /// `sign(e)/N`, where `sign(0) = 0`: one bit of the error and its scale over the batch; written
+    /// `sign`. Through [`Matrix`](Through::Matrix) to every layer this is sign-based direct feedback
+    /// alignment, sDFA (Frenkel, Lefebvre and Bol 2021).
+    ErrorSign,
+    /// `t/N`, the targets of the samples (of labels, one-hot columns); written `t`. Through
+    /// [`Matrix`](Through::Matrix) to every layer this is direct random target projection, DRTP
+    /// (Frenkel, Lefebvre and Bol 2021; theirs carries no `1/N`): hidden layers never learn what the
+    /// output was.
+    Target,
     /// `δ_k` of another hidden layer, once all that leads there has arrived; written as its number.
     Delta(usize),
 }
@@ -97,7 +106,7 @@ impl Route {
         let mut hops: Vec<Hop> = Vec::with_capacity(waiting.len());
         while !waiting.is_empty() {
             let here = |signal: Signal| match signal {
-                Signal::Error => true,
+                Signal::Error | Signal::ErrorSign | Signal::Target => true,
                 Signal::Delta(from) => hops.iter().any(|hop| hop.to == from),
             };
             let ready = |to| waiting.iter().filter(|hop| hop.to == to).all(|hop| here(hop.signal));
@@ -130,11 +139,12 @@ impl Route {
         self.hops.iter().any(|hop| hop.through == Through::Weights)
     }
 
-    /// Whether every hidden layer receives the error itself through a matrix of its own, and
-    /// nothing else, so that none waits for another.
+    /// Whether every hidden layer receives the error, its sign or the target through a matrix of its
+    /// own, and nothing else, so that none waits for another.
     #[must_use]
     pub fn is_direct(&self) -> bool {
-        let direct = |hop: &Hop| (hop.signal, hop.through) == (Signal::Error, Through::Matrix);
+        let direct =
+            |hop: &Hop| hop.through == Through::Matrix && !matches!(hop.signal, Signal::Delta(_));
         self.hops.len() + 1 == self.layers
             && self.hops.iter().all(direct)
             && (0..self.hops.len()).all(|layer| self.serves(layer))
@@ -146,10 +156,15 @@ impl Route {
         layer + 1 == self.layers || self.hops.iter().any(|hop| hop.to == layer)
     }
 
-    /// The layer whose delta a hop sends; the output layer's is the error.
+    /// Whether some hop sends this.
+    pub(crate) fn sends(&self, signal: Signal) -> bool {
+        self.hops.iter().any(|hop| hop.signal == signal)
+    }
+
+    /// The layer that a hop comes from.
     pub(crate) fn sender(&self, hop: Hop) -> usize {
         match hop.signal {
-            Signal::Error => self.layers - 1,
+            Signal::Error | Signal::ErrorSign | Signal::Target => self.layers - 1,
             Signal::Delta(from) => from,
         }
     }
@@ -161,7 +176,7 @@ impl Hop {
             return Err(self.refuse("feedback leads to hidden layers only"));
         }
         let from = match self.signal {
-            Signal::Error => output,
+            Signal::Error | Signal::ErrorSign | Signal::Target => output,
             Signal::Delta(from) if from > output => {
                 return Err(self.refuse("it comes from a layer that is not there"));
             }
@@ -188,6 +203,8 @@ impl fmt::Display for Hop {
         };
         match self.signal {
             Signal::Error => write!(f, "{matrix}(e)->{}", self.to),
+            Signal::ErrorSign => write!(f, "{matrix}(sign)->{}", self.to),
+            Signal::Target => write!(f, "{matrix}(t)->{}", self.to),
             Signal::Delta(from) => write!(f, "{matrix}({from})->{}", self.to),
         }
     }
@@ -204,6 +221,8 @@ impl FromStr for Hop {
                 to: to.parse().ok()?,
                 signal: match signal {
                     "e" => Signal::Error,
+                    "sign" => Signal::ErrorSign,
+                    "t" => Signal::Target,
                     number => Signal::Delta(number.parse().ok()?),
                 },
                 through: match matrix {
@@ -217,7 +236,7 @@ impl FromStr for Hop {
         parse().ok_or_else(|| Error::UnknownName {
             what: "hop",
             found: text.to_owned(),
-            expected: "a matrix W, R or B, a signal e or the number of a layer, and the layer it leads to, as in B(e)->0".into(),
+            expected: "a matrix W, R or B, a signal (e, sign, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
         })
     }
 }
@@ -255,7 +274,9 @@ mod tests {
     use super::*;
 
     fn any_hop(layers: usize) -> impl Strategy<Value = Hop> {
-        let signal = prop_oneof![Just(Signal::Error), (0..layers).prop_map(Signal::Delta)];
+        let output = [Signal::Error, Signal::ErrorSign, Signal::Target];
+        let signal =
+            prop_oneof![prop::sample::select(output.to_vec()), (0..layers).prop_map(Signal::Delta)];
         let through =
             prop_oneof![Just(Through::Weights), Just(Through::LikeWeights), Just(Through::Matrix)];
         (0..layers, signal, through).prop_map(|(to, signal, through)| Hop { to, signal, through })
@@ -324,8 +345,9 @@ mod tests {
     #[test]
     fn a_route_knows_what_it_needs() {
         let route = |text: &str| text.parse::<Route>().unwrap();
-        let direct = route("3:B(e)->1,B(e)->0");
-        assert!(direct.is_direct() && !direct.reads_weights());
+        for text in ["3:B(e)->1,B(e)->0", "3:B(t)->1,B(sign)->0", "1:"] {
+            assert!(route(text).is_direct() && !route(text).reads_weights(), "{text}");
+        }
         for text in ["3:B(e)->0", "3:B(e)->0,B(e)->0", "3:B(e)->0,B(0)->1", "3:B(e)->0,W(0)->1"] {
             assert!(!route(text).is_direct(), "{text}");
         }

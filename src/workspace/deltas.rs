@@ -1,6 +1,6 @@
 //! What each layer learns from.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
@@ -12,6 +12,7 @@ use crate::{
     buffer::{Columns, reserve},
     error::{Error, Result},
     layer::NormGradient,
+    route::{Route, Signal},
     scalar::Scalar,
 };
 
@@ -31,6 +32,31 @@ pub struct Deltas<T> {
     /// Whether there is room for everything.
     fits: bool,
     pub(crate) blocks: Vec<BlockDeltas<T>>,
+    /// `sign(e)/N`, where a route sends it.
+    signs: BlockDeltas<T>,
+    /// `t/N`
+    target: BlockDeltas<T>,
+    /// Whether the targets are known: not to a loss of one's own.
+    has_target: bool,
+}
+
+/// What can be sent from the output.
+#[derive(Clone, Copy)]
+pub(crate) struct AtOutput<'a, T> {
+    e: &'a BlockDeltas<T>,
+    signs: &'a BlockDeltas<T>,
+    target: &'a BlockDeltas<T>,
+}
+
+impl<'a, T> AtOutput<'a, T> {
+    /// The signal, none of another block's.
+    pub(crate) fn get(self, signal: Signal) -> &'a BlockDeltas<T> {
+        match signal {
+            Signal::ErrorSign => self.signs,
+            Signal::Target => self.target,
+            Signal::Error | Signal::Delta(_) => self.e,
+        }
+    }
 }
 
 /// The delta of one block on its way back.
@@ -48,6 +74,16 @@ pub(crate) struct BlockDeltas<T> {
 }
 
 impl<T: Scalar> BlockDeltas<T> {
+    /// Of a block whose delta goes through buffers of these sizes.
+    fn new(stages: &[usize], norms: usize) -> Self {
+        Self {
+            stages: stages.iter().map(|&size| Columns::new(size)).collect(),
+            norms: (0..norms).map(|_| NormGradient::empty()).collect(),
+            served: false,
+            sum: Columns::new(stages.last().copied().unwrap_or(0)),
+        }
+    }
+
     /// `δ`, at `a`.
     pub(crate) fn delta(&self) -> &Columns<T> {
         &self.stages[0]
@@ -102,6 +138,9 @@ impl<T: Scalar> Deltas<T> {
             delivered: false,
             fits: false,
             blocks: Vec::new(),
+            signs: BlockDeltas::new(&[0], 0),
+            target: BlockDeltas::new(&[0], 0),
+            has_target: false,
         }
     }
 
@@ -110,7 +149,7 @@ impl<T: Scalar> Deltas<T> {
         let Activations { layout, batch, .. } = activations;
         self.pass = 0;
         self.begin_delivery();
-        self.delivered = false;
+        (self.delivered, self.has_target) = (false, false);
         let same = Layout::same(&self.layout, layout);
         if same && self.batch == *batch && self.fits {
             self.pass = activations.pass;
@@ -122,18 +161,17 @@ impl<T: Scalar> Deltas<T> {
             self.blocks = layout
                 .blocks
                 .iter()
-                .map(|block| BlockDeltas {
-                    stages: block.stages.iter().map(|&size| Columns::new(size)).collect(),
-                    norms: block.operations.iter().map(|_| NormGradient::empty()).collect(),
-                    served: false,
-                    sum: Columns::new(*block.stages.last().unwrap_or(&block.a)),
-                })
+                .map(|block| BlockDeltas::new(&block.stages, block.operations.len()))
                 .collect();
+            let outputs = layout.blocks.last().map_or(0, |output| output.a);
+            self.signs = BlockDeltas::new(&[outputs], 0);
+            self.target = BlockDeltas::new(&[outputs], 0);
             self.begin_delivery();
             self.delivered = false;
         }
         self.batch = *batch;
-        let mut stages = self.blocks.iter_mut().flat_map(|block| &mut block.stages);
+        let stages = self.blocks.iter_mut().flat_map(|block| &mut block.stages);
+        let mut stages = stages.chain(&mut self.target.stages);
         stages.try_for_each(|stage| stage.set_batch(*batch))?;
         for (block, needs) in self.blocks.iter_mut().zip(&layout.notes) {
             let mut norms = block.norms.iter_mut().zip(needs);
@@ -159,15 +197,68 @@ impl<T: Scalar> Deltas<T> {
         self.delivered = true;
     }
 
-    /// Two different blocks.
-    pub(crate) fn pair(&mut self, one: usize, other: usize) -> [&mut BlockDeltas<T>; 2] {
-        self.blocks.get_disjoint_mut([one, other]).expect("a hop leads from one block to another")
+    /// Makes what a route sends from the output, beside the error.
+    pub(crate) fn prepare(&mut self, route: &Route) -> Result<()> {
+        if route.sends(Signal::Target) && !self.has_target {
+            return Err(Error::StageMismatch {
+                stage: "deliver",
+                what: "deltas",
+                expected: "the targets, which the route sends".into(),
+                found: "deltas that no Loss began".into(),
+            });
+        }
+        if route.sends(Signal::ErrorSign) {
+            self.signs.stages[0].set_batch(self.batch)?;
+            let one = T::of((self.batch as f64).recip());
+            let e = self.blocks.last().map_or(&[][..], |e| e.delta().as_slice());
+            for (sign, &e) in self.signs.stages[0].as_mut_slice().iter_mut().zip(e) {
+                *sign = match e.partial_cmp(&T::zero()) {
+                    Some(Ordering::Less) => -one,
+                    Some(Ordering::Equal) => T::zero(),
+                    Some(Ordering::Greater) => one,
+                    None => e, // NaN stays NaN.
+                };
+            }
+        }
+        Ok(())
     }
 
-    /// `e`, the delta of the output layer, and those of the hidden layers.
-    pub(crate) fn split_error(&mut self) -> (&BlockDeltas<T>, &mut [BlockDeltas<T>]) {
+    /// What a hop sends, and the block that it leads to.
+    pub(crate) fn sent(
+        &mut self,
+        signal: Signal,
+        to: usize,
+    ) -> (&BlockDeltas<T>, &mut BlockDeltas<T>) {
+        let from = match signal {
+            Signal::ErrorSign => return (&self.signs, &mut self.blocks[to]),
+            Signal::Target => return (&self.target, &mut self.blocks[to]),
+            Signal::Error => self.blocks.len() - 1,
+            Signal::Delta(from) => from,
+        };
+        let pair = self.blocks.get_disjoint_mut([from, to]);
+        let [from, to] = pair.expect("a hop leads from one block to another");
+        (from, to)
+    }
+
+    /// What can be sent from the output, and the deltas of the hidden layers.
+    pub(crate) fn split_output(&mut self) -> (AtOutput<'_, T>, &mut [BlockDeltas<T>]) {
         let (e, hidden) = self.blocks.split_last_mut().expect("a network has an output layer");
-        (e, hidden)
+        (AtOutput { e, signs: &self.signs, target: &self.target }, hidden)
+    }
+
+    /// What can be sent from the output.
+    pub(crate) fn at_output(&self) -> AtOutput<'_, T> {
+        let e = self.blocks.last().expect("a network has an output layer");
+        AtOutput { e, signs: &self.signs, target: &self.target }
+    }
+
+    /// `t/N` is written: a target for every number of `e`.
+    pub(crate) fn set_target(&mut self, write: impl FnOnce(&mut [T])) {
+        let target = self.target.stages[0].as_mut_slice();
+        write(target);
+        let share = T::of((self.batch as f64).recip());
+        target.iter_mut().for_each(|target| *target *= share);
+        self.has_target = true;
     }
 
     /// `e`, the delta of the output layer.

@@ -125,10 +125,11 @@ fn impossible_factors_are_refused() {
     assert_eq!(*trainer.optimizer(), before);
     // A rate at which the step overflows is found before anything has changed.
     let sgd = Sgd { learning_rate: 1e10, ..Sgd::default() };
-    let mut trainer = Trainer::builder(network()).optimizer(sgd).build().unwrap();
+    let builder = Trainer::builder(network()).optimizer(sgd).loss(Loss::MeanSquaredError);
+    let mut trainer = builder.build().unwrap();
     trainer.set_rate_factor(2, 1e298).unwrap();
-    let (x, labels) = batch(0);
-    let error = trainer.step(&x, &labels).unwrap_err();
+    let far = DMatrix::from_element(3, 8, 1e6);
+    let error = trainer.step(&batch(0).0, &far).unwrap_err();
     assert!(matches!(error, Error::NonFinite { .. }), "{error}");
     assert_eq!(*trainer.network(), network());
 }

@@ -218,6 +218,14 @@ fn random_weights_stand_exactly_where_weights_would() {
     }
 }
 
+/// Routes of other signals of the output.
+const SIGNALS: [&str; 4] = [
+    "4:B(sign)->0,B(sign)->1,B(sign)->2",
+    "4:B(t)->0,B(t)->1,B(t)->2",
+    "4:B(t)->0,B(sign)->1,B(e)->2",
+    "4:B(t)->0,B(e)->0,W(sign)->2,W(0)->1",
+];
+
 fn optimizers() -> [Optimizer; 4] {
     let momentum = Momentum::Nesterov(0.9);
     let decay = WeightDecay::Decoupled(0.1);
@@ -234,7 +242,8 @@ fn optimizers() -> [Optimizer; 4] {
 #[test]
 fn all_ways_of_making_a_step_are_one() {
     let rules = FeedbackRule::all().map(|rule| rule.route(4).to_string());
-    let routes: Vec<String> = ROUTES.map(String::from).into_iter().chain(rules).collect();
+    let routes: Vec<String> =
+        ROUTES.into_iter().chain(SIGNALS).map(String::from).chain(rules).collect();
     for (index, text) in routes.iter().enumerate() {
         for network in [mlp(), conv_net()] {
             let optimizer = optimizers()[index % 4];
@@ -282,7 +291,7 @@ fn all_ways_of_making_a_step_are_one() {
 #[test]
 fn a_checkpoint_keeps_a_route() {
     let folder = crate::common::Folder::new();
-    for (index, text) in ROUTES.into_iter().enumerate() {
+    for (index, text) in ROUTES.into_iter().chain(SIGNALS).enumerate() {
         let network = if index % 2 == 0 { mlp() } else { conv_net() };
         let data = data(&network);
         let builder = Trainer::builder(network.clone()).feedback(feedback(&network, text));
@@ -543,4 +552,122 @@ fn a_refused_change_leaves_everything_as_it_was() {
     assert_eq!(sum, before);
     assert_eq!((trainer.network(), trainer.optimizer().steps()), (&network, 0));
     assert_eq!(trainer.epochs(), 0);
+}
+
+/// Whatever is sent from the output in the place of the error: one bit of it, or the target.
+#[test]
+fn signs_and_targets_are_sent_like_the_error() {
+    for network in [mlp(), conv_net()] {
+        let x = numbers(network.inputs(), 9, 1);
+        let y = labels(9, 3);
+        let (mut activations, mut pass) = (Activations::new(), Deltas::new());
+        network.forward(&x, &mut activations).unwrap();
+        LOSS.error(&y, &activations, &mut pass).unwrap();
+        let e = pass.delta(3).unwrap().into_owned();
+        let signs = e.map(|e| e.signum() / 9.0);
+        let targets = DMatrix::from_fn(3, 9, |i, j| if y[j] == i { 1.0 / 9.0 } else { 0.0 });
+        for (name, signal) in [("sign", signs), ("t", targets)] {
+            let text = format!("4:B({name})->0,B({name})->1,W({name})->2");
+            let by_signal = feedback(&network, &text);
+            let mut found = Deltas::new();
+            LOSS.error(&y, &activations, &mut found).unwrap();
+            by_signal.deliver(&network, &activations, &mut found).unwrap();
+            // The same route with the signal in the place of the error.
+            let by_error = feedback(&network, &text.replace(name, "e"));
+            let mut expected = Deltas::new();
+            expected.begin(&activations).unwrap().copy_from(&signal);
+            by_error.deliver(&network, &activations, &mut expected).unwrap();
+            for layer in 0..3 {
+                let (found, expected) =
+                    (found.delta(layer).unwrap(), expected.delta(layer).unwrap());
+                assert_eq!(found, expected, "{text}, {layer}");
+            }
+            // The output layer learns from the error as ever.
+            assert_eq!(found.delta(3).unwrap(), e);
+        }
+    }
+}
+
+/// Under sDFA hidden layers do not see the scale of the error; with probabilities its signs are
+/// those of `1 − 2t`.
+#[test]
+fn signs_do_not_see_the_scale_of_the_error() {
+    let network = mlp();
+    let signs = feedback(&network, "4:B(sign)->0,B(sign)->1,B(sign)->2");
+    let x = numbers(7, 9, 1);
+    let mut activations = Activations::new();
+    network.forward(&x, &mut activations).unwrap();
+    let deltas = |factor: f64| {
+        let mut deltas = Deltas::new();
+        LOSS.error(&labels(9, 3), &activations, &mut deltas).unwrap();
+        let e = deltas.delta(3).unwrap() * factor;
+        deltas.begin(&activations).unwrap().copy_from(&e);
+        signs.deliver(&network, &activations, &mut deltas).unwrap();
+        [0, 1, 2].map(|layer| deltas.delta(layer).unwrap().into_owned())
+    };
+    assert_eq!(deltas(1.0), deltas(1e-3));
+    assert_eq!(deltas(1.0), deltas(1e9));
+    assert_ne!(deltas(1.0), deltas(-1.0));
+    let mut pass = Deltas::new();
+    LOSS.error(&labels(9, 3), &activations, &mut pass).unwrap();
+    let y = labels(9, 3);
+    for (i, e) in pass.delta(3).unwrap().iter().enumerate() {
+        let t = f64::from(u8::from(y[i / 3] == i % 3));
+        assert_eq!(e.signum(), 1.0 - 2.0 * t);
+    }
+    // An error of 0 sends nothing, and one that is not a number is found.
+    assert!(deltas(0.0).iter().all(|delta| delta.iter().all(|&delta| delta == 0.0)));
+    assert!(deltas(f64::NAN).iter().all(|delta| delta.iter().all(|delta| delta.is_nan())));
+}
+
+/// DRTP's hidden layers never read the output: with another output layer they learn the same bits.
+#[test]
+fn targets_do_not_see_the_output() {
+    for network in [mlp(), conv_net()] {
+        let text = "4:B(t)->0,B(t)->1,B(t)->2";
+        let mut other = network.clone();
+        other.set_weights(3, network.layer(3).unwrap().weights() * -3.0).unwrap();
+        let train = |network: &Network<f64>| {
+            let builder = Trainer::builder(network.clone()).feedback(feedback(network, text));
+            let mut trainer = builder.optimizer(Adam::default()).build().unwrap();
+            trainer.epoch(&data(network)).unwrap();
+            trainer.into_network()
+        };
+        let (one, two) = (train(&network), train(&other));
+        for layer in 0..3 {
+            assert_eq!(one.layer(layer).unwrap(), two.layer(layer).unwrap());
+            assert_ne!(one.layer(layer).unwrap(), network.layer(layer).unwrap());
+        }
+        assert_ne!(one.layer(3).unwrap(), two.layer(3).unwrap());
+    }
+}
+
+/// Targets of every kind, and no targets at all.
+#[test]
+fn targets_are_sent_as_the_loss_takes_them() {
+    let network = Network::<f64>::builder(2).dense(3).identity().dense(1).build().unwrap();
+    let feedback = feedback(&network, "2:B(t)->0");
+    let b = feedback.matrix(0).unwrap().unwrap();
+    let x = numbers(2, 4, 1);
+    let mut activations = Activations::new();
+    network.forward(&x, &mut activations).unwrap();
+    let values = DMatrix::from_row_slice(1, 4, &[0.5, -2.0, 0.0, 3.0]);
+    let mut deltas = Deltas::new();
+    Loss::MeanSquaredError.error(&values, &activations, &mut deltas).unwrap();
+    feedback.deliver(&network, &activations, &mut deltas).unwrap();
+    assert_eq!(deltas.delta(0).unwrap(), &b * (&values / 4.0));
+    let classes = DMatrix::from_row_slice(1, 4, &[0.25, 0.0, 0.0, 0.25]);
+    Loss::LogisticCrossEntropy.error(&[1, 0, 0, 1], &activations, &mut deltas).unwrap();
+    feedback.deliver(&network, &activations, &mut deltas).unwrap();
+    assert_eq!(deltas.delta(0).unwrap(), &b * classes);
+    // A loss of one's own has no targets to send.
+    deltas.begin(&activations).unwrap().fill(0.1);
+    let error = feedback.deliver(&network, &activations, &mut deltas).unwrap_err();
+    assert!(matches!(error, Error::StageMismatch { .. }), "{error}");
+    assert!(error.to_string().contains("targets"), "{error}");
+    let mut optimizer = OptimizerState::new(&network, Sgd::default()).unwrap();
+    let mut after = network.clone();
+    let refused = optimizer.deliver_and_learn(&mut after, &feedback, &activations, &mut deltas);
+    assert!(matches!(refused, Err(Error::StageMismatch { .. })));
+    assert_eq!(after, network);
 }
