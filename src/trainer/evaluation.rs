@@ -113,7 +113,7 @@ impl<T: Scalar> Trainer<T> {
     /// The class of each column of `x`, under the loss.
     ///
     /// # Errors
-    /// As for [`Network::predict`].
+    /// As for [`Network::predict`](crate::Network::predict).
     pub fn predict_classes(&self, x: &DMatrix<T>) -> Result<Vec<usize>> {
         let work = self.network.work(x.ncols());
         self.threads.run(work, || self.loss.classes(&self.network.predict(x)?))
