@@ -216,10 +216,12 @@ impl<T: Scalar> Diagnostics<T> {
         let finite = |name: &str, rows, values: &'_ [T]| {
             require_finite(|| format!("{name} of weighted layer {layer}"), rows, values)
         };
-        let (delta, bp_delta) =
-            (deltas.blocks[layer].delta(), self.bp_deltas.blocks[layer].delta());
-        finite("δ", delta.rows(), delta.as_slice())?;
-        finite("the δ of backpropagation", delta.rows(), bp_delta.as_slice())?;
+        let bp_delta = self.bp_deltas.blocks[layer].delta();
+        finite("the δ of backpropagation", bp_delta.rows(), bp_delta.as_slice())?;
+        // Where no feedback has arrived there is no delta: what stands in its place means nothing.
+        let delta = Some(&deltas.blocks[layer]).filter(|block| block.served);
+        let delta = delta.map_or(&[][..], |block| block.delta().as_slice());
+        finite("δ", bp_delta.rows(), delta)?;
         let gradient = &self.gradients.layers[layer].weights;
         let bp_gradient = &self.bp_gradients.layers[layer].weights;
         finite("∂W", gradient.nrows(), gradient.as_slice())?;
@@ -227,12 +229,12 @@ impl<T: Scalar> Diagnostics<T> {
         let (weights, start) = (block.layer.weights.as_slice(), self.start[layer].as_slice());
         Ok(LayerDiagnosis {
             layer,
-            delta_angle: angle(delta.as_slice(), bp_delta.as_slice()),
+            delta_angle: (!delta.is_empty()).then(|| angle(delta, bp_delta.as_slice())).flatten(),
             gradient_angle: angle(gradient.as_slice(), bp_gradient.as_slice()),
             feedback_angle,
             weight_norm: norm(weights),
             change_norm: distance(weights, start),
-            delta_norm: norm(delta.as_slice()),
+            delta_norm: norm(delta),
             bp_delta_norm: norm(bp_delta.as_slice()),
             gradient_norm: norm(gradient.as_slice()),
             saturated: self.saturated(block, &activations.blocks[layer]),

@@ -260,11 +260,11 @@ impl<T: Scalar> Feedback<T> {
         Err(Error::StageMismatch { stage: "feedback", what: "the route", expected, found })
     }
 
-    /// The hops that have a matrix, and the matrix as it is stored: what stands in for weights in
-    /// their shape.
-    pub(crate) fn hops_with_stored_matrices(&self) -> impl Iterator<Item = (Hop, &DMatrix<T>)> {
-        let hops = self.route.hops().iter().zip(&self.matrices);
-        hops.filter_map(|(&hop, matrix)| Some((hop, matrix.as_ref()?)))
+    /// For each hidden layer that has a matrix the first one with its hop, as it is stored: what
+    /// stands in for weights has their shape.
+    pub(crate) fn first_matrices(&self) -> impl Iterator<Item = (Hop, &DMatrix<T>)> {
+        let hops = self.first.iter().flatten();
+        hops.map(|&index| (self.route.hops()[index], self.drawn(index)))
     }
 
     /// For each matrix of a route, in the order in which they are given, the layer that it leads

@@ -432,7 +432,7 @@ impl<T: Scalar> Network<T> {
             if !served[index] {
                 gradient.weights.fill(T::zero());
                 gradient.bias.iter_mut().for_each(|bias| bias.fill(T::zero()));
-                norms[index].iter_mut().for_each(NormGradient::clear);
+                norms[index].clone_from_slice(&deltas.blocks[index].norms);
                 continue;
             }
             let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));

@@ -362,6 +362,7 @@ impl<T: Scalar> OptimizerState<T> {
             }
         }
         optimizer.check::<T>()?;
+        Self::check_rates(optimizer, &self.rates)?;
         self.optimizer = optimizer;
         Ok(())
     }
@@ -385,6 +386,7 @@ impl<T: Scalar> OptimizerState<T> {
         if expected != found {
             return Err(Error::OptimizerKind { expected, found });
         }
+        Self::check_rates(optimizer, &self.rates)?;
         if self.optimizer.moments() == optimizer.moments() {
             optimizer.check::<T>()?;
         } else {
@@ -442,16 +444,19 @@ impl<T: Scalar> OptimizerState<T> {
     pub fn set_rate_factor(&mut self, layer: usize, factor: f64) -> Result<()> {
         self.rate_factor(layer)?;
         require_positive::<T>("rate_factor", factor)?;
-        require_positive::<T>(
-            "rate_factor × learning_rate",
-            factor * self.optimizer.learning_rate(),
-        )?;
+        Self::check_rates(self.optimizer, &[factor])?;
         self.rates.resize(self.blocks.len(), 1.0);
         self.rates[layer] = factor;
         if self.rates.iter().all(|&rate| rate == 1.0) {
             self.rates.clear();
         }
         Ok(())
+    }
+
+    /// Fails unless the learning rate of every layer is positive in the scalar.
+    fn check_rates(optimizer: Optimizer, factors: &[f64]) -> Result<()> {
+        let mut rates = factors.iter().map(|factor| factor * optimizer.learning_rate());
+        rates.try_for_each(|rate| require_positive::<T>("rate_factor × learning_rate", rate))
     }
 
     /// What [`set_rate_factor`](Self::set_rate_factor) has set for a layer.

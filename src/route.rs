@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 ///
 /// A [`FeedbackRule`](crate::FeedbackRule) is the name of a route. Others are written down: a rule
 /// for each layer, feedback that skips layers, several signals that add up. A layer that no hop
-/// leads to does not learn, nor do its moments and running statistics change.
+/// leads to does not learn, nor do its moments and running statistics change; a trainer wants it
+/// [frozen](crate::Network::freeze) if it has batch normalisation, so that training and evaluation
+/// are the same function.
 ///
 /// ```
 /// use feedback_alignment::{Feedback, FeedbackInit, Hop, Network, Route, Signal, Through};

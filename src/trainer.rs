@@ -18,7 +18,7 @@ pub use early_stopping::EarlyStopping;
 pub use scores::{ConfusionMatrix, Epoch, Evaluation, Step};
 pub use stopping::StoppingRule;
 
-use builder::require_movable;
+use builder::{require_movable, require_statistics};
 use evaluation::count_errors;
 use scores::Tally;
 
@@ -393,10 +393,13 @@ impl<T: Scalar> Trainer<T> {
     /// Goes on with feedback of one's own.
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] if it was made for another network, [`Error::CannotLearn`].
+    /// [`Error::StageMismatch`] if it was made for another network, [`Error::CannotLearn`],
+    /// [`Error::Conflict`] for batch normalisation after a layer that no feedback leads to and that
+    /// is not frozen; the old feedback then stays.
     pub fn set_feedback(&mut self, feedback: Feedback<T>) -> Result<()> {
         feedback.require_network(&self.network)?;
         require_movable(&self.network, &feedback)?;
+        require_statistics(&self.network, &feedback)?;
         self.feedback = feedback;
         Ok(())
     }
@@ -435,9 +438,16 @@ impl<T: Scalar> Trainer<T> {
     /// Lets a frozen layer learn again.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`].
+    /// [`Error::NoSuchLayer`]; [`Error::Conflict`] for a layer with batch normalisation that no
+    /// feedback leads to, which then stays frozen.
     pub fn release(&mut self, layer: usize) -> Result<()> {
-        self.network.release(layer)
+        let is_frozen = self.network.frozen().any(|frozen| frozen == layer);
+        self.network.release(layer)?;
+        let result = require_statistics(&self.network, &self.feedback);
+        if result.is_err() && is_frozen {
+            self.network.freeze(layer)?;
+        }
+        result
     }
 
     /// The network as it is now.

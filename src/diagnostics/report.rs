@@ -34,14 +34,15 @@ pub struct LayerDiagnosis {
     /// The layer, counted from 0.
     pub layer: usize,
     /// Between the rule's `δ_l` and that of backpropagation, `n_l × N` numbers each; `None` where
-    /// one of them is zero.
+    /// one of them is zero, and where no feedback arrives.
     pub delta_angle: Option<f64>,
     /// Between the rule's `∂W_l` and `∂J/∂W_l`; `None` where one of them is zero.
     pub gradient_angle: Option<f64>,
-    /// Between the feedback matrix of the layer and the weights it stands in for: under FA
-    /// `B_l` and `W_{l+1}ᵀ`, under DFA, and in the first hidden layer under IFA, `B_l` and
-    /// `(W_L ⋯ W_{l+1})ᵀ`. `None` where one of them is zero; in layers that have no matrix of
-    /// their own; and, in the second case, where pooling stands between the layer and the output,
+    /// Between the feedback matrix of the layer, the first if it has several, and the weights it
+    /// stands in for: under FA `B_l` and `W_{l+1}ᵀ`, under DFA, and in the first hidden layer under
+    /// IFA, `B_l` and `(W_L ⋯ W_{l+1})ᵀ`; on other routes, random weights and the weights in whose
+    /// place they are, a matrix for the error or its sign and that product. `None` where one of them
+    /// is zero; in layers that have no such matrix; and, in the second case, where pooling stands between the layer and the output,
     /// since which pixels it lets through depends on the sample.
     pub feedback_angle: Option<f64>,
     /// `‖W_l‖`
@@ -63,7 +64,12 @@ impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rule, layers } = self;
         let w0 = "‖W−W⁰‖";
-        write!(f, "{rule:<3} layer  δ to BP ∂W to BP  B to Wᵀ       ‖W‖ {w0:>9}       ‖δ‖")?;
+        // A route is too long for the first column.
+        let name = if rule.len() > 3 { "" } else { &**rule };
+        if name.is_empty() {
+            writeln!(f, "{rule}")?;
+        }
+        write!(f, "{name:<3} layer  δ to BP ∂W to BP  B to Wᵀ       ‖W‖ {w0:>9}       ‖δ‖")?;
         write!(f, "   ‖δ‖ (BP)      ‖∂W‖  saturated")?;
         for row in layers {
             write!(f, "\n{:>9}", row.layer)?;

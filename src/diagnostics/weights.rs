@@ -19,14 +19,14 @@ pub(super) fn feedback_angles<T: Scalar>(
     let hidden = network.layers() - 1;
     let mut angles = vec![None; hidden];
     let mut direct = vec![None; hidden];
-    for (hop, matrix) in feedback.hops_with_stored_matrices() {
+    for (hop, matrix) in feedback.first_matrices() {
         match (hop.through, hop.signal) {
             (Through::LikeWeights, _) => {
-                let weights =
-                    &network.blocks[feedback.route().sender(hop).max(hop.to)].layer.weights;
+                let above = feedback.route().sender(hop).max(hop.to);
+                let weights = &network.blocks[above].layer.weights;
                 angles[hop.to] = angle(matrix.as_slice(), weights.as_slice());
             }
-            (Through::Matrix, Signal::Error) => direct[hop.to] = Some(matrix),
+            (Through::Matrix, Signal::Error | Signal::ErrorSign) => direct[hop.to] = Some(matrix),
             _ => {}
         }
     }

@@ -172,13 +172,17 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// [`Error::SoftmaxNeedsTwoOutputs`], [`Error::StageMismatch`] for feedback of another
     /// network, [`Error::Conflict`] where one setting makes another useless: a rule beside feedback
     /// of another rule, a distribution beside matrices of one's own, weights that
-    /// [`Init::nokland`](crate::Init::nokland) drew for another rule; and [`Error::CannotLearn`] for a network whose weights are all zero where the rule
-    /// cannot leave that point: BP with a hidden layer, IFA with two or more, any rule with a
-    /// hidden ReLU.
+    /// [`Init::nokland`](crate::Init::nokland) drew for another rule, batch normalisation after a
+    /// layer that no feedback leads to and that is not frozen; [`Error::NoSuchLayer`] for the
+    /// [rate factor](Self::rate_factor) of a layer that is not there; and [`Error::CannotLearn`]
+    /// for a network whose weights are all zero where feedback cannot leave that point: where it
+    /// passes through the weights, as under BP with a hidden layer and IFA with two or more, and
+    /// where a hidden layer has a ReLU.
     ///
     /// [`Error::CannotLearn`]: crate::Error::CannotLearn
     /// [`Error::Conflict`]: crate::Error::Conflict
     /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
+    /// [`Error::NoSuchLayer`]: crate::Error::NoSuchLayer
     /// [`Error::ShapeMismatch`]: crate::Error::ShapeMismatch
     /// [`Error::SoftmaxNeedsTwoOutputs`]: crate::Error::SoftmaxNeedsTwoOutputs
     /// [`Error::StageMismatch`]: crate::Error::StageMismatch
@@ -212,6 +216,7 @@ impl<T: Scalar> TrainerBuilder<T> {
         feedback.require_network(&network)?;
         require_drawn_for(&network, &feedback)?;
         require_movable(&network, &feedback)?;
+        require_statistics(&network, &feedback)?;
         let adversarial =
             self.adversarial.map(|epsilon| FastGradientSign::new(&network, epsilon)).transpose()?;
         Ok(Trainer {
@@ -260,9 +265,10 @@ fn require_no_conflict<T: Scalar>(
     Ok(())
 }
 
-/// Fails if the weights were drawn for another rule.
+/// Fails if the weights were drawn for another rule. A route has no name by which they could have
+/// been drawn for it.
 fn require_drawn_for<T: Scalar>(network: &Network<T>, feedback: &Feedback<T>) -> Result<()> {
-    let another = |&drawn: &FeedbackRule| Some(drawn) != feedback.rule();
+    let another = |&drawn: &FeedbackRule| feedback.rule().is_some_and(|rule| rule != drawn);
     let Some(other) = network.drawn_for.filter(another) else { return Ok(()) };
     Err(Error::Conflict {
         first: format!("Init::nokland({other})"),
@@ -291,4 +297,23 @@ pub(super) fn require_movable<T: Scalar>(
         return Ok(());
     };
     Err(Error::CannotLearn { rule: feedback.rule_name(), reason })
+}
+
+/// Fails if a layer that no feedback leads to has batch normalisation and is not frozen. Training
+/// would normalise by the batch, but evaluation by running statistics that never follow it.
+pub(super) fn require_statistics<T: Scalar>(
+    network: &Network<T>,
+    feedback: &Feedback<T>,
+) -> Result<()> {
+    let is_norm = |operation: &Operation<T>| matches!(operation, Operation::BatchNorm(_));
+    let mut blocks = network.blocks.iter().enumerate();
+    let found = blocks.find(|&(layer, block)| {
+        !block.frozen && !feedback.route().serves(layer) && block.operations.iter().any(is_norm)
+    });
+    let Some((layer, _)) = found else { return Ok(()) };
+    Err(Error::Conflict {
+        first: format!("the route {}", feedback.route()),
+        second: format!("batch normalisation after hidden layer {layer}"),
+        reason: "no feedback leads there, so its running statistics would stay: freeze the layer",
+    })
 }

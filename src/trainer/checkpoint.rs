@@ -167,10 +167,11 @@ impl<T: Scalar> Trainer<T> {
 impl Settings {
     fn build<T: Scalar>(
         self,
-        network: Network<T>,
+        mut network: Network<T>,
         feedback: Feedback<T>,
         moments: &[Vec<Vec<T>>],
     ) -> Result<Trainer<T>> {
+        self.frozen.into_iter().try_for_each(|layer| network.freeze(layer))?;
         let mut builder = Trainer::builder(network)
             .feedback(feedback)
             .drop_last(self.drop_last)
@@ -198,7 +199,6 @@ impl Settings {
         let mut trainer = builder.build()?;
         trainer.feedback_init = self.feedback_init;
         trainer.optimizer.restore(self.steps, moments);
-        self.frozen.into_iter().try_for_each(|layer| trainer.freeze(layer))?;
         trainer.epochs = self.epochs;
         trainer.running_error = self.running_error;
         Ok(trainer)

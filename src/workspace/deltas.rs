@@ -187,6 +187,7 @@ impl<T: Scalar> Deltas<T> {
         let output = self.blocks.len().saturating_sub(1);
         for (layer, block) in self.blocks.iter_mut().enumerate() {
             block.served = layer == output;
+            block.norms.iter_mut().for_each(NormGradient::clear);
         }
         self.delivered = true;
     }
@@ -267,8 +268,8 @@ impl<T: Scalar> Deltas<T> {
     }
 
     /// Begins the deltas of a forward pass in the place of a [`Loss`](crate::Loss), for a loss of
-    /// one's own: write `e = ∂J/∂a_L`, of shape `n_L × N`. What it holds before is unspecified. `J` is the mean over the batch, so
-    /// `e` of a sample carries `1/N`.
+    /// one's own: write `e = ∂J/∂a_L`, of shape `n_L × N`, into the result. `J` is the mean over
+    /// the batch, so `e` of a sample carries `1/N`. What is there before is unspecified.
     ///
     /// ```
     /// use feedback_alignment::*;
@@ -305,8 +306,8 @@ impl<T: Scalar> Deltas<T> {
     }
 
     /// `δ_l`, to be changed after [`Feedback::deliver`](crate::Feedback::deliver), or written
-    /// without it; the layer learns from what stands there. What batch normalisation after the
-    /// layer learns is not touched.
+    /// without it; the layer learns from what stands there. Batch normalisation after the layer
+    /// learns from what has been delivered: without that, nothing.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if the network of the last pass has no such layer.

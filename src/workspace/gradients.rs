@@ -140,7 +140,7 @@ impl<T: Scalar> Gradients<T> {
 
     /// Adds `factor` times other gradients of the same network, batch statistics included: with a
     /// factor of `1/k` for each of `k` equal parts of a batch, this is the gradient of the whole,
-    /// as far as no batch normalisation stands in between. New gradients begin at 0.
+    /// where there is no batch normalisation. [`Gradients::new`] begins at 0.
     ///
     /// # Errors
     /// [`Error::StageMismatch`] if the others are of another network, [`Error::InvalidParameter`]
@@ -188,9 +188,9 @@ impl<T: Scalar> Gradients<T> {
 }
 
 impl<T: PartialEq> PartialEq for Gradients<T> {
-    /// Compares what has been learned, not the network that it is of.
+    /// Compares what is to be learned and by which layers, not the network that it is of.
     fn eq(&self, other: &Self) -> bool {
-        self.layers == other.layers && self.norms == other.norms
+        self.layers == other.layers && self.norms == other.norms && self.served == other.served
     }
 }
 

@@ -123,6 +123,14 @@ fn impossible_factors_are_refused() {
         assert!(Trainer::builder(network()).rate_factor(layer, 2.0).build().is_err());
     }
     assert_eq!(*trainer.optimizer(), before);
+    // The rate of a layer is looked at when either of its parts changes.
+    let mut slow = trained(Trainer::builder(network()).rate_factor(1, 1e-200));
+    let before = slow.optimizer().clone();
+    let too_small = RmsProp { learning_rate: 1e-200, ..RmsProp::default() };
+    for error in [slow.set_learning_rate(1e-200), slow.set_optimizer(too_small)] {
+        assert!(matches!(error, Err(Error::InvalidParameter { .. })));
+    }
+    assert_eq!(*slow.optimizer(), before);
     // A rate at which the step overflows is found before anything has changed.
     let sgd = Sgd { learning_rate: 1e10, ..Sgd::default() };
     let builder = Trainer::builder(network()).optimizer(sgd).loss(Loss::MeanSquaredError);

@@ -2,9 +2,9 @@
 //! before the step.
 
 use feedback_alignment::{
-    Activations, Adam, Conv2d, Dataset, Deltas, Error, Feedback, FeedbackInit, FeedbackRule,
-    Gradients, Hop, Loss, MaxPool2d, Momentum, Network, Optimizer, OptimizerState, Result, RmsProp,
-    Route, Sgd, Signal, Through, Trainer, WeightDecay,
+    Activations, Adam, Conv2d, Dataset, Deltas, Diagnostics, Error, Feedback, FeedbackInit,
+    FeedbackRule, Gradients, Hop, Init, Loss, MaxPool2d, Momentum, Network, Optimizer,
+    OptimizerState, Result, RmsProp, Route, Sgd, Signal, Through, Trainer, WeightDecay,
     nalgebra::{DMatrix, DVector},
 };
 use proptest::prelude::*;
@@ -226,6 +226,107 @@ const SIGNALS: [&str; 4] = [
     "4:B(t)->0,B(e)->0,W(sign)->2,W(0)->1",
 ];
 
+/// With the layers frozen that have batch normalisation and get no feedback.
+fn frozen_where_needed(mut network: Network<f64>, text: &str) -> Network<f64> {
+    for layer in 0..4 {
+        if network.batch_norm(layer).unwrap().is_some() && !route(text).serves(layer) {
+            network.freeze(layer).unwrap();
+        }
+    }
+    network
+}
+
+/// Otherwise training would normalise by the batch and evaluation by statistics that stay.
+#[test]
+fn batch_normalisation_without_feedback_has_to_be_frozen() {
+    let conflict = |error| match error {
+        Error::Conflict { first, second, .. } => {
+            assert!(first.contains("4:W(e)->2") && second.contains("hidden layer 0"), "{second}");
+        }
+        other => panic!("{other}"),
+    };
+    let (mut network, text) = (conv_net(), "4:W(e)->2");
+    let upper = feedback(&network, text);
+    let builder = Trainer::builder(network.clone()).feedback(upper.clone());
+    conflict(builder.build().unwrap_err());
+    let mut trainer = Trainer::builder(network.clone()).build().unwrap();
+    conflict(trainer.set_feedback(upper.clone()).unwrap_err());
+    assert_eq!(trainer.feedback().rule(), Some(FeedbackRule::Dfa));
+    network.freeze(0).unwrap();
+    let mut trainer = Trainer::builder(network.clone()).feedback(upper).build().unwrap();
+    conflict(trainer.release(0).unwrap_err());
+    assert_eq!(trainer.network().frozen().collect::<Vec<_>>(), [0]);
+    trainer.freeze(1).unwrap();
+    trainer.release(1).unwrap();
+    trainer.epoch(&data(&network)).unwrap();
+    assert_eq!(trainer.network().operations(0).unwrap(), network.operations(0).unwrap());
+}
+
+/// Weights that were drawn for a rule can be trained by a route, which has no name to be drawn for.
+#[test]
+fn weights_drawn_for_a_rule_can_be_trained_by_a_route() {
+    let rule = FeedbackRule::Dfa;
+    let builder = Network::<f64>::builder(7).dense(6).tanh().dense(5).tanh().dense(3);
+    let network = builder.init(Init::nokland(rule)).build().unwrap();
+    let build = |feedback| Trainer::builder(network.clone()).feedback(feedback).build();
+    assert!(build(feedback(&network, "3:B(e)->0,B(sign)->1")).is_ok());
+    let through_weights = build(feedback(&network, "3:B(e)->0,W(0)->1"));
+    assert!(matches!(through_weights, Err(Error::CannotLearn { .. })));
+    let other = Feedback::new(&network, FeedbackRule::Fa, FeedbackInit::default(), 0).unwrap();
+    assert!(matches!(build(other), Err(Error::Conflict { .. })));
+}
+
+/// A delta that somebody wrote says nothing of batch normalisation: what an earlier pass has left
+/// there must not be learned again.
+#[test]
+fn a_written_delta_does_not_bring_back_an_earlier_batch() {
+    let network =
+        Network::<f64>::builder(7).dense(4).batch_norm().tanh().dense(3).seed(1).build().unwrap();
+    let dfa = Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::default(), 0).unwrap();
+    let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    let mut gradients = Gradients::new();
+    for seed in [1, 2] {
+        network.forward(&numbers(7, 9, seed), &mut activations).unwrap();
+        LOSS.error(&labels(9, 3), &activations, &mut deltas).unwrap();
+        if seed == 1 {
+            dfa.deliver(&network, &activations, &mut deltas).unwrap();
+        } else {
+            deltas.delta_mut(0).unwrap().fill(0.1);
+        }
+        network.gradients(&activations, &deltas, &mut gradients).unwrap();
+        assert_eq!(gradients.batch_norm(0).unwrap().is_some(), seed == 1);
+    }
+    let mut after = network.clone();
+    let mut optimizer = OptimizerState::new(&network, Sgd::default()).unwrap();
+    optimizer.step(&mut after, &gradients).unwrap();
+    assert_eq!(after.operations(0).unwrap(), network.operations(0).unwrap());
+    assert_ne!(after.layer(0).unwrap(), network.layer(0).unwrap());
+}
+
+/// A diagnosis says nothing of a delta that is not there, whatever stands in its place.
+#[test]
+fn a_layer_without_feedback_has_no_delta_to_diagnose() {
+    let network = mlp();
+    let mut trainer = Trainer::builder(network.clone()).build().unwrap();
+    let mut diagnostics = Diagnostics::new(&network).unwrap();
+    let (x, y) = (numbers(7, 9, 1), labels(9, 3));
+    diagnostics.observe(&trainer, &x, &y).unwrap(); // Fills the scratch with deltas of DFA.
+    trainer.set_feedback(feedback(&network, "4:B(sign)->1,R(1)->0,B(e)->0")).unwrap();
+    let found = diagnostics.observe(&trainer, &x, &y).unwrap();
+    let [below, direct, none, _] = &found.layers[..] else { panic!("four layers") };
+    for angle in [none.delta_angle, none.gradient_angle, none.feedback_angle] {
+        assert_eq!(angle, None);
+    }
+    assert_eq!((none.delta_norm, none.gradient_norm), (0.0, 0.0));
+    assert!(none.bp_delta_norm > 0.0 && direct.delta_angle.is_some());
+    assert!(direct.feedback_angle.is_some() && below.feedback_angle.is_some());
+    let table = found.to_string();
+    let mut lines = table.lines();
+    assert_eq!(lines.next(), Some("4:B(sign)->1,R(1)->0,B(e)->0"));
+    assert!(lines.next().unwrap().starts_with("    layer"), "{table}");
+    assert_eq!(table.lines().count(), 6);
+}
+
 fn optimizers() -> [Optimizer; 4] {
     let momentum = Momentum::Nesterov(0.9);
     let decay = WeightDecay::Decoupled(0.1);
@@ -245,7 +346,7 @@ fn all_ways_of_making_a_step_are_one() {
     let routes: Vec<String> =
         ROUTES.into_iter().chain(SIGNALS).map(String::from).chain(rules).collect();
     for (index, text) in routes.iter().enumerate() {
-        for network in [mlp(), conv_net()] {
+        for network in [mlp(), conv_net()].map(|network| frozen_where_needed(network, text)) {
             let optimizer = optimizers()[index % 4];
             let feedback = feedback(&network, text);
             let trainer = || {
@@ -293,6 +394,7 @@ fn a_checkpoint_keeps_a_route() {
     let folder = crate::common::Folder::new();
     for (index, text) in ROUTES.into_iter().chain(SIGNALS).enumerate() {
         let network = if index % 2 == 0 { mlp() } else { conv_net() };
+        let network = frozen_where_needed(network, text);
         let data = data(&network);
         let builder = Trainer::builder(network.clone()).feedback(feedback(&network, text));
         let mut trainer = builder.build().unwrap();
