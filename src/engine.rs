@@ -226,14 +226,19 @@ fn bound_of_error<T: Scalar>(
         _ => most,
     });
     let factor = network.outputs() as f64 * steepest;
+    // What no hop sends has no length here.
     let sent = |signal| bound_of_squares(deltas.at_output().get(signal).delta().as_slice());
-    let e = sent(Signal::Error);
+    let (e, sign, target) = (sent(Signal::Error), sent(Signal::ErrorSign), sent(Signal::Target));
     largest(network, activations, |layer| {
         if layer == output {
             return (e, 0.0);
         }
         let (signal, matrix) = feedback.direct(layer);
-        let signal = if signal == Signal::Error { e } else { sent(signal) };
+        let signal = match signal {
+            Signal::ErrorSign => sign,
+            Signal::Target => target,
+            Signal::Error | Signal::Delta(_) => e,
+        };
         (signal * factor * factor * matrix, 0.0)
     })
 }

@@ -61,6 +61,8 @@ pub struct Feedback<T> {
     first: Vec<Option<usize>>,
     /// [`Route::is_direct`]
     direct: bool,
+    /// Whether it sends the targets.
+    sends_target: bool,
 }
 
 /// How a hop of a route acts on a network.
@@ -239,9 +241,11 @@ impl<T: Scalar> Feedback<T> {
         let hops = route.hops();
         let first =
             |layer| hops.iter().position(|hop| hop.to == layer && hop.through != Through::Weights);
-        let (first, direct) = ((0..layers - 1).map(first).collect(), route.is_direct());
+        let first = (0..layers - 1).map(first).collect();
+        let (direct, sends_target) = (route.is_direct(), route.sends(Signal::Target));
         let matrices = vec![None; count];
-        let mut feedback = Self { rule, route, layout, matrices, squares, first, direct };
+        let mut feedback =
+            Self { rule, route, layout, matrices, squares, first, direct, sends_target };
         for index in 0..count {
             let shape = stored_shape(network, &feedback.route, feedback.route.hops()[index]);
             let zeros = shape.map(|(rows, columns)| zero_matrix(rows, columns)).transpose()?;
@@ -300,9 +304,9 @@ impl<T: Scalar> Feedback<T> {
         let transposed = is_transposed(&self.layout, &self.route, self.route.hops()[index]);
         let (rows, columns) = self.drawn(index).shape();
         let shape = if transposed { (columns, rows) } else { (rows, columns) };
-        let name = self.name(self.route.hops()[index].to);
-        require_shape(|| name.clone(), shape, matrix.shape())?;
-        require_finite(|| name.clone(), matrix.nrows(), matrix.as_slice())?;
+        let name = || self.name(self.route.hops()[index].to);
+        require_shape(name, shape, matrix.shape())?;
+        require_finite(name, matrix.nrows(), matrix.as_slice())?;
         let stored = if transposed { matrix.transpose() } else { matrix };
         self.squares[index] = bound_of_squares(stored.as_slice());
         self.matrices[index] = Some(stored);
@@ -426,12 +430,11 @@ impl<T: Scalar> Feedback<T> {
                     block.backward(saved, &mut deltas.blocks[to]);
                 }
             } else {
-                for index in first..first + hops.len() {
+                send(first, deltas, Derivative::none());
+                for index in first + 1..first + hops.len() {
                     deltas.blocks[to].put_aside();
                     send(index, deltas, Derivative::none());
-                    if index > first {
-                        deltas.blocks[to].add_what_was_put_aside();
-                    }
+                    deltas.blocks[to].add_what_was_put_aside();
                 }
                 block.backward(saved, &mut deltas.blocks[to]);
             }
@@ -444,6 +447,11 @@ impl<T: Scalar> Feedback<T> {
     /// [`Route::is_direct`]
     pub(crate) fn is_direct(&self) -> bool {
         self.direct
+    }
+
+    /// Whether it sends the targets, which a loss then has to leave in the deltas.
+    pub(crate) fn sends_target(&self) -> bool {
+        self.sends_target
     }
 
     /// What a hidden layer is sent where the route is [direct](Route::is_direct), and a number that

@@ -28,7 +28,7 @@ pub use shape::Shape;
 
 pub(crate) use batch_norm::NormGradient;
 pub(crate) use conv2d::Convolution;
-pub(crate) use gradient::Tiles;
+pub(crate) use gradient::{Tiles, UPDATE_COST};
 
 use crate::{
     activation::Activation,

@@ -156,7 +156,7 @@ impl Loss {
         let logits = activations.logit_columns()?;
         self.check(&targets, logits.rows(), activations.batch)?;
         deltas.fit(activations)?;
-        deltas.set_target(|target| targets.write(target, logits.rows()));
+        deltas.set_target(|target| targets.write(target, logits.rows()))?;
         Ok(self.evaluate(&targets, logits, deltas.error_mut()))
     }
 

@@ -28,6 +28,7 @@ use crate::{
     error::{Error, Result, require_shape},
     feedback::Feedback,
     init::FeedbackInit,
+    layer::UPDATE_COST,
     loss::{Loss, Targets},
     network::Network,
     optimizer::OptimizerState,
@@ -153,13 +154,10 @@ impl<T: Scalar> Trainer<T> {
         targets: impl Into<Targets<'a, T>>,
         change: impl FnOnce(&mut Gradients<T>) -> Result<()>,
     ) -> Result<Step> {
-        let targets = targets.into();
-        self.with_gradients(|trainer, gradients| {
-            let step = trainer.gradients(x, targets, gradients)?;
-            change(gradients)?;
-            trainer.apply(gradients)?;
-            Ok(step)
-        })
+        let step = self.step_to_gradients(x, &targets.into())?;
+        change(&mut self.scratch.gradients)?;
+        self.follow_gradients()?;
+        Ok(step)
     }
 
     /// The gradients that [`step`](Self::step) would follow, without following them: stages 1 to 4.
@@ -199,13 +197,10 @@ impl<T: Scalar> Trainer<T> {
         gradients: &mut Gradients<T>,
     ) -> Result<Step> {
         let targets = targets.into();
-        let threads = self.threads.clone();
-        threads.run(self.network.work(x.ncols()), || {
-            self.pass(x)?;
-            let step = self.score(&targets)?;
-            self.deliver_into(gradients)?;
-            Ok(step)
-        })
+        std::mem::swap(&mut self.scratch.gradients, gradients);
+        let step = self.step_to_gradients(x, &targets);
+        std::mem::swap(&mut self.scratch.gradients, gradients);
+        step
     }
 
     /// One step of the optimiser along these gradients: stage 5.
@@ -213,19 +208,27 @@ impl<T: Scalar> Trainer<T> {
     /// # Errors
     /// Those of [`OptimizerState::step`].
     pub fn apply(&mut self, gradients: &Gradients<T>) -> Result<()> {
-        let threads = self.threads.clone();
-        let Self { network, optimizer, .. } = self;
-        threads.run(network.parameters(), || optimizer.step(network, gradients))
+        let Self { network, optimizer, threads, .. } = self;
+        let work = network.parameters().saturating_mul(UPDATE_COST);
+        threads.run(work, || optimizer.step(network, gradients))
     }
 
-    fn with_gradients<R>(
-        &mut self,
-        work: impl FnOnce(&mut Self, &mut Gradients<T>) -> Result<R>,
-    ) -> Result<R> {
-        let mut gradients = std::mem::take(&mut self.scratch.gradients);
-        let result = work(self, &mut gradients);
-        self.scratch.gradients = gradients;
-        result
+    /// [`apply`](Self::apply) of the gradients in the scratch.
+    fn follow_gradients(&mut self) -> Result<()> {
+        let Self { network, optimizer, threads, scratch: Scratch { gradients, .. }, .. } = self;
+        let work = network.parameters().saturating_mul(UPDATE_COST);
+        threads.run(work, || optimizer.step(network, gradients))
+    }
+
+    /// Stages 1 to 4, into the gradients in the scratch.
+    fn step_to_gradients(&mut self, x: &DMatrix<T>, targets: &Targets<T>) -> Result<Step> {
+        let threads = self.threads.clone();
+        threads.run(self.network.work(x.ncols()), || {
+            self.pass(x)?;
+            let step = self.score(targets)?;
+            self.find_gradients()?;
+            Ok(step)
+        })
     }
 
     /// Stage 1.
@@ -234,9 +237,9 @@ impl<T: Scalar> Trainer<T> {
         self.network.forward_unchecked(x, &mut self.scratch.activations)
     }
 
-    /// Stages 3 and 4.
-    fn deliver_into(&mut self, gradients: &mut Gradients<T>) -> Result<()> {
-        let Scratch { activations, deltas, .. } = &mut self.scratch;
+    /// Stages 3 and 4, into the gradients in the scratch.
+    fn find_gradients(&mut self) -> Result<()> {
+        let Scratch { activations, deltas, gradients, .. } = &mut self.scratch;
         self.feedback.deliver(&self.network, activations, deltas)?;
         self.network.gradients(activations, deltas, gradients)
     }
@@ -275,17 +278,15 @@ impl<T: Scalar> Trainer<T> {
     ) -> Result<Epoch> {
         let threads = self.threads.clone();
         self.epoch_by(train, |trainer, indices| {
-            trainer.with_gradients(|trainer, gradients| {
-                let step = threads.run(trainer.network.work(indices.len()), || {
-                    trainer.pass_on(train, indices)?;
-                    let step = trainer.score_gathered()?;
-                    trainer.deliver_into(gradients)?;
-                    Ok(step)
-                })?;
-                change(gradients)?;
-                trainer.apply(gradients)?;
+            let step = threads.run(trainer.network.work(indices.len()), || {
+                trainer.pass_on(train, indices)?;
+                let step = trainer.score_gathered()?;
+                trainer.find_gradients()?;
                 Ok(step)
-            })
+            })?;
+            change(&mut trainer.scratch.gradients)?;
+            trainer.follow_gradients()?;
+            Ok(step)
         })
     }
 
@@ -363,6 +364,7 @@ impl<T: Scalar> Trainer<T> {
     fn score(&mut self, targets: &Targets<T>) -> Result<Step> {
         self.perturb(targets)?;
         let Scratch { activations, deltas, .. } = &mut self.scratch;
+        deltas.keep_target(self.feedback.sends_target());
         let loss = self.loss.error(*targets, activations, deltas)?;
         if !loss.is_finite() {
             let (epoch, step) = (self.epochs + 1, self.optimizer.steps() + 1);

@@ -247,6 +247,33 @@ fn steps_allocate_nothing<T: Scalar>() {
     }
 }
 
+/// Gradients that somebody looks at are stored in memory that is there, and so is everything that
+/// a route adds up or sends.
+#[test]
+fn a_step_with_gradients_in_sight_allocates_nothing() {
+    let x = DMatrix::from_fn(6, 10, |i, j| (i + j) as f32 / 16.0);
+    let labels = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0];
+    let data = Dataset::new(x.clone(), labels.to_vec()).unwrap();
+    for text in ["3:B(e)->1,W(1)->0", "3:B(t)->0,B(sign)->1", "3:W(e)->1,B(e)->1,B(t)->0,R(1)->0"] {
+        let network = network::<f32>(2);
+        let route = text.parse().unwrap();
+        let feedback = Feedback::with_route(&network, route, FeedbackInit::default(), 1).unwrap();
+        let builder = Trainer::builder(network).feedback(feedback).batch_size(5);
+        let mut trainer = builder.rate_factor(1, 0.5).build().unwrap();
+        let mut gradients = Gradients::new();
+        let mut all = || {
+            trainer.step(&x, &labels).unwrap();
+            trainer.step_with(&x, &labels, |gradients| gradients.clip_norm(1.0).map(drop)).unwrap();
+            trainer.epoch_with(&data, |gradients| gradients.clip_values(0.1)).unwrap();
+            trainer.gradients(&x, &labels, &mut gradients).unwrap();
+            trainer.apply(&gradients).unwrap();
+        };
+        all();
+        let (count, ..) = allocated(all);
+        assert_eq!(count, 0, "{text}");
+    }
+}
+
 #[test]
 fn a_step_allocates_nothing() {
     steps_allocate_nothing::<f32>();

@@ -9,6 +9,9 @@ use crate::{
     vector::sum_columns,
 };
 
+/// To update a weight takes about as long as so many multiply-adds.
+pub(crate) const UPDATE_COST: usize = 16;
+
 /// How a gradient is cut into tiles of whole columns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiles {
@@ -40,8 +43,7 @@ impl<'a, T: Scalar> Tile<'a, T> {
     /// `δ`, and `h` from the first column of the tile on, where the gradient is nothing but their
     /// outer product: for whoever can use it without having it in memory.
     pub(crate) fn outer(&self) -> Option<(&'a [T], &'a [T])> {
-        let is_outer = self.h.batch() == 1 && matches!(self.map, LinearMap::Dense);
-        is_outer.then(|| {
+        self.map.is_outer(self.h.batch()).then(|| {
             let h = &self.h.as_slice()[self.index * self.tiles.width..];
             (self.delta.as_slice(), h)
         })
@@ -78,12 +80,17 @@ impl LinearMap {
         });
     }
 
-    /// How many multiply-adds gradient and update of so many weights take: an update costs about as
-    /// much as sixteen. With a single sample all that counts is to read and write the weights.
+    /// Whether the gradient of so many samples is a single outer product, without a sum.
+    pub(crate) fn is_outer(&self, samples: usize) -> bool {
+        samples == 1 && matches!(self, Self::Dense)
+    }
+
+    /// How many multiply-adds gradient and update of so many weights take. With a single sample all
+    /// that counts is to read and write the weights.
     pub(crate) fn work(&self, weights: usize, samples: usize) -> usize {
         match self.gradient_cost(samples) {
             1 => weights,
-            cost => weights.saturating_mul(cost.saturating_add(16)),
+            cost => weights.saturating_mul(cost.saturating_add(UPDATE_COST)),
         }
     }
 
@@ -94,7 +101,7 @@ impl LinearMap {
         const ELEMENTS: usize = 1 << 15;
         let width = match self {
             // An outer product costs nothing beside the memory it is written to, and has no sum.
-            Self::Dense if samples == 1 => cut(columns, ELEMENTS / 8 / rows, 1),
+            Self::Dense if self.is_outer(samples) => cut(columns, ELEMENTS / 8 / rows, 1),
             Self::Dense => cut(columns, (ELEMENTS / rows).max(16), 2),
             Self::Conv2d(conv) => return conv.tiles(samples),
         };

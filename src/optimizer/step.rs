@@ -5,7 +5,7 @@ use nalgebra::{DMatrix, DVector};
 use super::{BlockMoments, Optimizer, update::Update};
 use crate::{
     buffer::Columns,
-    layer::{Layer, LinearMap, NormGradient, Operation},
+    layer::{Layer, NormGradient, Operation, UPDATE_COST},
     network::Block,
     scalar::Scalar,
     threads::{Chunks, share_out, small_pieces},
@@ -77,8 +77,8 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         let (delta, Layer { map, weights, bias }) = (deltas.delta(), &mut block.layer);
         let (map, biases) = (*map, bias.as_ref().map_or(0, DVector::len));
         let tiles = map.tiles(weights.nrows(), weights.ncols(), h.batch());
-        let outer = h.batch() == 1 && map == LinearMap::Dense;
-        let of = (tiles, weights.len(), if outer { 0 } else { tiles.size });
+        let more = if map.is_outer(h.batch()) { 0 } else { tiles.size };
+        let of = (tiles, weights.len(), more);
         let out = chunks(weights.as_mut_slice(), &mut moments.weights, tiles.size);
         map.gradient_tiles(of, delta, h, out, &|tile, (w, (m, v)): Tiled<T>, scratch| {
             if let Some(product) = tile.outer() {
@@ -108,7 +108,8 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         /// Elements that a thread takes on at least.
         const SIZE: usize = 1 << 14;
         let update = self.of_weights(layer);
-        let (count, parts) = (weights.len().div_ceil(SIZE), small_pieces(weights.len(), 16));
+        let (count, parts) =
+            (weights.len().div_ceil(SIZE), small_pieces(weights.len(), UPDATE_COST));
         let out = chunks(weights.as_mut_slice(), moments, SIZE);
         share_out(out, 0..count, parts, &|range, (w, (m, v)): Tiled<T>| {
             let gradient = &gradient.as_slice()[range.start * SIZE..][..w.data.len()];

@@ -36,8 +36,17 @@ pub struct Deltas<T> {
     signs: BlockDeltas<T>,
     /// `t/N`
     target: BlockDeltas<T>,
-    /// Whether the targets are known: not to a loss of one's own.
-    has_target: bool,
+    kept: Kept,
+}
+
+/// Whether the targets of the samples are at hand, for a route that sends them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// Nobody will ask for them: that is known to a trainer beforehand.
+    Unwanted,
+    /// No loss has left them yet, and a loss of one's own never does.
+    Missing,
+    Present,
 }
 
 /// What can be sent from the output.
@@ -140,7 +149,7 @@ impl<T: Scalar> Deltas<T> {
             blocks: Vec::new(),
             signs: BlockDeltas::new(&[0], 0),
             target: BlockDeltas::new(&[0], 0),
-            has_target: false,
+            kept: Kept::Missing,
         }
     }
 
@@ -149,7 +158,10 @@ impl<T: Scalar> Deltas<T> {
         let Activations { layout, batch, .. } = activations;
         self.pass = 0;
         self.begin_delivery();
-        (self.delivered, self.has_target) = (false, false);
+        self.delivered = false;
+        if self.kept == Kept::Present {
+            self.kept = Kept::Missing;
+        }
         let same = Layout::same(&self.layout, layout);
         if same && self.batch == *batch && self.fits {
             self.pass = activations.pass;
@@ -170,8 +182,7 @@ impl<T: Scalar> Deltas<T> {
             self.delivered = false;
         }
         self.batch = *batch;
-        let stages = self.blocks.iter_mut().flat_map(|block| &mut block.stages);
-        let mut stages = stages.chain(&mut self.target.stages);
+        let mut stages = self.blocks.iter_mut().flat_map(|block| &mut block.stages);
         stages.try_for_each(|stage| stage.set_batch(*batch))?;
         for (block, needs) in self.blocks.iter_mut().zip(&layout.notes) {
             let mut norms = block.norms.iter_mut().zip(needs);
@@ -200,7 +211,7 @@ impl<T: Scalar> Deltas<T> {
 
     /// Makes what a route sends from the output, beside the error.
     pub(crate) fn prepare(&mut self, route: &Route) -> Result<()> {
-        if route.sends(Signal::Target) && !self.has_target {
+        if route.sends(Signal::Target) && self.kept != Kept::Present {
             return Err(Error::StageMismatch {
                 stage: "deliver",
                 what: "deltas",
@@ -253,13 +264,27 @@ impl<T: Scalar> Deltas<T> {
         AtOutput { e, signs: &self.signs, target: &self.target }
     }
 
-    /// `t/N` is written: a target for every number of `e`.
-    pub(crate) fn set_target(&mut self, write: impl FnOnce(&mut [T])) {
+    /// Whether losses leave the targets here from now on.
+    pub(crate) fn keep_target(&mut self, keep: bool) {
+        match keep {
+            false => self.kept = Kept::Unwanted,
+            true if self.kept == Kept::Unwanted => self.kept = Kept::Missing,
+            true => {}
+        }
+    }
+
+    /// Keeps `t/N`, if it is wanted: `write` writes a target for every number of `e`.
+    pub(crate) fn set_target(&mut self, write: impl FnOnce(&mut [T])) -> Result<()> {
+        if self.kept == Kept::Unwanted {
+            return Ok(());
+        }
+        self.target.stages[0].set_batch(self.batch)?;
         let target = self.target.stages[0].as_mut_slice();
         write(target);
         let share = T::of((self.batch as f64).recip());
         target.iter_mut().for_each(|target| *target *= share);
-        self.has_target = true;
+        self.kept = Kept::Present;
+        Ok(())
     }
 
     /// `e`, the delta of the output layer.
