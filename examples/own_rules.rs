@@ -1,4 +1,4 @@
-//! Learning rules that are not part of the library, written with what it leaves open.
+//! Learning rules that the library does not have, written with its public functions.
 //!
 //! ```text
 //! cargo run --release --example own_rules

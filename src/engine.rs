@@ -1,4 +1,4 @@
-//! Stages 3 to 5 of a training step at once: the way that training takes.
+//! Stages 3 to 5 of a training step in one: this is what a trainer calls.
 //!
 //! A tile of a gradient is made, and its weights are updated while it is in cache. All layers and
 //! all tiles of a layer are independent of each other and are shared out among threads. Where the
@@ -90,7 +90,7 @@ impl<T: Scalar> OptimizerState<T> {
         require_match("deliver", &network.layout, activations, deltas)?;
         self.require_network(network)?;
         if feedback.is_direct() && is_plain(network) {
-            deltas.prepare(feedback.route())?;
+            feedback.prepare(deltas)?;
             deltas.begin_delivery();
             let bound = bound_of_error(network, feedback, activations, deltas);
             return self.guarded(network, bound, |step, blocks, moments| {
@@ -134,7 +134,8 @@ impl<T: Scalar> Arriving<'_, T> {
         }
     }
 
-    /// The delta of weighted layer `layer`, the block in place `place` of those that are left.
+    /// The delta of weighted layer `layer`, which is number `place` in this part of the network; it
+    /// is made now, if it has not been delivered.
     fn at(
         &mut self,
         (place, layer): (usize, usize),
@@ -154,8 +155,8 @@ impl<T: Scalar> Arriving<'_, T> {
     }
 }
 
-/// Gradients and updates of some blocks, of which the first has the number `first`. Frozen ones
-/// stay as they are, and so do those that no feedback has reached.
+/// Makes gradients and updates of a part of the network, whose first block is layer `first`.
+/// Frozen blocks stay as they are, and so do those that no feedback has reached.
 fn learn<T: Scalar>(
     step: &NextStep<T>,
     blocks: &mut [Block<T>],
@@ -190,7 +191,7 @@ fn learn<T: Scalar>(
     );
 }
 
-/// A number that no square of a gradient exceeds that these deltas will make.
+/// An upper bound of the squares of the gradients that these deltas will make.
 fn bound_of_deltas<T: Scalar>(
     network: &Network<T>,
     activations: &Activations<T>,
@@ -211,8 +212,8 @@ fn is_plain<T: Scalar>(network: &Network<T>) -> bool {
     hidden.iter().all(|block| matches!(block.operations[..], [] | [Operation::Activation(_)]))
 }
 
-/// The same for a [plain](is_plain) network where the output sends straight to every hidden layer:
-/// `|δ| ≤ n_L max|B| max|e| max|f'|`.
+/// The same bound before the deltas are made, for a [plain](is_plain) network and a
+/// [direct](crate::Route::is_direct) route: `|δ| ≤ n_L max|B| max|e| max|f'|`.
 fn bound_of_error<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,

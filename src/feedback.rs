@@ -1,4 +1,6 @@
-//! Delivering the error to the hidden layers: the one place where the learning rules differ.
+//! A route at work on one network, with its matrices.
+
+mod deliver;
 
 use std::sync::Arc;
 
@@ -9,17 +11,14 @@ use rand_distr::Distribution;
 use crate::{
     error::{Error, Result, require_finite, require_shape},
     init::FeedbackInit,
-    layer::Layer,
-    linalg::{self, Start, zero_matrix},
-    network::{Block, Derivative, Network},
+    linalg::zero_matrix,
+    network::Network,
     route::{Hop, Route, Signal, Through},
     rule::FeedbackRule,
     scalar::Scalar,
     seed::{Purpose, stream},
     vector::bound_of_squares,
-    workspace::{
-        Activations, AtOutput, BlockActivations, BlockDeltas, Deltas, Layout, require_match,
-    },
+    workspace::Layout,
 };
 
 /// A learning rule at work on one network: its [`Route`] and the fixed random matrices of its hops.
@@ -61,18 +60,21 @@ pub struct Feedback<T> {
     first: Vec<Option<usize>>,
     /// [`Route::is_direct`]
     direct: bool,
-    /// Whether it sends the targets.
+    /// Whether it sends something of the output beside the error, and whether the targets.
+    beside_error: bool,
     sends_target: bool,
 }
 
 /// How a hop of a route acts on a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
-    /// Down from the next layer, through its weights or what stands in for them.
+    /// From the layer above the receiver, through the weights of that layer, transposed, or random
+    /// ones in their place.
     Down,
-    /// Up from the layer below, through the receiver's weights or what stands in for them.
+    /// From the layer below the receiver, through the receiver's weights or random ones in their
+    /// place.
     Up,
-    /// Straight, through a matrix.
+    /// From any layer, through a matrix.
     Straight,
 }
 
@@ -107,8 +109,9 @@ impl<T: Scalar> Feedback<T> {
         Self::draw(network, Some(rule), rule.route(network.layers()), init, seed)
     }
 
-    /// Draws the matrices of a route of one's own. Those of a hidden layer are the ones that
-    /// [`new`](Self::new) draws; where several hops lead to it, each has a stream of its own.
+    /// Feedback on a route of one's own. Its matrices are drawn as [`new`](Self::new) draws them: the
+    /// first of a hidden layer has the numbers that a named rule's matrix of this shape would have,
+    /// and each further one has a random stream of its own.
     ///
     /// # Errors
     /// As for [`new`](Self::new); [`Error::StageMismatch`] for a route through another number of
@@ -243,9 +246,19 @@ impl<T: Scalar> Feedback<T> {
             |layer| hops.iter().position(|hop| hop.to == layer && hop.through != Through::Weights);
         let first = (0..layers - 1).map(first).collect();
         let (direct, sends_target) = (route.is_direct(), route.sends(Signal::Target));
+        let beside_error = sends_target || route.sends(Signal::ErrorSign);
         let matrices = vec![None; count];
-        let mut feedback =
-            Self { rule, route, layout, matrices, squares, first, direct, sends_target };
+        let mut feedback = Self {
+            rule,
+            route,
+            layout,
+            matrices,
+            squares,
+            first,
+            direct,
+            beside_error,
+            sends_target,
+        };
         for index in 0..count {
             let shape = stored_shape(network, &feedback.route, feedback.route.hops()[index]);
             let zeros = shape.map(|(rows, columns)| zero_matrix(rows, columns)).transpose()?;
@@ -380,111 +393,6 @@ impl<T: Scalar> Feedback<T> {
         Err(Error::NoSuchLayer { what: "hidden layer", layer, count })
     }
 
-    /// Fills `δ_l` of every hidden layer that the route leads to, from `δ_L` on:
-    /// `δ_l = f'(a_l) ∘ Σ M · signal` over the hops to it. The others do not learn.
-    ///
-    /// # Errors
-    /// [`Error::StageMismatch`] if the network, activations and deltas do not belong together;
-    /// [`Error::TooLarge`].
-    pub fn deliver(
-        &self,
-        network: &Network<T>,
-        activations: &Activations<T>,
-        deltas: &mut Deltas<T>,
-    ) -> Result<()> {
-        self.require_network(network)?;
-        require_match("deliver", &network.layout, activations, deltas)?;
-        self.deliver_checked(network, activations, deltas)
-    }
-
-    /// [`deliver`](Self::deliver) of what belongs together.
-    pub(crate) fn deliver_checked(
-        &self,
-        network: &Network<T>,
-        activations: &Activations<T>,
-        deltas: &mut Deltas<T>,
-    ) -> Result<()> {
-        deltas.prepare(&self.route)?;
-        deltas.begin_delivery();
-        let mut first = 0;
-        for hops in self.route.hops().chunk_by(|one, other| one.to == other.to) {
-            let to = hops[0].to;
-            if hops.len() > 1 {
-                deltas.blocks[to].reserve_sum()?;
-            }
-            let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
-            let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
-                let hop = self.route.hops()[index];
-                if Transport::of(&self.route, hop) == Transport::Up {
-                    let from = self.route.sender(hop);
-                    network.blocks[from].relay(&activations.blocks[from], &mut deltas.blocks[from]);
-                }
-                let (source, to) = deltas.sent(hop.signal, to);
-                self.send(index, network, activations, source, to, then);
-            };
-            if let [_] = hops {
-                // Where a block is a layer and an activation, its derivative is part of the product.
-                let derivative = block.derivative(saved);
-                send(first, deltas, derivative);
-                if derivative.is_none() {
-                    block.backward(saved, &mut deltas.blocks[to]);
-                }
-            } else {
-                send(first, deltas, Derivative::none());
-                for index in first + 1..first + hops.len() {
-                    deltas.blocks[to].put_aside();
-                    send(index, deltas, Derivative::none());
-                    deltas.blocks[to].add_what_was_put_aside();
-                }
-                block.backward(saved, &mut deltas.blocks[to]);
-            }
-            deltas.blocks[to].served = true;
-            first += hops.len();
-        }
-        Ok(())
-    }
-
-    /// [`Route::is_direct`]
-    pub(crate) fn is_direct(&self) -> bool {
-        self.direct
-    }
-
-    /// Whether it sends the targets, which a loss then has to leave in the deltas.
-    pub(crate) fn sends_target(&self) -> bool {
-        self.sends_target
-    }
-
-    /// What a hidden layer is sent where the route is [direct](Route::is_direct), and a number that
-    /// no square of an entry of its matrix exceeds.
-    pub(crate) fn direct(&self, layer: usize) -> (Signal, f64) {
-        let index = self.direct_hop(layer);
-        (self.route.hops()[index].signal, self.squares[index])
-    }
-
-    /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the route is
-    /// [direct](Route::is_direct); or with another signal of the output.
-    pub(crate) fn send_direct(
-        &self,
-        layer: usize,
-        receiver: &Block<T>,
-        activations: &BlockActivations<T>,
-        output: AtOutput<T>,
-        to: &mut BlockDeltas<T>,
-    ) {
-        let index = self.direct_hop(layer);
-        let derivative = receiver.derivative(activations);
-        let signal = output.get(self.route.hops()[index].signal);
-        self.send_straight(index, signal, to, derivative);
-        if derivative.is_none() {
-            receiver.backward(activations, to);
-        }
-        to.served = true;
-    }
-
-    fn direct_hop(&self, layer: usize) -> usize {
-        self.first[layer].expect("a direct route leads to every layer")
-    }
-
     /// The matrix of a hop that has one.
     fn drawn(&self, index: usize) -> &DMatrix<T> {
         self.matrices[index].as_ref().expect("made for every hop that needs one")
@@ -515,54 +423,6 @@ impl<T: Scalar> Feedback<T> {
         }
         Ok(())
     }
-
-    /// `M · signal` of one hop, to the end of the receiving block, and `then` on it while it is in
-    /// cache.
-    fn send(
-        &self,
-        index: usize,
-        network: &Network<T>,
-        activations: &Activations<T>,
-        source: &BlockDeltas<T>,
-        to: &mut BlockDeltas<T>,
-        then: Derivative<T>,
-    ) {
-        let hop = self.route.hops()[index];
-        let layer = |layer: usize| {
-            let Layer { map, weights, .. } = &network.blocks[layer].layer;
-            (map, self.matrices[index].as_ref().unwrap_or(weights))
-        };
-        match Transport::of(&self.route, hop) {
-            Transport::Down => {
-                let (map, matrix) = layer(self.route.sender(hop));
-                let then = |place, delta: &mut [T]| then.multiply(place, delta);
-                map.apply_transpose(matrix, source.delta(), to.arrival(), &then);
-            }
-            Transport::Up => {
-                // Through what the forward pass goes through: the sender's pooling, from whose
-                // end the signal comes, the receiver's weights, the receiver's pooling.
-                let (map, matrix) = layer(hop.to);
-                let then = |place, delta: &mut [T], _: &mut [T]| then.multiply(place, delta);
-                map.apply(matrix, None, source.end(), &mut to.stages[0], &mut [], &then);
-                network.blocks[hop.to].relay(&activations.blocks[hop.to], to);
-            }
-            Transport::Straight => self.send_straight(index, source, to, then),
-        }
-    }
-
-    /// A hop of [`Transport::Straight`].
-    fn send_straight(
-        &self,
-        index: usize,
-        source: &BlockDeltas<T>,
-        to: &mut BlockDeltas<T>,
-        then: Derivative<T>,
-    ) {
-        let matrix = linalg::of(self.drawn(index));
-        let then = |place, delta: &mut [T], _: &mut [T]| then.multiply(place, delta);
-        let (signal, delta) = (source.delta().mat(), to.arrival().as_mut_slice());
-        linalg::product_then(matrix, signal, Start::Zero, delta, &mut [], &then);
-    }
 }
 
 /// Rows and columns of a hop's matrix as it is stored, if it has one.
@@ -584,7 +444,7 @@ fn is_transposed(layout: &Layout, route: &Route, hop: Hop) -> bool {
     Transport::of(route, hop) == Transport::Down && layout.is_dense(route.sender(hop))
 }
 
-/// The hops that have a matrix, from the first hidden layer up.
+/// The indices of the hops that have a matrix, those to the first hidden layer first.
 fn matrix_hops(route: &Route) -> Vec<usize> {
     let hops = route.hops();
     let mut with: Vec<usize> =

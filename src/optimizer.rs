@@ -242,7 +242,7 @@ pub struct OptimizerState<T> {
     optimizer: Optimizer,
     schedule: Schedule,
     max_norm: Option<f64>,
-    /// What the learning rate of each layer is multiplied by; none at all while that is 1.
+    /// What the learning rate of each layer is multiplied by; empty while all factors are 1.
     rates: Vec<f64>,
     steps: u64,
     /// The network that the moments are of.

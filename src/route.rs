@@ -1,4 +1,4 @@
-//! The way of the feedback through a network, as a value.
+//! Routes: how feedback finds its way through a network, as a value that users can write down.
 
 use std::{fmt, str::FromStr};
 

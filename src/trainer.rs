@@ -97,7 +97,7 @@ struct Scratch<T> {
     deltas: Deltas<T>,
     order: Vec<usize>,
     targets: BatchTargets<T>,
-    /// Only where someone wants to see them.
+    /// Used only by those calls that show gradients.
     gradients: Gradients<T>,
 }
 
@@ -125,10 +125,9 @@ impl<T: Scalar> Trainer<T> {
         })
     }
 
-    /// [`step`](Self::step) with a word in between: `change` may do with the gradients what it
-    /// likes before the optimiser steps by them, such as clipping or noise. If it changes nothing,
-    /// the step has the bits of [`step`](Self::step), but takes longer, since the gradients are
-    /// stored.
+    /// [`step`](Self::step), but `change` gets the gradients before the optimiser does: to clip
+    /// them, add noise, or look at them. If it changes nothing, the result is that of
+    /// [`step`](Self::step) to the bit; it takes longer, because the gradients are stored.
     ///
     /// ```
     /// use feedback_alignment::{Network, Trainer, nalgebra::DMatrix};
@@ -160,8 +159,9 @@ impl<T: Scalar> Trainer<T> {
         Ok(step)
     }
 
-    /// The gradients that [`step`](Self::step) would follow, without following them: stages 1 to 4.
-    /// With [`apply`](Self::apply) one step can be made of several batches.
+    /// Computes the gradients that [`step`](Self::step) would follow, and leaves the weights as they
+    /// are: stages 1 to 4. Several batches can so be added up to one step of
+    /// [`apply`](Self::apply).
     ///
     /// ```
     /// use feedback_alignment::{Gradients, Network, Trainer, nalgebra::DMatrix};
@@ -265,8 +265,8 @@ impl<T: Scalar> Trainer<T> {
         })
     }
 
-    /// [`epoch`](Self::epoch) with a word in between: `change` may do with the gradients of every
-    /// step what it likes, as in [`step_with`](Self::step_with).
+    /// [`epoch`](Self::epoch), but `change` gets the gradients of every step before the optimiser
+    /// does, as in [`step_with`](Self::step_with).
     ///
     /// # Errors
     /// As for [`epoch`](Self::epoch), and whatever error `change` returns: the epoch then ends in

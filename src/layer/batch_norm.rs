@@ -68,15 +68,19 @@ impl<T> NormGradient<T> {
         Self { scale: Vec::new(), shift: Vec::new(), mean: Vec::new(), variance: Vec::new() }
     }
 
-    /// Gives it the lengths of another, with zeros where there was nothing.
-    pub(crate) fn resize_like(&mut self, other: &Self)
+    /// Appends zeros until it is as long as another.
+    pub(crate) fn fill_up_to(&mut self, other: &Self)
     where
         T: Scalar,
     {
-        self.scale.resize(other.scale.len().max(self.scale.len()), T::zero());
-        self.shift.resize(other.shift.len().max(self.shift.len()), T::zero());
-        self.mean.resize(other.mean.len().max(self.mean.len()), T::zero());
-        self.variance.resize(other.variance.len().max(self.variance.len()), T::zero());
+        for (own, other) in [
+            (&mut self.scale, &other.scale),
+            (&mut self.shift, &other.shift),
+            (&mut self.mean, &other.mean),
+            (&mut self.variance, &other.variance),
+        ] {
+            own.resize(own.len().max(other.len()), T::zero());
+        }
     }
 
     /// Forgets what was learned.

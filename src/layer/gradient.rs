@@ -51,10 +51,10 @@ impl<'a, T: Scalar> Tile<'a, T> {
 }
 
 impl LinearMap {
-    /// Calls `work` for every tile of `∂W`, of so many weights, with the part of `out` that belongs
-    /// to it, and with scratch: `more` numbers beside those that [`Tile::make`] needs. Tiles are
-    /// shared out among threads. What a gradient is for, to be stored or to be stepped along, is up
-    /// to `work`.
+    /// Calls `work` for every tile of `∂W`, a matrix of `weights` numbers, with the part of `out`
+    /// that belongs to the tile and with scratch: as much as [`Tile::make`] needs and `more` numbers.
+    /// Tiles are shared out among threads. `work` decides what becomes of a tile: one caller stores
+    /// it, another updates weights by it.
     pub(crate) fn gradient_tiles<T: Scalar, D: Divide>(
         &self,
         (tiles, weights, more): (Tiles, usize, usize),

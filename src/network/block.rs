@@ -19,7 +19,7 @@ pub(crate) struct Block<T> {
     pub(crate) frozen: bool,
 }
 
-/// `f'(a)` of an activation over a batch, with `a` and `h`; or nothing.
+/// `f'(a)` over a batch: the activation `f` with its `a` and `h`; or nothing, a factor of 1.
 #[derive(Clone, Copy)]
 pub(crate) struct Derivative<'a, T>(Option<(Activation, &'a [T], &'a [T])>);
 
@@ -61,8 +61,9 @@ impl<T: Scalar> Block<T> {
         *finite &= bound.is_finite();
     }
 
-    /// `f'` of a block that is a layer and an activation, for whoever makes what arrives there to
-    /// multiply with. Nothing for other blocks: [`backward`](Self::backward) has to follow.
+    /// `f'` of a block that is a layer and an activation: the product that brings the feedback then
+    /// multiplies with it, piece by piece. For any other block it is
+    /// [nothing](Derivative::is_none), and [`backward`](Self::backward) has to follow.
     pub(crate) fn derivative<'a>(&self, activations: &'a BlockActivations<T>) -> Derivative<'a, T> {
         let only = match self.operations[..] {
             [Operation::Activation(activation)] => Some(activation),

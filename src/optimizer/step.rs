@@ -24,7 +24,7 @@ pub(crate) struct NextStep<'a, T> {
     pub(super) max_norm: Option<T>,
     /// The learning rate and the number of this step.
     pub(super) at: (Optimizer, f64, u64),
-    /// What the learning rate of each layer is multiplied by; none at all if by 1.
+    /// What the learning rate of each layer is multiplied by; empty if all factors are 1.
     pub(super) rates: &'a [f64],
 }
 
@@ -55,7 +55,7 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         if self.rates.is_empty() { self.others } else { self.of_weights(layer).without_decay() }
     }
 
-    /// A step that none of the layers exceeds.
+    /// The step of the layer with the largest rate.
     pub(super) fn longest(&self) -> Update<T> {
         let (optimizer, rate, t) = self.at;
         if self.rates.is_empty() {
@@ -64,8 +64,8 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         Update::new(optimizer, rate * self.rates.iter().copied().fold(0.0, f64::max), t)
     }
 
-    /// Steps on the weights of a block along the gradient that its delta makes: tile by tile, each
-    /// while it is in cache, so that the gradient is never in memory as a whole.
+    /// Makes the gradient of a block tile by tile and updates the weights by each tile while it is in
+    /// cache. The whole gradient is never in memory.
     pub(crate) fn learn_block(
         &self,
         (layer, block): (usize, &mut Block<T>),
@@ -98,7 +98,7 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         });
     }
 
-    /// Steps on the weights of a block along a gradient that is there.
+    /// Updates the weights of a layer by a gradient that is stored.
     pub(super) fn follow(
         &self,
         (layer, weights): (usize, &mut DMatrix<T>),

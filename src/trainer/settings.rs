@@ -32,7 +32,7 @@ pub(super) struct Settings {
     pub(super) optimizer: Optimizer,
     pub(super) schedule: Schedule,
     pub(super) max_norm: Option<f64>,
-    /// Layers, in order, whose learning rate is multiplied by something else than 1, with that.
+    /// Layers, in order, that have a learning rate of their own, and the factor.
     pub(super) rate_factors: Vec<(usize, f64)>,
     pub(super) adversarial: Option<f64>,
     /// With the running average.
@@ -43,7 +43,7 @@ pub(super) struct Settings {
     pub(super) frozen: Vec<usize>,
 }
 
-/// A route by the name of its rule, or as it is.
+/// What the line `rule=` holds: the name of a rule, or a route that has none.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Rule {
     Named(FeedbackRule),
@@ -147,7 +147,7 @@ impl Settings {
     }
 }
 
-/// The number of a line that may be there.
+/// The number in an optional line; `None` if the file has no such line.
 fn optional(lines: &mut Lines, name: &str, key: &str) -> Result<Option<f64>> {
     lines.take_if(name).map(|entry| entry.field(key)).transpose()
 }

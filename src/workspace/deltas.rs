@@ -58,7 +58,7 @@ pub(crate) struct AtOutput<'a, T> {
 }
 
 impl<'a, T> AtOutput<'a, T> {
-    /// The signal, none of another block's.
+    /// What a hop with this signal sends. No delta of a hidden layer is asked for here.
     pub(crate) fn get(self, signal: Signal) -> &'a BlockDeltas<T> {
         match signal {
             Signal::ErrorSign => self.signs,
@@ -78,12 +78,14 @@ pub(crate) struct BlockDeltas<T> {
     pub(crate) norms: Vec<NormGradient<T>>,
     /// Whether feedback has arrived, from which the block then learns.
     pub(crate) served: bool,
-    /// What has arrived so far, while another hop is made; without memory where there is only one.
+    /// The sum of the hops so far, while the next one is made. Takes no memory where a single hop
+    /// leads to the block.
     sum: Columns<T>,
 }
 
 impl<T: Scalar> BlockDeltas<T> {
-    /// Of a block whose delta goes through buffers of these sizes.
+    /// For a block whose delta takes buffers of these sizes on its way back, and with so many
+    /// operations.
     fn new(stages: &[usize], norms: usize) -> Self {
         Self {
             stages: stages.iter().map(|&size| Columns::new(size)).collect(),

@@ -158,7 +158,7 @@ impl<T: Scalar> Gradients<T> {
             *served |= there;
         }
         for (to, from) in self.norms.iter_mut().flatten().zip(other.norms.iter().flatten()) {
-            to.resize_like(from);
+            to.fill_up_to(from);
         }
         let add = |to: &mut [T], from: &[T]| {
             to.iter_mut().zip(from).for_each(|(to, &from)| *to += by * from);

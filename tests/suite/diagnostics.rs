@@ -1,6 +1,7 @@
 //! Diagnostics: against the definitions, at the points where angles are known, and as witnesses
 //! of alignment.
 
+use crate::nets::conv_net;
 use approx::assert_relative_eq;
 use feedback_alignment::{
     Activation, Activations, Adam, Bias, Conv2d, Dataset, Deltas, Diagnosis, Diagnostics, Error,
@@ -29,25 +30,6 @@ fn mlp(widths: &[usize], activation: Activation, init: Init, seed: u64) -> Netwo
         builder = builder.dense(units).activation(activation);
     }
     builder.dense(widths[widths.len() - 1]).init(init).seed(seed).build().unwrap()
-}
-
-/// Two convolutions, pooling, normalisation and dropout, over 1 × 8 × 8 images.
-fn conv_net() -> Network<f64> {
-    Network::<f64>::builder((1, 8, 8))
-        .dropout(0.1)
-        .conv2d(Conv2d::new(3, 3))
-        .batch_norm()
-        .tanh()
-        .max_pool2d(MaxPool2d::new(2, 2))
-        .conv2d(Conv2d::new(4, 2))
-        .tanh()
-        .dropout(0.2)
-        .dense(6)
-        .logistic()
-        .dense(3)
-        .seed(2)
-        .build()
-        .unwrap()
 }
 
 fn feedback(network: &Network<f64>, rule: FeedbackRule) -> Feedback<f64> {

@@ -28,6 +28,7 @@ mod hostile_calls;
 mod idx_files;
 mod loaders;
 mod long_sums;
+mod nets;
 #[cfg(feature = "safetensors")]
 mod network_files;
 mod oracles;

@@ -1,10 +1,11 @@
 //! Routes that no rule has a name for, rules from outside the crate, and gradients that are changed
 //! before the step.
 
+use crate::nets::conv_net;
 use feedback_alignment::{
-    Activations, Adam, Conv2d, Dataset, Deltas, Diagnostics, Error, Feedback, FeedbackInit,
-    FeedbackRule, Gradients, Hop, Init, Loss, MaxPool2d, Momentum, Network, Optimizer,
-    OptimizerState, Result, RmsProp, Route, Sgd, Signal, Through, Trainer, WeightDecay,
+    Activations, Adam, Dataset, Deltas, Diagnostics, Error, Feedback, FeedbackInit, FeedbackRule,
+    Gradients, Hop, Init, Loss, Momentum, Network, Optimizer, OptimizerState, Result, RmsProp,
+    Route, Sgd, Signal, Through, Trainer, WeightDecay,
     nalgebra::{DMatrix, DVector},
 };
 use proptest::prelude::*;
@@ -23,25 +24,6 @@ fn labels(count: usize, classes: usize) -> Vec<usize> {
 fn mlp() -> Network<f64> {
     let builder = Network::builder(7).dense(6).tanh().dense(5).logistic().dense(4).tanh();
     builder.dense(3).seed(3).build().unwrap()
-}
-
-/// Blocks that are more than a layer and an activation.
-fn conv_net() -> Network<f64> {
-    Network::builder((2, 8, 8))
-        .dropout(0.1)
-        .conv2d(Conv2d::new(3, 3))
-        .batch_norm()
-        .tanh()
-        .max_pool2d(MaxPool2d::new(2, 2))
-        .conv2d(Conv2d::new(4, 2))
-        .tanh()
-        .dropout(0.2)
-        .dense(6)
-        .logistic()
-        .dense(3)
-        .seed(2)
-        .build()
-        .unwrap()
 }
 
 fn route(text: &str) -> Route {

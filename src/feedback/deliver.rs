@@ -1,0 +1,172 @@
+//! Delivering what a route sends to the hidden layers: the one place where the learning rules differ.
+
+use super::{Feedback, Transport};
+use crate::{
+    error::Result,
+    layer::Layer,
+    linalg::{self, Start},
+    network::{Block, Derivative, Network},
+    route::Signal,
+    scalar::Scalar,
+    workspace::{Activations, AtOutput, BlockActivations, BlockDeltas, Deltas, require_match},
+};
+
+impl<T: Scalar> Feedback<T> {
+    /// Fills `δ_l` of every hidden layer that the route leads to, from `δ_L` on:
+    /// `δ_l = f'(a_l) ∘ Σ M · signal` over the hops to it. The others do not learn.
+    ///
+    /// # Errors
+    /// [`Error::StageMismatch`] if the network, activations and deltas do not belong together;
+    /// [`Error::TooLarge`].
+    pub fn deliver(
+        &self,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        self.require_network(network)?;
+        require_match("deliver", &network.layout, activations, deltas)?;
+        self.deliver_checked(network, activations, deltas)
+    }
+
+    /// [`deliver`](Self::deliver) of what belongs together.
+    pub(crate) fn deliver_checked(
+        &self,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        self.prepare(deltas)?;
+        deltas.begin_delivery();
+        let mut first = 0;
+        for hops in self.route.hops().chunk_by(|one, other| one.to == other.to) {
+            let to = hops[0].to;
+            if hops.len() > 1 {
+                deltas.blocks[to].reserve_sum()?;
+            }
+            let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
+            let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
+                let hop = self.route.hops()[index];
+                if Transport::of(&self.route, hop) == Transport::Up {
+                    let from = self.route.sender(hop);
+                    network.blocks[from].relay(&activations.blocks[from], &mut deltas.blocks[from]);
+                }
+                let (source, to) = deltas.sent(hop.signal, to);
+                self.send(index, network, activations, source, to, then);
+            };
+            if let [_] = hops {
+                // Where a block is a layer and an activation, its derivative is part of the product.
+                let derivative = block.derivative(saved);
+                send(first, deltas, derivative);
+                if derivative.is_none() {
+                    block.backward(saved, &mut deltas.blocks[to]);
+                }
+            } else {
+                send(first, deltas, Derivative::none());
+                for index in first + 1..first + hops.len() {
+                    deltas.blocks[to].put_aside();
+                    send(index, deltas, Derivative::none());
+                    deltas.blocks[to].add_what_was_put_aside();
+                }
+                block.backward(saved, &mut deltas.blocks[to]);
+            }
+            deltas.blocks[to].served = true;
+            first += hops.len();
+        }
+        Ok(())
+    }
+
+    /// [`Route::is_direct`]
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Makes what the output sends beside the error.
+    pub(crate) fn prepare(&self, deltas: &mut Deltas<T>) -> Result<()> {
+        if self.beside_error { deltas.prepare(&self.route) } else { Ok(()) }
+    }
+
+    /// Whether it sends the targets, which a loss then has to leave in the deltas.
+    pub(crate) fn sends_target(&self) -> bool {
+        self.sends_target
+    }
+
+    /// What a hidden layer is sent where the route is [direct](Route::is_direct), and a number that
+    /// no square of an entry of its matrix exceeds.
+    pub(crate) fn direct(&self, layer: usize) -> (Signal, f64) {
+        let index = self.direct_hop(layer);
+        (self.route.hops()[index].signal, self.squares[index])
+    }
+
+    /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the route is
+    /// [direct](Route::is_direct); or with another signal of the output.
+    pub(crate) fn send_direct(
+        &self,
+        layer: usize,
+        receiver: &Block<T>,
+        activations: &BlockActivations<T>,
+        output: AtOutput<T>,
+        to: &mut BlockDeltas<T>,
+    ) {
+        let index = self.direct_hop(layer);
+        let derivative = receiver.derivative(activations);
+        let signal = output.get(self.route.hops()[index].signal);
+        self.send_straight(index, signal, to, derivative);
+        if derivative.is_none() {
+            receiver.backward(activations, to);
+        }
+        to.served = true;
+    }
+
+    fn direct_hop(&self, layer: usize) -> usize {
+        self.first[layer].expect("a direct route leads to every layer")
+    }
+
+    /// `M · signal` of one hop, to the end of the receiving block, and `then` on it while it is in
+    /// cache.
+    fn send(
+        &self,
+        index: usize,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        source: &BlockDeltas<T>,
+        to: &mut BlockDeltas<T>,
+        then: Derivative<T>,
+    ) {
+        let hop = self.route.hops()[index];
+        let layer = |layer: usize| {
+            let Layer { map, weights, .. } = &network.blocks[layer].layer;
+            (map, self.matrices[index].as_ref().unwrap_or(weights))
+        };
+        match Transport::of(&self.route, hop) {
+            Transport::Down => {
+                let (map, matrix) = layer(self.route.sender(hop));
+                let then = |place, delta: &mut [T]| then.multiply(place, delta);
+                map.apply_transpose(matrix, source.delta(), to.arrival(), &then);
+            }
+            Transport::Up => {
+                // Through what the forward pass goes through: the sender's pooling, from whose
+                // end the signal comes, the receiver's weights, the receiver's pooling.
+                let (map, matrix) = layer(hop.to);
+                let then = |place, delta: &mut [T], _: &mut [T]| then.multiply(place, delta);
+                map.apply(matrix, None, source.end(), &mut to.stages[0], &mut [], &then);
+                network.blocks[hop.to].relay(&activations.blocks[hop.to], to);
+            }
+            Transport::Straight => self.send_straight(index, source, to, then),
+        }
+    }
+
+    /// A hop of [`Transport::Straight`].
+    fn send_straight(
+        &self,
+        index: usize,
+        source: &BlockDeltas<T>,
+        to: &mut BlockDeltas<T>,
+        then: Derivative<T>,
+    ) {
+        let matrix = linalg::of(self.drawn(index));
+        let then = |place, delta: &mut [T], _: &mut [T]| then.multiply(place, delta);
+        let (signal, delta) = (source.delta().mat(), to.arrival().as_mut_slice());
+        linalg::product_then(matrix, signal, Start::Zero, delta, &mut [], &then);
+    }
+}

@@ -1,0 +1,22 @@
+//! Networks that several tests use.
+
+use feedback_alignment::{Conv2d, MaxPool2d, Network};
+
+/// Blocks that are more than a layer and an activation: with dropout, batch normalisation, pooling.
+pub fn conv_net() -> Network<f64> {
+    Network::builder((1, 8, 8))
+        .dropout(0.1)
+        .conv2d(Conv2d::new(3, 3))
+        .batch_norm()
+        .tanh()
+        .max_pool2d(MaxPool2d::new(2, 2))
+        .conv2d(Conv2d::new(4, 2))
+        .tanh()
+        .dropout(0.2)
+        .dense(6)
+        .logistic()
+        .dense(3)
+        .seed(2)
+        .build()
+        .unwrap()
+}
