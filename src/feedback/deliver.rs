@@ -16,8 +16,8 @@ impl<T: Scalar> Feedback<T> {
     /// `δ_l = f'(a_l) ∘ Σ M · signal` over the hops to it. The others do not learn.
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] if the network, activations and deltas do not belong together;
-    /// [`Error::TooLarge`].
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network, activations and deltas do not belong together;
+    /// [`Error::TooLarge`](crate::Error::TooLarge).
     pub fn deliver(
         &self,
         network: &Network<T>,
