@@ -94,7 +94,7 @@ fn compare(args: &Args) -> Result<()> {
     if resumed.network() != whole.network() || resumed.optimizer() != whole.optimizer() {
         return Err("the two runs differ: this should be impossible".into());
     }
-    let parameters = whole.network().parameters();
+    let parameters = whole.network().parameter_count();
     writeln!(out, "All {parameters} parameters and their moments agree to the bit.")?;
     Ok(())
 }

@@ -57,7 +57,7 @@ impl<T: Scalar> FastGradientSign<T> {
             backpropagation: Feedback::new(network, FeedbackRule::Bp, nothing, 0)?,
             activations: Activations::new(),
             deltas: Deltas::new(),
-            gradient: Columns::new(network.inputs()),
+            gradient: Columns::new(network.input_len()),
         })
     }
 

@@ -4,6 +4,7 @@ use crate::{
     activation::Activation,
     error::{Error, Result},
     layer::{AvgPool2d, Bias, Conv2d, MaxPool2d, Shape},
+    parameters::{Part, Slot, Table},
 };
 
 /// What a network reads and the entries of its list, from the input to the output. Together with
@@ -60,5 +61,63 @@ impl Architecture {
             items.push(item);
         }
         Ok(Self { input, items })
+    }
+
+    /// All parameters of the network. Only sizes are computed: the network of a file may be larger
+    /// than memory.
+    pub(crate) fn table(&self) -> Result<Table> {
+        let (mut shape, mut slots) = (self.input, Vec::new());
+        let (mut layers, mut operations): (usize, usize) = (0, 0);
+        for (index, item) in self.items.iter().enumerate() {
+            let is_layer = matches!(item, Item::Dense { .. } | Item::Conv2d(_));
+            if is_layer {
+                (layers, operations) = (layers + 1, 0);
+            }
+            let at = (index, layers.saturating_sub(1), (!is_layer).then_some(operations));
+            slots.extend(item.parts(shape).into_iter().enumerate().map(|part| Slot::new(at, part)));
+            operations += usize::from(!is_layer && !matches!(item, Item::Flatten));
+            shape = item.output(shape)?;
+        }
+        Table::new(slots)
+    }
+}
+
+impl Item {
+    /// The parameters of an entry that is given an `input` of this shape, with their rows and
+    /// columns. This is the only list of what a layer has.
+    fn parts(&self, input: Shape) -> Vec<(Part, usize, usize)> {
+        let layer = |rows, columns, bias| match bias {
+            Bias::With => vec![(Part::Weights, rows, columns), (Part::Bias, rows, 1)],
+            Bias::Without => vec![(Part::Weights, rows, columns)],
+        };
+        match *self {
+            Self::Dense { outputs, bias } => layer(outputs, input.len(), bias),
+            Self::Conv2d(Conv2d { channels, kernel: (height, width), bias, .. }) => {
+                let pixels = height.saturating_mul(width);
+                layer(channels, input.channels.saturating_mul(pixels), bias)
+            }
+            Self::BatchNorm { .. } => {
+                [Part::Scale, Part::Shift, Part::RunningMean, Part::RunningVariance]
+                    .map(|part| (part, input.channels, 1))
+                    .to_vec()
+            }
+            Self::Activation(_)
+            | Self::MaxPool2d(_)
+            | Self::AvgPool2d(_)
+            | Self::Dropout(_)
+            | Self::Flatten => Vec::new(),
+        }
+    }
+
+    /// The shape of what it makes of an `input` of this shape.
+    fn output(&self, input: Shape) -> Result<Shape> {
+        Ok(match *self {
+            Self::Dense { outputs, .. } => outputs.into(),
+            Self::Conv2d(config) => config.over(input)?.output(),
+            Self::MaxPool2d(pool) => pool.over(input)?.output(),
+            Self::AvgPool2d(pool) => pool.over(input)?.output(),
+            Self::Flatten => input.len().into(),
+            Self::Activation(_) | Self::BatchNorm { .. } | Self::Dropout(_) => input,
+        })
     }
 }

@@ -91,15 +91,15 @@ impl<T: Scalar> Diagnostics<T> {
     /// # Errors
     /// [`Error::TooLarge`] if there is no memory for a copy of the weights.
     pub fn new(network: &Network<T>) -> Result<Self> {
-        let copy = |block: &Block<T>| {
-            let weights = &block.layer.weights;
-            let mut copy = zero_matrix(weights.nrows(), weights.ncols())?;
-            copy.copy_from(weights);
+        let copy = |layer: usize| {
+            let (rows, columns) = network.blocks[layer].shape;
+            let mut copy = zero_matrix(rows, columns)?;
+            copy.copy_from_slice(network.parameters.layer(layer).weights());
             Ok(copy)
         };
         Ok(Self {
             saturation: 0.99,
-            start: network.blocks.iter().map(copy).collect::<Result<_>>()?,
+            start: (0..network.layer_count()).map(copy).collect::<Result<_>>()?,
             backpropagation: Feedback::new(network, FeedbackRule::Bp, FeedbackInit::default(), 0)?,
             activations: Activations::new(),
             deltas: Deltas::new(),
@@ -159,7 +159,7 @@ impl<T: Scalar> Diagnostics<T> {
     /// # let x = nalgebra::DMatrix::from_fn(4, 6, |i, j| ((i * 5 + j * 3) % 7) as f32 / 7.0);
     /// # let labels = [0, 1, 2, 0, 1, 2];
     /// let network = Network::<f32>::builder(4).dense(8).tanh().dense(3).build()?;
-    /// let w = network.layer(1)?.weights().clone();
+    /// let w = network.layer(1)?.weights().into_owned();
     /// let aligned = Feedback::from_matrices(&network, FeedbackRule::Dfa, vec![w.transpose()])?;
     ///
     /// let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
@@ -190,16 +190,16 @@ impl<T: Scalar> Diagnostics<T> {
         activations.require_finite()?;
 
         self.bp_deltas.fit(activations)?;
-        let e = deltas.blocks[network.layers() - 1].delta();
+        let e = deltas.blocks[network.layer_count() - 1].delta();
         self.bp_deltas.error_mut().as_mut_slice().copy_from_slice(e.as_slice());
         self.backpropagation.deliver(network, activations, &mut self.bp_deltas)?;
         network.gradients(activations, deltas, &mut self.gradients)?;
         network.gradients(activations, &self.bp_deltas, &mut self.bp_gradients)?;
 
         let feedback_angles = feedback_angles(network, feedback)?;
-        let layers = (0..network.layers()).map(|layer| {
+        let layers = (0..network.layer_count()).map(|layer| {
             let feedback_angle = feedback_angles.get(layer).copied().flatten();
-            self.layer(layer, &network.blocks[layer], activations, deltas, feedback_angle)
+            self.layer(layer, network, activations, deltas, feedback_angle)
         });
         Ok(Diagnosis { rule: feedback.rule_name(), layers: layers.collect::<Result<_>>()? })
     }
@@ -208,7 +208,7 @@ impl<T: Scalar> Diagnostics<T> {
     fn layer(
         &self,
         layer: usize,
-        block: &Block<T>,
+        network: &Network<T>,
         activations: &Activations<T>,
         deltas: &Deltas<T>,
         feedback_angle: Option<f64>,
@@ -222,28 +222,30 @@ impl<T: Scalar> Diagnostics<T> {
         let delta = Some(&deltas.blocks[layer]).filter(|block| block.served);
         let delta = delta.map_or(&[][..], |block| block.delta().as_slice());
         finite("δ", bp_delta.rows(), delta)?;
-        let gradient = &self.gradients.layers[layer].weights;
-        let bp_gradient = &self.bp_gradients.layers[layer].weights;
-        finite("∂W", gradient.nrows(), gradient.as_slice())?;
-        finite("the ∂W of backpropagation", gradient.nrows(), bp_gradient.as_slice())?;
-        let (weights, start) = (block.layer.weights.as_slice(), self.start[layer].as_slice());
+        let gradient = self.gradients.of_layer(layer).0.weights();
+        let bp_gradient = self.bp_gradients.of_layer(layer).0.weights();
+        let block = &network.blocks[layer];
+        finite("∂W", block.shape.0, gradient)?;
+        finite("the ∂W of backpropagation", block.shape.0, bp_gradient)?;
+        let (weights, start) =
+            (network.parameters.layer(layer).weights(), self.start[layer].as_slice());
         Ok(LayerDiagnosis {
             layer,
             delta_angle: (!delta.is_empty()).then(|| angle(delta, bp_delta.as_slice())).flatten(),
-            gradient_angle: angle(gradient.as_slice(), bp_gradient.as_slice()),
+            gradient_angle: angle(gradient, bp_gradient),
             feedback_angle,
             weight_norm: norm(weights),
             change_norm: distance(weights, start),
             delta_norm: norm(delta),
             bp_delta_norm: norm(bp_delta.as_slice()),
-            gradient_norm: norm(gradient.as_slice()),
+            gradient_norm: norm(gradient),
             saturated: self.saturated(block, &activations.blocks[layer]),
         })
     }
 
     /// Fails unless the network has the layers of the one that the diagnostics were made for.
     fn require_network(&self, network: &Network<T>) -> Result<()> {
-        let (expected, found) = (self.start.len(), network.layers());
+        let (expected, found) = (self.start.len(), network.layer_count());
         if expected != found {
             return Err(Error::StageMismatch {
                 stage: "diagnose",
@@ -255,13 +257,13 @@ impl<T: Scalar> Diagnostics<T> {
         network.blocks.iter().zip(&self.start).enumerate().try_for_each(
             |(layer, (block, start))| {
                 let what = || format!("W of weighted layer {layer} in the diagnostics");
-                require_shape(what, block.layer.weights.shape(), start.shape())
+                require_shape(what, block.shape, start.shape())
             },
         )
     }
 
     /// The share of saturated units among those of the last bounded function of a block.
-    fn saturated(&self, block: &Block<T>, activations: &BlockActivations<T>) -> Option<f64> {
+    fn saturated(&self, block: &Block, activations: &BlockActivations<T>) -> Option<f64> {
         let mut operations = block.operations.iter().zip(&activations.operations).rev();
         let ((low, high), h) = operations.find_map(|(operation, record)| match operation {
             Operation::Activation(activation) => {

@@ -9,7 +9,7 @@ use crate::{
     feedback::Feedback,
     layer::Operation,
     network::{Block, Network},
-    optimizer::{BlockMoments, NextStep, OptimizerState, of_norms},
+    optimizer::{NextStep, Numbers, OptimizerState, of_learned},
     route::Signal,
     scalar::Scalar,
     threads,
@@ -67,8 +67,8 @@ impl<T: Scalar> OptimizerState<T> {
         deltas: &Deltas<T>,
     ) -> Result<()> {
         let bound = bound_of_deltas(network, activations, deltas);
-        self.guarded(network, bound, |step, blocks, moments| {
-            learn(step, blocks, moments, 0, activations, Arriving::Delivered(&deltas.blocks));
+        self.guarded(network, bound, |step, blocks, numbers| {
+            learn(step, (blocks, 0), numbers, activations, Arriving::Delivered(&deltas.blocks));
         })
     }
 
@@ -93,16 +93,10 @@ impl<T: Scalar> OptimizerState<T> {
             feedback.prepare(deltas)?;
             deltas.begin_delivery();
             let bound = bound_of_error(network, feedback, activations, deltas);
-            return self.guarded(network, bound, |step, blocks, moments| {
+            return self.guarded(network, bound, |step, blocks, numbers| {
                 let (output, hidden) = deltas.split_output();
-                learn(
-                    step,
-                    blocks,
-                    moments,
-                    0,
-                    activations,
-                    Arriving::Direct { feedback, output, hidden },
-                );
+                let arriving = Arriving::Direct { feedback, output, hidden };
+                learn(step, (blocks, 0), numbers, activations, arriving);
             });
         }
         feedback.deliver_checked(network, activations, deltas)?;
@@ -139,7 +133,7 @@ impl<T: Scalar> Arriving<'_, T> {
     fn at(
         &mut self,
         (place, layer): (usize, usize),
-        block: &Block<T>,
+        block: &Block,
         activations: &Activations<T>,
     ) -> &BlockDeltas<T> {
         match self {
@@ -159,9 +153,8 @@ impl<T: Scalar> Arriving<'_, T> {
 /// Frozen blocks stay as they are, and so do those that no feedback has reached.
 fn learn<T: Scalar>(
     step: &NextStep<T>,
-    blocks: &mut [Block<T>],
-    moments: &mut [BlockMoments<T>],
-    first: usize,
+    (blocks, first): (&[Block], usize),
+    mut numbers: Numbers<T>,
     activations: &Activations<T>,
     mut deltas: Arriving<T>,
 ) {
@@ -169,25 +162,23 @@ fn learn<T: Scalar>(
     let work = learning.map(|block| block.work(activations.batch));
     let work = work.fold(0, usize::saturating_add);
     if blocks.len() == 1 || threads::pieces(work, 1) == 1 {
-        for (place, (block, moments)) in blocks.iter_mut().zip(moments).enumerate() {
-            if block.frozen {
-                continue;
-            }
+        for (place, block) in blocks.iter().enumerate().filter(|(_, block)| !block.frozen) {
             let layer = first + place;
             let deltas = deltas.at((place, layer), block, activations);
             if deltas.served {
-                step.learn_block((layer, block), moments, activations.entering(layer), deltas);
+                let of = (layer, block, activations.layout.table.of_layer(layer));
+                step.learn_block(of, numbers.layer(layer), activations.entering(layer), deltas);
             }
         }
         return;
     }
     let middle = blocks.len() / 2;
-    let (left, right) = blocks.split_at_mut(middle);
-    let (left_moments, right_moments) = moments.split_at_mut(middle);
+    let (left, right) = blocks.split_at(middle);
+    let (left_numbers, right_numbers) = numbers.split_at(first + middle);
     let (left_deltas, right_deltas) = deltas.split_at(middle);
     threads::join(
-        || learn(step, left, left_moments, first, activations, left_deltas),
-        || learn(step, right, right_moments, first + middle, activations, right_deltas),
+        || learn(step, (left, first), left_numbers, activations, left_deltas),
+        || learn(step, (right, first + middle), right_numbers, activations, right_deltas),
     );
 }
 
@@ -202,13 +193,13 @@ fn bound_of_deltas<T: Scalar>(
         if !deltas.served {
             return (0.0, 0.0);
         }
-        (bound_of_squares(deltas.delta().as_slice()), of_norms(&deltas.norms))
+        (bound_of_squares(deltas.delta().as_slice()), of_learned(&deltas.learned))
     })
 }
 
 /// Whether every hidden block is a layer and at most an activation.
 fn is_plain<T: Scalar>(network: &Network<T>) -> bool {
-    let hidden = &network.blocks[..network.layers() - 1];
+    let hidden = &network.blocks[..network.layer_count() - 1];
     hidden.iter().all(|block| matches!(block.operations[..], [] | [Operation::Activation(_)]))
 }
 
@@ -220,13 +211,13 @@ fn bound_of_error<T: Scalar>(
     activations: &Activations<T>,
     deltas: &Deltas<T>,
 ) -> f64 {
-    let output = network.layers() - 1;
+    let output = network.layer_count() - 1;
     let steepest = network.blocks.iter().flat_map(|block| &block.operations);
     let steepest = steepest.fold(1.0, |most, operation| match operation {
         Operation::Activation(activation) => f64::max(most, activation.steepest()),
         _ => most,
     });
-    let factor = network.outputs() as f64 * steepest;
+    let factor = network.output_len() as f64 * steepest;
     // What no hop sends has no length here.
     let sent = |signal| bound_of_squares(deltas.at_output().get(signal).delta().as_slice());
     let (e, sign, target) = (sent(Signal::Error), sent(Signal::ErrorSign), sent(Signal::Target));
@@ -254,7 +245,7 @@ fn largest<T: Scalar>(
     let blocks = network.blocks.iter().enumerate().filter(|(_, block)| !block.frozen);
     blocks.fold(0.0, |largest, (layer, block)| {
         let (delta, norms) = squares(layer);
-        let products = block.layer.map.gradient_cost(activations.batch) as f64;
+        let products = block.map.gradient_cost(activations.batch) as f64;
         let h = match layer {
             0 if activations.input_operations.is_empty() => activations.input_squares,
             0 => bound_of_squares(activations.entering(0).as_slice()),

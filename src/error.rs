@@ -97,17 +97,13 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
-    /// A layer without batch normalisation after it.
-    #[error("there is no batch normalisation after weighted layer {layer}")]
-    NoBatchNorm {
+    /// A parameter that a layer does not have, such as the bias of one that was built without.
+    #[error("weighted layer {layer} has no {part}, and neither has an operation after it")]
+    NoSuchParameter {
         /// Index of the layer, counted from 0.
         layer: usize,
-    },
-    /// A bias was set on a layer built without one.
-    #[error("weighted layer {layer} was built without a bias")]
-    NoBias {
-        /// Index of the layer, counted from 0.
-        layer: usize,
+        /// The parameter, as [`Part`](crate::Part) shows it.
+        part: String,
     },
 
     /// A matrix of the wrong shape.

@@ -106,7 +106,7 @@ impl<T: Scalar> Feedback<T> {
         init: FeedbackInit,
         seed: u64,
     ) -> Result<Self> {
-        Self::draw(network, Some(rule), rule.route(network.layers()), init, seed)
+        Self::draw(network, Some(rule), rule.route(network.layer_count()), init, seed)
     }
 
     /// Feedback on a route of one's own. Its matrices are drawn as [`new`](Self::new) draws them: the
@@ -134,7 +134,7 @@ impl<T: Scalar> Feedback<T> {
     ) -> Result<Self> {
         init.check()?;
         let mut feedback = Self::build(network, rule, route)?;
-        let mut drawn = vec![0; network.layers()];
+        let mut drawn = vec![0; network.layer_count()];
         for index in 0..feedback.matrices.len() {
             let hop = feedback.route.hops()[index];
             let name = feedback.name(hop.to);
@@ -183,8 +183,8 @@ impl<T: Scalar> Feedback<T> {
         distribution: &D,
         rng: &mut R,
     ) -> Result<Self> {
-        let mut feedback = Self::build(network, Some(rule), rule.route(network.layers()))?;
-        for layer in 0..network.layers() - 1 {
+        let mut feedback = Self::build(network, Some(rule), rule.route(network.layer_count()))?;
+        for layer in 0..network.layer_count() - 1 {
             let name = feedback.name(layer);
             let Some(index) = feedback.first[layer] else { continue };
             let Some(matrix) = &mut feedback.matrices[index] else { continue };
@@ -205,7 +205,7 @@ impl<T: Scalar> Feedback<T> {
         rule: FeedbackRule,
         matrices: Vec<DMatrix<T>>,
     ) -> Result<Self> {
-        let feedback = Self::build(network, Some(rule), rule.route(network.layers()))?;
+        let feedback = Self::build(network, Some(rule), rule.route(network.layer_count()))?;
         feedback.filled_with(matrices)
     }
 
@@ -238,7 +238,7 @@ impl<T: Scalar> Feedback<T> {
     /// Zero matrices of the shapes that a route needs.
     fn build(network: &Network<T>, rule: Option<FeedbackRule>, route: Route) -> Result<Self> {
         Self::require_layers(network, &route)?;
-        let (layers, layout) = (network.layers(), Arc::clone(&network.layout));
+        let (layers, layout) = (network.layer_count(), Arc::clone(&network.layout));
         let count = route.hops().len();
         let squares = vec![0.0; count];
         let hops = route.hops();
@@ -269,7 +269,7 @@ impl<T: Scalar> Feedback<T> {
 
     /// Fails unless a route is through a network of so many layers.
     pub(crate) fn require_layers(network: &Network<T>, route: &Route) -> Result<()> {
-        let (layers, of) = (network.layers(), route.layer_count());
+        let (layers, of) = (network.layer_count(), route.layer_count());
         if layers == of {
             return Ok(());
         }
@@ -434,7 +434,7 @@ fn stored_shape<T: Scalar>(
     let from = route.sender(hop);
     match hop.through {
         Through::Weights => None,
-        Through::LikeWeights => Some(network.blocks[from.max(hop.to)].layer.weights.shape()),
+        Through::LikeWeights => Some(network.blocks[from.max(hop.to)].shape),
         Through::Matrix => Some((network.layout.output(hop.to), network.layout.blocks[from].a)),
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     layer::Operation,
     loss::{Loss, Targets},
     network::Network,
+    parameters::{Part, Slot},
     rule::FeedbackRule,
     scalar::Scalar,
     seed::{Purpose, stream},
@@ -67,20 +68,6 @@ impl Default for GradientCheck {
     }
 }
 
-/// Which parameter of a layer a tensor is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Parameter {
-    /// `W`
-    Weights,
-    /// `b`
-    Bias,
-    /// `γ` of batch normalisation.
-    Scale,
-    /// `β` of batch normalisation.
-    Shift,
-}
-
 /// What a [`GradientCheck`] found.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -96,7 +83,7 @@ pub struct TensorCheck {
     /// The weighted layer that it belongs to, counted from 0.
     pub layer: usize,
     /// Which of the layer's parameters it is.
-    pub parameter: Parameter,
+    pub part: Part,
     /// Entries that were compared.
     pub checked: usize,
     /// Entries that were left out because a kink or a change of winners is within a step.
@@ -171,19 +158,20 @@ impl GradientCheck {
         differences: &mut Differences,
         gradients: &Gradients<T>,
     ) -> Result<GradientReport> {
-        let tensors = differences.tensors().into_iter().enumerate().map(|(number, tensor)| {
-            let gradient = tensor.gradient(gradients);
-            require_finite(|| format!("the gradient of {tensor}"), gradient.len(), gradient)?;
+        let slots = gradients.layout.table.slots().iter().filter(|slot| slot.part.is_learned());
+        let tensors = slots.enumerate().map(|(number, slot)| {
+            let gradient = gradients.numbers.slot(slot);
+            require_finite(|| format!("the gradient of {slot}"), gradient.len(), gradient)?;
             let mut check = TensorCheck {
-                layer: tensor.layer,
-                parameter: tensor.parameter,
+                layer: slot.layer,
+                part: slot.part,
                 checked: 0,
                 skipped: 0,
                 difference: 0.0,
                 largest: 0.0,
             };
             for index in self.choose(number, gradient.len()) {
-                match differences.at(tensor, index, self.step)? {
+                match differences.at(slot, index, self.step)? {
                     Some(slope) => {
                         let difference = (gradient[index].as_f64() - slope).abs();
                         check.checked += 1;
@@ -227,38 +215,6 @@ fn backpropagate<T: Scalar>(
     Ok(gradients)
 }
 
-/// One tensor of parameters.
-#[derive(Clone, Copy)]
-struct Tensor {
-    layer: usize,
-    parameter: Parameter,
-    /// The batch normalisation, for its parameters.
-    operation: usize,
-}
-
-impl Tensor {
-    fn parameters(self, network: &mut Network<f64>) -> &mut [f64] {
-        let block = &mut network.blocks[self.layer];
-        match (self.parameter, block.operations.get_mut(self.operation)) {
-            (Parameter::Weights, _) => block.layer.weights.as_mut_slice(),
-            (Parameter::Bias, _) => block.layer.bias.as_mut().map_or(&mut [], |b| b.as_mut_slice()),
-            (Parameter::Scale, Some(Operation::BatchNorm(norm))) => norm.scale.as_mut_slice(),
-            (Parameter::Shift, Some(Operation::BatchNorm(norm))) => norm.shift.as_mut_slice(),
-            (Parameter::Scale | Parameter::Shift, _) => &mut [],
-        }
-    }
-
-    fn gradient<T: Scalar>(self, gradients: &Gradients<T>) -> &[T] {
-        let (layer, norms) = (&gradients.layers[self.layer], &gradients.norms[self.layer]);
-        match self.parameter {
-            Parameter::Weights => layer.weights.as_slice(),
-            Parameter::Bias => layer.bias.as_ref().map_or(&[], |bias| bias.as_slice()),
-            Parameter::Scale => &norms[self.operation].scale,
-            Parameter::Shift => &norms[self.operation].shift,
-        }
-    }
-}
-
 /// The loss of a batch as a function of the parameters.
 struct Differences<'a> {
     network: Network<f64>,
@@ -287,46 +243,25 @@ impl<'a> Differences<'a> {
         }
         let stepped = base.clone();
         network.forward_loaded(&mut base, PASS);
-        let mut e = Columns::new(network.outputs());
+        let mut e = Columns::new(network.output_len());
         e.set_batch(x.ncols())?;
         Ok(Self { network, loss, targets, base, stepped, e })
     }
 
-    /// All tensors of the network, from the first layer up.
-    fn tensors(&self) -> Vec<Tensor> {
-        let mut tensors = Vec::new();
-        for (layer, block) in self.network.blocks.iter().enumerate() {
-            let mut push = |parameter, operation| {
-                tensors.push(Tensor { layer, parameter, operation });
-            };
-            push(Parameter::Weights, 0);
-            if block.layer.bias.is_some() {
-                push(Parameter::Bias, 0);
-            }
-            for (index, operation) in block.operations.iter().enumerate() {
-                if let Operation::BatchNorm(_) = operation {
-                    push(Parameter::Scale, index);
-                    push(Parameter::Shift, index);
-                }
-            }
-        }
-        tensors
-    }
-
     /// The slope of the loss along one parameter, unless there is a kink within the step.
-    fn at(&mut self, tensor: Tensor, index: usize, step: f64) -> Result<Option<f64>> {
-        let middle = tensor.parameters(&mut self.network)[index];
+    fn at(&mut self, slot: &Slot, index: usize, step: f64) -> Result<Option<f64>> {
+        let middle = self.network.parameters.slot(slot)[index];
         let h = step * middle.abs().max(1.0);
         let ends = [middle + h, middle - h];
         let losses = ends.map(|value| {
-            tensor.parameters(&mut self.network)[index] = value;
+            self.network.parameters.slot_mut(slot)[index] = value;
             self.loss()
         });
-        tensor.parameters(&mut self.network)[index] = middle;
+        self.network.parameters.slot_mut(slot)[index] = middle;
         let [Some(up), Some(down)] = losses else { return Ok(None) };
         // Not 2h, since the ends have been rounded.
         let slope = (up - down) / (ends[0] - ends[1]);
-        let what = || format!("the central difference of entry {index} of {tensor}");
+        let what = || format!("the central difference of entry {index} of {slot}");
         require_finite(what, 1, &[slope])?;
         Ok(Some(slope))
     }
@@ -364,30 +299,12 @@ impl<'a> Differences<'a> {
 /// The first training pass of `Activations::new`, again and again.
 const PASS: Pass = Pass::Training { seed: 0, time: 0 };
 
-impl fmt::Display for Parameter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Weights => "W",
-            Self::Bias => "b",
-            Self::Scale => "γ",
-            Self::Shift => "β",
-        })
-    }
-}
-
-impl fmt::Display for Tensor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of weighted layer {}", self.parameter, self.layer)
-    }
-}
-
 impl fmt::Display for GradientReport {
     /// A row for each tensor, and what it comes to.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "layer    checked  skipped  difference  largest entry")?;
-        for TensorCheck { layer, parameter, checked, skipped, difference, largest } in &self.tensors
-        {
-            write!(f, "{layer:>5} {parameter} {checked:>8} {skipped:>8}")?;
+        for TensorCheck { layer, part, checked, skipped, difference, largest } in &self.tensors {
+            write!(f, "{layer:>5} {part} {checked:>8} {skipped:>8}")?;
             writeln!(f, " {difference:>11.1e} {largest:>14.1e}")?;
         }
         let (difference, largest) = (self.difference(), self.largest());
@@ -413,19 +330,14 @@ mod tests {
     }
 
     /// The report on gradients of which one entry has been changed by some part of the largest.
-    fn report_on_wrong(layer: usize, parameter: Parameter, by: f64) -> GradientReport {
+    fn report_on_wrong(layer: usize, part: Part, by: f64) -> GradientReport {
         let (network, (x, y)) = (network(), batch());
         let loss = Loss::SoftmaxCrossEntropy;
         let mut gradients = backpropagate(&network, loss, &x, (&y).into()).unwrap();
         let right = GradientCheck::default().run(&network, loss, &x, &y).unwrap();
         assert!(right.relative_difference() < 1e-8, "{right}");
-        let norm = gradients.norms[layer].iter_mut().find(|norm| !norm.scale.is_empty());
-        let entries = match parameter {
-            Parameter::Weights => gradients.layers[layer].weights.as_mut_slice(),
-            Parameter::Bias => gradients.layers[layer].bias.as_mut().unwrap().as_mut_slice(),
-            Parameter::Scale => &mut norm.unwrap().scale,
-            Parameter::Shift => &mut norm.unwrap().shift,
-        };
+        let slot = gradients.numbers.find(layer, part).unwrap();
+        let entries = gradients.numbers.slot_mut(&slot);
         entries[entries.len() / 2 - 1] += by * right.largest();
         let mut differences = Differences::new(network, loss, &x, Targets::from(&y)).unwrap();
         GradientCheck::default().compare(&mut differences, &gradients).unwrap()
@@ -433,20 +345,20 @@ mod tests {
 
     #[test]
     fn a_wrong_entry_of_any_tensor_is_found() {
-        for (layer, parameter) in [
-            (0, Parameter::Weights),
-            (0, Parameter::Bias),
-            (0, Parameter::Scale),
-            (0, Parameter::Shift),
-            (1, Parameter::Weights),
-            (2, Parameter::Weights),
-            (2, Parameter::Bias),
+        for (layer, part) in [
+            (0, Part::Weights),
+            (0, Part::Bias),
+            (0, Part::Scale),
+            (0, Part::Shift),
+            (1, Part::Weights),
+            (2, Part::Weights),
+            (2, Part::Bias),
         ] {
-            let report = report_on_wrong(layer, parameter, 1e-3);
+            let report = report_on_wrong(layer, part, 1e-3);
             assert!((report.relative_difference() - 1e-3).abs() < 1e-7, "{report}");
             assert_eq!(report.tensors.len(), 7);
             for tensor in &report.tensors {
-                let wrong = (tensor.layer, tensor.parameter) == (layer, parameter);
+                let wrong = (tensor.layer, tensor.part) == (layer, part);
                 let found = tensor.difference > 1e-7 * report.largest();
                 assert_eq!(found, wrong, "{report}");
             }
@@ -463,7 +375,7 @@ mod tests {
         };
         let all = run(GradientCheck::default());
         assert_eq!(all, [12, 4, 4, 4, 20, 10, 2]);
-        assert_eq!(all.iter().sum::<usize>(), network.parameters());
+        assert_eq!(all.iter().sum::<usize>(), network.parameter_count());
         let some = GradientCheck { entries: 5, ..GradientCheck::default() };
         assert_eq!(run(some), [5, 4, 4, 4, 5, 5, 2]);
         let chosen = some.choose(0, 1000);
@@ -510,8 +422,8 @@ mod tests {
         let mut differences =
             Differences::new(network.clone(), Loss::LogisticCrossEntropy, &x, Targets::from(&y))
                 .unwrap();
-        for tensor in differences.tensors() {
-            assert!(differences.at(tensor, 1, 0.1).unwrap().is_some());
+        for slot in network.parameters.slots().iter().filter(|slot| slot.part.is_learned()) {
+            assert!(differences.at(slot, 1, 0.1).unwrap().is_some());
         }
         assert_eq!(differences.network, network);
     }

@@ -18,7 +18,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use nalgebra::{DMatrix, DVector};
+use nalgebra::{DMatrixView, DVectorView};
 
 pub use batch_norm::BatchNorm;
 pub use conv2d::Conv2d;
@@ -26,15 +26,15 @@ pub use dropout::Dropout;
 pub use pool2d::{AvgPool2d, MaxPool2d, Pool2d};
 pub use shape::Shape;
 
-pub(crate) use batch_norm::NormGradient;
 pub(crate) use conv2d::Convolution;
-pub(crate) use gradient::{Tiles, UPDATE_COST};
+pub(crate) use gradient::{Tile, Tiles, UPDATE_COST};
 
 use crate::{
     activation::Activation,
     buffer::{Columns, Notes, Pass},
     error::{Error, Result},
-    linalg::{self, Start, filled_vector, zero_matrix},
+    linalg::{self, Start},
+    parameters::OfLayer,
     scalar::Scalar,
     threads::{Chunks, pieces, share_out},
     vector::{ORDINARY, is_ordinary, magnitude},
@@ -47,11 +47,20 @@ use crate::{
 /// |---|---|---|
 /// | dense | `outputs × inputs` | `outputs` |
 /// | convolution | `C_out × (C_in · kh · kw)`, the kernels as rows, in the order of the image | `C_out` |
-#[derive(Clone, Debug, PartialEq)]
-pub struct Layer<T> {
-    pub(crate) map: LinearMap,
-    pub(crate) weights: DMatrix<T>,
-    pub(crate) bias: Option<DVector<T>>,
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a, T> {
+    pub(crate) parameters: OfLayer<'a, T>,
+    pub(crate) operations: &'a [Operation],
+}
+
+impl<T: PartialEq> PartialEq for Layer<'_, T> {
+    /// Compares `W` and `b`, not the operations that follow.
+    fn eq(&self, other: &Self) -> bool {
+        let (one, two) = (self.parameters, other.parameters);
+        one.slots[0].rows == two.slots[0].rows
+            && one.weights() == two.weights()
+            && one.bias() == two.bias()
+    }
 }
 
 /// How the weights of a layer act on an input.
@@ -71,54 +80,42 @@ pub enum Bias {
     Without,
 }
 
-/// `∂J/∂W` and `∂J/∂b` of one layer, in the shapes of `W` and `b`.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LayerGradient<T> {
-    pub(crate) weights: DMatrix<T>,
-    pub(crate) bias: Option<DVector<T>>,
-}
-
-impl<T: Scalar> Layer<T> {
-    /// A layer of zeros whose weights are `rows × columns`.
-    pub(crate) fn zeros(map: LinearMap, rows: usize, columns: usize, bias: Bias) -> Result<Self> {
-        Ok(Self {
-            map,
-            weights: zero_matrix(rows, columns)?,
-            bias: match bias {
-                Bias::With => Some(filled_vector(rows, T::zero())?),
-                Bias::Without => None,
-            },
-        })
-    }
-
+impl<'a, T: Scalar> Layer<'a, T> {
     /// `W`.
     #[must_use]
-    pub fn weights(&self) -> &DMatrix<T> {
-        &self.weights
+    pub fn weights(self) -> DMatrixView<'a, T> {
+        let slot = &self.parameters.slots[0];
+        DMatrixView::from_slice(self.parameters.weights(), slot.rows, slot.columns)
     }
 
     /// `b`, unless the layer was built without one.
     #[must_use]
-    pub fn bias(&self) -> Option<&DVector<T>> {
-        self.bias.as_ref()
+    pub fn bias(self) -> Option<DVectorView<'a, T>> {
+        self.parameters.bias().map(|bias| DVectorView::from_slice(bias, bias.len()))
     }
 
+    /// The operations that follow the layer, in order; none means that it is linear.
+    #[must_use]
+    pub fn operations(self) -> &'a [Operation] {
+        self.operations
+    }
+}
+
+impl LinearMap {
     /// How many inputs a unit has, and how many units of the output read one input (as PyTorch
-    /// counts them for a convolution).
-    pub(crate) fn fans(&self) -> (usize, usize) {
-        let (rows, columns) = self.weights.shape();
-        match &self.map {
-            LinearMap::Dense => (columns, rows),
-            LinearMap::Conv2d(conv) => {
-                (columns, rows * conv.windows.kernel.0 * conv.windows.kernel.1)
-            }
+    /// counts them for a convolution), of weights of this shape.
+    pub(crate) fn fans(&self, (rows, columns): (usize, usize)) -> (usize, usize) {
+        match self {
+            Self::Dense => (columns, rows),
+            Self::Conv2d(conv) => (columns, rows * conv.windows.kernel.0 * conv.windows.kernel.1),
         }
     }
 
     /// `a ← W h + b`, and while it is in cache `y ← f(a)`, if the layer has an activation. Returns
     /// a number that no `|a|` exceeds; ∞ if some `a` is NaN or infinite.
-    pub(crate) fn forward(
+    pub(crate) fn forward<T: Scalar>(
         &self,
+        parameters: OfLayer<T>,
         h: &Columns<T>,
         a: &mut Columns<T>,
         then: Option<(Activation, &mut Columns<T>)>,
@@ -135,28 +132,27 @@ impl<T: Scalar> Layer<T> {
             }
         };
         let y = y.map_or(&mut [][..], Columns::as_mut_slice);
-        self.map.apply(&self.weights, self.bias.as_ref(), h, a, y, &finish);
+        self.apply(parameters.weights(), parameters.bias(), h, a, y, &finish);
         f64::from_bits(largest.into_inner())
     }
-}
 
-impl LinearMap {
     /// `y ← M x (+ b)` with any `M` in the shape of `W`, and then `finish(place, y, z)` on pieces
     /// of `y` while they are in cache, and of `z`, in the shape of `y` or empty.
     pub(crate) fn apply<T: Scalar>(
         &self,
-        weights: &DMatrix<T>,
-        bias: Option<&DVector<T>>,
+        weights: &[T],
+        bias: Option<&[T]>,
         x: &Columns<T>,
         y: &mut Columns<T>,
         z: &mut [T],
         finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
     ) {
-        let y = y.as_mut_slice();
+        let (rows, y) = (y.rows(), y.as_mut_slice());
         match self {
             Self::Dense => {
-                let start = bias.map_or(Start::Zero, |bias| Start::Column(bias.as_slice()));
-                linalg::product_then(linalg::of(weights), x.mat(), start, y, z, finish);
+                let start = bias.map_or(Start::Zero, Start::Column);
+                let weights = linalg::mat(weights, rows);
+                linalg::product_then(weights, x.mat(), start, y, z, finish);
             }
             Self::Conv2d(conv) => conv.apply(weights, bias, x.as_slice(), y, z, finish),
         }
@@ -166,7 +162,7 @@ impl LinearMap {
     /// while they are in cache.
     pub(crate) fn apply_transpose<T: Scalar>(
         &self,
-        weights: &DMatrix<T>,
+        weights: &[T],
         x: &Columns<T>,
         y: &mut Columns<T>,
         finish: &(impl Fn(usize, &mut [T]) + Sync),
@@ -174,7 +170,7 @@ impl LinearMap {
         let y = y.as_mut_slice();
         match self {
             Self::Dense => {
-                let (transposed, x) = (linalg::of(weights).transpose(), x.mat());
+                let (transposed, x) = (linalg::mat(weights, x.rows()).transpose(), x.mat());
                 let finish = |place, y: &mut [T], _: &mut [T]| finish(place, y);
                 linalg::product_then(transposed, x, Start::Zero, y, &mut [], &finish);
             }
@@ -184,20 +180,24 @@ impl LinearMap {
 }
 
 /// A local operation: it works on every unit, window or channel by itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum Operation<T> {
+pub enum Operation {
     /// An elementwise function.
     Activation(Activation),
     /// The largest value, or the mean, of each window.
     Pool2d(Pool2d),
     /// Normalisation by the statistics of the batch.
-    BatchNorm(BatchNorm<T>),
+    BatchNorm(BatchNorm),
     /// Units dropped at random while training.
     Dropout(Dropout),
 }
 
-impl<T: Scalar> Operation<T> {
+/// What an operation with parameters learns from a batch, in the order of its slots: a gradient, or
+/// the statistics of the batch for running ones to follow. Empty where it learns nothing.
+pub(crate) type Learned<T> = [Vec<T>; 4];
+
+impl Operation {
     /// The windows of a pooling operation; all others keep the shape of what they are given.
     pub(crate) fn pooling(&self) -> Option<&Pool2d> {
         match self {
@@ -206,15 +206,16 @@ impl<T: Scalar> Operation<T> {
         }
     }
 
-    /// `y ← operation(x)`; notes are what the way back needs beyond `x` and `y`. Returns false if
+    /// `y ← operation(x)`, of operation number `index` after a layer with these parameters; notes are
+    /// what the way back needs beyond `x` and `y`. Returns false if
     /// a number that does not show in `y` is not finite.
-    pub(crate) fn forward(
+    pub(crate) fn forward<T: Scalar>(
         &self,
+        (parameters, index): (OfLayer<T>, usize),
         x: &[T],
         y: &mut [T],
         notes: &mut Notes<T>,
-        pass: Pass,
-        frozen: bool,
+        (pass, frozen): (Pass, bool),
     ) -> bool {
         match self {
             Self::Activation(activation) => activation.apply(x, y),
@@ -222,7 +223,7 @@ impl<T: Scalar> Operation<T> {
             Self::BatchNorm(norm) => {
                 // What is frozen is the same function in every pass.
                 let pass = if frozen { Pass::Evaluation } else { pass };
-                return norm.forward(x, y, notes, pass);
+                return norm.forward(parameters.of_operation(index), x, y, notes, pass);
             }
             Self::Dropout(dropout) => dropout.forward(x, y, &mut notes.kept, pass),
         }
@@ -230,12 +231,13 @@ impl<T: Scalar> Operation<T> {
     }
 
     /// `δ ← (∂y/∂x)ᵀ δ` of an operation that keeps the shape, with what it was given and made.
-    pub(crate) fn backward(
+    pub(crate) fn backward<T: Scalar>(
         &self,
+        (parameters, index): (OfLayer<T>, usize),
         (x, y): (&[T], &[T]),
         notes: &Notes<T>,
         delta: &mut [T],
-        gradient: &mut NormGradient<T>,
+        learned: &mut Learned<T>,
     ) {
         match self {
             Self::Activation(activation) => {
@@ -248,14 +250,16 @@ impl<T: Scalar> Operation<T> {
                     activation.multiply_derivative(&x[range.clone()], &y[range], delta.data);
                 });
             }
-            Self::BatchNorm(norm) => norm.backward(x, notes, delta, gradient),
+            Self::BatchNorm(norm) => {
+                norm.backward(parameters.of_operation(index), x, notes, delta, learned);
+            }
             Self::Dropout(dropout) => dropout.backward(&notes.kept, delta),
             Self::Pool2d(_) => unreachable!("pooling goes back from one buffer to another"),
         }
     }
 }
 
-impl<T> fmt::Display for Operation<T> {
+impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Activation(activation) => activation.fmt(f),

@@ -18,6 +18,7 @@ pub mod files;
 mod threads;
 mod linalg;
 mod buffer;
+mod parameters;
 mod seed;
 mod route;
 mod rule;
@@ -47,7 +48,7 @@ pub use data::{Dataset, Scaling};
 pub use diagnostics::{Diagnosis, Diagnostics, LayerDiagnosis};
 pub use error::{Error, Result};
 pub use feedback::Feedback;
-pub use gradient_check::{GradientCheck, GradientReport, Parameter, TensorCheck};
+pub use gradient_check::{GradientCheck, GradientReport, TensorCheck};
 pub use init::{FeedbackInit, Init};
 pub use layer::{
     AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, MaxPool2d, Operation, Pool2d, Shape,
@@ -59,6 +60,7 @@ pub use network::{Network, NetworkBuilder};
 pub use optimizer::{
     Adam, AdamW, Decay, Momentum, Optimizer, OptimizerState, RmsProp, Schedule, Sgd, WeightDecay,
 };
+pub use parameters::{Parameters, Part, Slot};
 pub use route::{Hop, Route, Signal, Through};
 pub use rule::FeedbackRule;
 pub use scalar::Scalar;

@@ -7,7 +7,7 @@
 
 use faer::Accum;
 use multiversion::multiversion;
-use nalgebra::{DMatrix, DVector};
+use nalgebra::DMatrix;
 
 use crate::{
     error::{Error, Result},
@@ -337,11 +337,6 @@ pub(crate) fn outer<T: Scalar>(a: &[T], b: &[T], c: &mut [T]) {
             *c = a * b;
         }
     }
-}
-
-/// A vector of `length` times the same number, or an error where there is no memory for it.
-pub(crate) fn filled_vector<T: Scalar>(length: usize, value: T) -> Result<DVector<T>> {
-    filled(length, value, (length, 1)).map(DVector::from_vec)
 }
 
 /// A matrix of zeros, or an error where there is no memory for it.

@@ -11,7 +11,6 @@ mod file;
 mod parameters;
 #[cfg(feature = "safetensors")]
 mod tensor_names;
-mod values;
 
 use std::{fmt, sync::Arc};
 
@@ -23,7 +22,7 @@ use block::operate;
 pub(crate) use block::{Block, Derivative};
 
 #[cfg(feature = "safetensors")]
-pub(crate) use parameters::{Role, column_major, row_major};
+pub(crate) use parameters::{column_major, row_major};
 #[cfg(feature = "safetensors")]
 pub use tensor_names::LoadOptions;
 
@@ -31,15 +30,15 @@ use crate::{
     architecture::Architecture,
     buffer::{Columns, Pass},
     error::{Error, Result, require, require_finite, require_samples, require_shape},
-    layer::{BatchNorm, Layer, LayerGradient, LinearMap, NormGradient, Operation, Shape},
-    linalg::{filled_vector, zero_matrix},
+    layer::{Layer, LinearMap, Operation, Shape, Tile},
+    linalg::zero_matrix,
+    parameters::{Parameters, Part, Slot},
     rule::FeedbackRule,
     scalar::Scalar,
     threads::Chunks,
     vector::bound_of_squares,
     workspace::{
-        Activations, BlockActivations, Deltas, Gradients, Layout, Needs, require_delivered,
-        require_match, reserve_norm,
+        Activations, BlockActivations, Deltas, Gradients, Layout, require_delivered, require_match,
     },
 };
 
@@ -55,7 +54,7 @@ use crate::{
 /// let network = Network::<f64>::builder(2).dense(8).tanh().dense(3).build()?;
 /// let x = DMatrix::from_column_slice(2, 4, &[0., 0., 0., 1., 1., 0., 1., 1.]);
 /// assert_eq!(network.predict(&x)?.shape(), (3, 4));
-/// assert_eq!(network.parameters(), 8 * 2 + 8 + 3 * 8 + 3);
+/// assert_eq!(network.parameter_count(), 8 * 2 + 8 + 3 * 8 + 3);
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -63,8 +62,9 @@ pub struct Network<T> {
     architecture: Architecture,
     pub(crate) layout: Arc<Layout>,
     /// Operations on the input: dropout.
-    input_operations: Vec<Operation<T>>,
-    pub(crate) blocks: Vec<Block<T>>,
+    input_operations: Vec<Operation>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) parameters: Parameters<T>,
     /// The rule for which [`Init::Nokland`](crate::Init) drew the weights.
     pub(crate) drawn_for: Option<FeedbackRule>,
 }
@@ -72,10 +72,7 @@ pub struct Network<T> {
 impl<T: PartialEq> PartialEq for Network<T> {
     /// Compares layers and parameters, not which of them are frozen or how they were drawn.
     fn eq(&self, other: &Self) -> bool {
-        let blocks = self.blocks.iter().zip(&other.blocks);
-        let same =
-            |(a, b): (&Block<T>, &Block<T>)| (&a.layer, &a.operations) == (&b.layer, &b.operations);
-        self.architecture == other.architecture && blocks.into_iter().all(same)
+        self.architecture == other.architecture && self.parameters == other.parameters
     }
 }
 
@@ -88,91 +85,89 @@ impl<T: Scalar> Network<T> {
 
     /// Number of features that the network reads, `n_0`.
     #[must_use]
-    pub fn inputs(&self) -> usize {
+    pub fn input_len(&self) -> usize {
         self.layout.inputs
     }
 
     /// Number of outputs, `n_L`.
     #[must_use]
-    pub fn outputs(&self) -> usize {
-        self.layout.output(self.layers() - 1)
+    pub fn output_len(&self) -> usize {
+        self.layout.output(self.layer_count() - 1)
     }
 
     /// Number of weighted layers, `L`: the hidden ones and the output layer.
     #[must_use]
-    pub fn layers(&self) -> usize {
+    pub fn layer_count(&self) -> usize {
         self.blocks.len()
     }
 
-    /// Number of weights and biases, and of scales and shifts of batch normalisation.
+    /// Number of weights and biases, and of scales and shifts of normalisations.
     #[must_use]
-    pub fn parameters(&self) -> usize {
-        let of_operation = |operation: &Operation<T>| match operation {
-            Operation::BatchNorm(norm) => 2 * norm.scale.len(),
-            _ => 0,
-        };
-        let of_block = |block: &Block<T>| {
-            let bias = block.layer.bias.as_ref().map_or(0, DVector::len);
-            let operations: usize = block.operations.iter().map(of_operation).sum();
-            block.layer.weights.len() + bias + operations
-        };
-        self.blocks.iter().map(of_block).sum()
+    pub fn parameter_count(&self) -> usize {
+        let learned = self.parameters.slots().iter().filter(|slot| slot.part.is_learned());
+        learned.map(Slot::len).sum()
+    }
+
+    /// All parameters, and the running statistics of batch normalisation.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters<T> {
+        &self.parameters
     }
 
     /// Weighted layer `layer`, counted from 0.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
-    pub fn layer(&self, layer: usize) -> Result<&Layer<T>> {
-        self.blocks.get(layer).map(|block| &block.layer).ok_or_else(|| self.no_such_layer(layer))
+    pub fn layer(&self, layer: usize) -> Result<Layer<'_, T>> {
+        let block = self.blocks.get(layer).ok_or_else(|| self.no_such_layer(layer))?;
+        Ok(Layer { parameters: self.parameters.layer(layer), operations: &block.operations })
     }
 
-    /// The operations that follow weighted layer `layer`, in order; none means that it is linear.
+    /// All weighted layers, from the first up.
     ///
-    /// # Errors
-    /// [`Error::NoSuchLayer`] if there is no such layer.
-    pub fn operations(&self, layer: usize) -> Result<&[Operation<T>]> {
-        self.blocks
-            .get(layer)
-            .map(|block| block.operations.as_slice())
-            .ok_or_else(|| self.no_such_layer(layer))
+    /// ```
+    /// use feedback_alignment::Network;
+    ///
+    /// let network = Network::<f32>::builder(4).dense(3).tanh().dense(2).build()?;
+    /// let shapes: Vec<_> = network.layers().map(|layer| layer.weights().shape()).collect();
+    /// assert_eq!(shapes, [(3, 4), (2, 3)]);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    #[must_use]
+    pub fn layers(&self) -> impl ExactSizeIterator<Item = Layer<'_, T>> {
+        self.blocks.iter().enumerate().map(|(layer, block)| Layer {
+            parameters: self.parameters.layer(layer),
+            operations: &block.operations,
+        })
     }
 
-    /// The batch normalisation after weighted layer `layer`, the first if there are several.
+    /// Replaces a parameter of weighted layer `layer`, or of the first normalisation after it that
+    /// has one, by numbers in the order of [`Slot`]: a matrix column by column.
+    ///
+    /// ```
+    /// use feedback_alignment::{Network, Part};
+    ///
+    /// let mut network = Network::<f64>::builder(2).dense(3).batch_norm().relu().dense(1).build()?;
+    /// network.set_parameter(0, Part::Scale, &[0.5, 1.0, 2.0])?;
+    /// assert_eq!(network.parameters().get(0, Part::Scale).unwrap()[2], 2.0);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`] if there is no such layer.
-    pub fn batch_norm(&self, layer: usize) -> Result<Option<&BatchNorm<T>>> {
-        let mut operations = self.operations(layer)?.iter();
-        Ok(operations.find_map(|operation| match operation {
-            Operation::BatchNorm(norm) => Some(norm),
-            _ => None,
-        }))
-    }
-
-    /// Replaces `γ`, `β` and the running mean and variance of the batch normalisation after
-    /// weighted layer `layer`, the first if there are several.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchLayer`], [`Error::NoBatchNorm`], [`Error::ShapeMismatch`], [`Error::NonFinite`], [`Error::InvalidParameter`] for a variance
-    /// below 0; nothing has then changed.
-    pub fn set_batch_norm(&mut self, layer: usize, values: [DVector<T>; 4]) -> Result<()> {
-        let channels = self.batch_norm(layer)?.ok_or(Error::NoBatchNorm { layer })?.scale.len();
-        for (name, vector) in ["γ", "β", "running mean", "running variance"].iter().zip(&values) {
-            let what = || format!("{name} of the batch normalisation after weighted layer {layer}");
-            require_shape(what, (channels, 1), vector.shape())?;
-            require_finite(what, channels, vector.as_slice())?;
+    /// [`Error::NoSuchLayer`], [`Error::NoSuchParameter`], [`Error::ShapeMismatch`] for another
+    /// number of numbers, [`Error::NonFinite`], [`Error::InvalidParameter`] for a variance below 0;
+    /// nothing has then changed.
+    pub fn set_parameter(&mut self, layer: usize, part: Part, values: &[T]) -> Result<()> {
+        self.layer(layer)?;
+        let slot = self.parameters.find(layer, part);
+        let slot = slot.ok_or_else(|| Error::NoSuchParameter { layer, part: part.to_string() })?;
+        require_shape(|| slot.to_string(), (slot.len(), 1), (values.len(), 1))?;
+        require_finite(|| slot.to_string(), slot.rows, values)?;
+        if part == Part::RunningVariance {
+            let smallest = values.iter().fold(T::zero(), |min, &v| min.min(v)).as_f64();
+            require(smallest >= 0.0, "running variance", smallest, "at least 0")?;
         }
-        let smallest = values[3].iter().fold(T::zero(), |min, &v| min.min(v)).as_f64();
-        require(smallest >= 0.0, "running variance", smallest, "at least 0")?;
-        for operation in &mut self.blocks[layer].operations {
-            if let Operation::BatchNorm(norm) = operation {
-                let [scale, shift, mean, variance] = values;
-                (norm.scale, norm.shift) = (scale, shift);
-                (norm.running_mean, norm.running_variance) = (mean, variance);
-                break;
-            }
-        }
+        self.parameters.slot_mut(&slot).copy_from_slice(values);
         Ok(())
     }
 
@@ -226,24 +221,17 @@ impl<T: Scalar> Network<T> {
     /// is not a number; the old weights then stay.
     pub fn set_weights(&mut self, layer: usize, weights: DMatrix<T>) -> Result<()> {
         let what = || format!("W of weighted layer {layer}");
-        require_shape(what, self.layer(layer)?.weights.shape(), weights.shape())?;
-        require_finite(what, weights.nrows(), weights.as_slice())?;
-        self.blocks[layer].layer.weights = weights;
-        Ok(())
+        require_shape(what, self.layer(layer)?.weights().shape(), weights.shape())?;
+        self.set_parameter(layer, Part::Weights, weights.as_slice())
     }
 
     /// Replaces `b` of a layer, one entry for each row of `W`.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`], [`Error::NoBias`] if the layer was built without one,
+    /// [`Error::NoSuchLayer`], [`Error::NoSuchParameter`] if the layer was built without one,
     /// [`Error::ShapeMismatch`], or [`Error::NonFinite`]; the old bias then stays.
     pub fn set_bias(&mut self, layer: usize, bias: DVector<T>) -> Result<()> {
-        let what = || format!("b of weighted layer {layer}");
-        let old = self.layer(layer)?.bias().ok_or(Error::NoBias { layer })?;
-        require_shape(what, old.shape(), bias.shape())?;
-        require_finite(what, bias.nrows(), bias.as_slice())?;
-        self.blocks[layer].layer.bias = Some(bias);
-        Ok(())
+        self.set_parameter(layer, Part::Bias, bias.as_slice())
     }
 
     /// The training pass: computes `a_l` and `h_l` of every layer for the samples `x`, of shape
@@ -282,12 +270,13 @@ impl<T: Scalar> Network<T> {
     /// A pass over the samples that already stand in `activations.input`.
     pub(crate) fn forward_loaded(&self, activations: &mut Activations<T>, pass: Pass) {
         let Activations { input, input_operations, blocks, .. } = activations;
-        operate(&self.input_operations, input, input_operations, pass, false);
+        let first = self.parameters.layer(0);
+        operate((&self.input_operations, 0), first, input, input_operations, (pass, false));
         let input = input_operations.last().map_or(&*input, |record| &record.output);
         for (index, block) in self.blocks.iter().enumerate() {
             let (below, from) = blocks.split_at_mut(index);
             let h = below.last().map_or(input, BlockActivations::output);
-            block.forward(h, &mut from[0], pass);
+            block.forward(self.parameters.layer(index), h, &mut from[0], pass);
         }
     }
 
@@ -299,7 +288,7 @@ impl<T: Scalar> Network<T> {
     /// How many samples a training batch needs: two, where batch normalisation sees one value of
     /// each.
     pub(crate) fn smallest_batch(&self) -> usize {
-        let single = |operation: &Operation<T>| matches!(operation, Operation::BatchNorm(norm) if norm.plane() == 1);
+        let single = |operation: &Operation| matches!(operation, Operation::BatchNorm(norm) if norm.plane() == 1);
         let learning = self.blocks.iter().filter(|block| !block.frozen);
         let any = learning.flat_map(|block| &block.operations).any(single);
         if any { 2 } else { 1 }
@@ -312,9 +301,9 @@ impl<T: Scalar> Network<T> {
         deltas: &Deltas<T>,
         gradient: &mut Columns<T>,
     ) {
-        let first = &self.blocks[0].layer;
+        let weights = self.parameters.layer(0).weights();
         let delta = deltas.blocks[0].delta();
-        first.map.apply_transpose(&first.weights, delta, gradient, &|_, _| ());
+        self.blocks[0].map.apply_transpose(weights, delta, gradient, &|_, _| ());
         for (operation, record) in
             self.input_operations.iter().zip(&activations.input_operations).rev()
         {
@@ -379,11 +368,12 @@ impl<T: Scalar> Network<T> {
         deltas: &mut Deltas<T>,
     ) -> Result<()> {
         require_match("backward", &self.layout, activations, deltas)?;
-        let count = self.layers() - 1;
+        let count = self.layer_count() - 1;
         if layer >= count {
             return Err(Error::NoSuchLayer { what: "hidden layer", layer, count });
         }
-        self.blocks[layer].backward(&activations.blocks[layer], &mut deltas.blocks[layer]);
+        let (saved, deltas_of) = (&activations.blocks[layer], &mut deltas.blocks[layer]);
+        self.blocks[layer].backward(self.parameters.layer(layer), saved, deltas_of);
         deltas.serve(layer);
         Ok(())
     }
@@ -394,14 +384,14 @@ impl<T: Scalar> Network<T> {
     /// As for [`forward`](Self::forward), for a batch of any size.
     pub fn predict(&self, x: &DMatrix<T>) -> Result<DMatrix<T>> {
         self.check_input(x)?;
-        let mut logits = zero_matrix(self.outputs(), x.ncols())?;
+        let mut logits = zero_matrix(self.output_len(), x.ncols())?;
         let mut activations = Activations::new();
         let batches = x
             .as_slice()
-            .chunks(EVALUATION_BATCH * self.inputs())
-            .zip(logits.as_mut_slice().chunks_mut(EVALUATION_BATCH * self.outputs()));
+            .chunks(EVALUATION_BATCH * self.input_len())
+            .zip(logits.as_mut_slice().chunks_mut(EVALUATION_BATCH * self.output_len()));
         for (x, logits) in batches {
-            activations.fit(&self.layout, x.len() / self.inputs())?;
+            activations.fit(&self.layout, x.len() / self.input_len())?;
             activations.input.as_mut_slice().copy_from_slice(x);
             self.forward_loaded(&mut activations, Pass::Evaluation);
             activations.require_finite()?;
@@ -424,59 +414,37 @@ impl<T: Scalar> Network<T> {
         gradients: &mut Gradients<T>,
     ) -> Result<()> {
         require_delivered("gradients", &self.layout, activations, deltas)?;
-        self.fit_gradients(gradients)?;
-        let Gradients { layers, norms, served, .. } = gradients;
-        served.clear();
-        served.extend(deltas.blocks.iter().map(|block| block.served));
-        for (index, (block, gradient)) in self.blocks.iter().zip(layers).enumerate() {
-            if !served[index] {
-                gradient.weights.fill(T::zero());
-                gradient.bias.iter_mut().for_each(|bias| bias.fill(T::zero()));
-                norms[index].clone_from_slice(&deltas.blocks[index].norms);
-                continue;
+        gradients.fit(&self.layout)?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let deltas = &deltas.blocks[layer];
+            for (index, slot) in self.layout.table.of_layer(layer).iter().enumerate() {
+                let (to, learned) = gradients.slot_mut(layer, index);
+                let learns = match slot.operation {
+                    None => deltas.served,
+                    Some(operation) => !deltas.learned[operation][slot.number].is_empty(),
+                };
+                *learned = learns;
+                if !learns {
+                    to.fill(T::zero());
+                    continue;
+                }
+                let (delta, h) = (deltas.delta(), activations.entering(layer));
+                match slot.operation {
+                    Some(operation) => {
+                        to.copy_from_slice(&deltas.learned[operation][slot.number]);
+                    }
+                    None if slot.part == Part::Bias => block.map.bias_gradient(delta, to),
+                    None => {
+                        let tiles = block.map.tiles(slot.rows, slot.columns, activations.batch);
+                        let out = Chunks { data: to, size: tiles.size };
+                        let of = (tiles, slot.len(), 0);
+                        let store = |tile: Tile<T>, out: Chunks<T>, scratch: &mut [T]| {
+                            tile.make(out.data, scratch);
+                        };
+                        block.map.gradient_tiles(of, delta, h, out, &store);
+                    }
+                }
             }
-            let (delta, h) = (deltas.blocks[index].delta(), activations.entering(index));
-            let map = block.layer.map;
-            let (rows, columns) = gradient.weights.shape();
-            let tiles = map.tiles(rows, columns, activations.batch);
-            let out = Chunks { data: gradient.weights.as_mut_slice(), size: tiles.size };
-            let of = (tiles, rows * columns, 0);
-            map.gradient_tiles(of, delta, h, out, &|tile, out: Chunks<T>, scratch| {
-                tile.make(out.data, scratch);
-            });
-            if let Some(bias) = &mut gradient.bias {
-                map.bias_gradient(delta, bias.as_mut_slice());
-            }
-            norms[index].clone_from_slice(&deltas.blocks[index].norms);
-        }
-        Ok(())
-    }
-
-    /// Gives `gradients` the shapes of the parameters, if it has others.
-    fn fit_gradients(&self, gradients: &mut Gradients<T>) -> Result<()> {
-        if !Layout::same(&gradients.layout, &self.layout) {
-            gradients.layout = Arc::default(); // Until everything has its memory.
-            let empty = |needs: &Vec<Needs>| {
-                let norms = needs.iter().map(|&needs| {
-                    let mut norm = NormGradient::empty();
-                    reserve_norm(&mut norm, needs).map(|()| norm)
-                });
-                norms.collect::<Result<Vec<_>>>()
-            };
-            gradients.norms = self.layout.notes.iter().map(empty).collect::<Result<_>>()?;
-            gradients.layers = self
-                .blocks
-                .iter()
-                .map(|Block { layer, .. }| {
-                    let zeros = |bias: &DVector<T>| filled_vector(bias.len(), T::zero());
-                    Ok(LayerGradient {
-                        weights: zero_matrix(layer.weights.nrows(), layer.weights.ncols())?,
-                        bias: layer.bias.as_ref().map(zeros).transpose()?,
-                    })
-                })
-                .collect::<Result<_>>()?;
-            gradients.served = Vec::with_capacity(self.layers());
-            gradients.layout = Arc::clone(&self.layout);
         }
         Ok(())
     }
@@ -487,7 +455,7 @@ impl<T: Scalar> Network<T> {
         if x.ncols() == 0 {
             return Err(Error::Empty { what: "the batch".into() });
         }
-        require_samples(WHAT, (self.inputs(), x.ncols()), x.shape())?;
+        require_samples(WHAT, (self.input_len(), x.ncols()), x.shape())?;
         let squares = bound_of_squares(x.as_slice());
         if squares == f64::INFINITY {
             require_finite(|| WHAT.to_owned(), x.nrows(), x.as_slice())?;
@@ -496,7 +464,7 @@ impl<T: Scalar> Network<T> {
     }
 
     fn no_such_layer(&self, layer: usize) -> Error {
-        Error::NoSuchLayer { what: "weighted layer", layer, count: self.layers() }
+        Error::NoSuchLayer { what: "weighted layer", layer, count: self.layer_count() }
     }
 }
 
@@ -510,8 +478,8 @@ impl<T: Scalar> fmt::Display for Network<T> {
         write!(f, "{}", self.layout.inputs)?;
         self.input_operations.iter().try_for_each(|operation| write!(f, " {operation}"))?;
         for block in &self.blocks {
-            match &block.layer.map {
-                LinearMap::Dense => write!(f, "-{}", block.layer.weights.nrows())?,
+            match &block.map {
+                LinearMap::Dense => write!(f, "-{}", block.shape.0)?,
                 LinearMap::Conv2d(conv) => write!(f, "-{}", conv.output())?,
             }
             block.operations.iter().try_for_each(|operation| write!(f, " {operation}"))?;

@@ -14,8 +14,6 @@ mod update;
 
 use std::sync::Arc;
 
-use nalgebra::DVector;
-
 pub use schedule::{Decay, Schedule};
 
 #[cfg(feature = "safetensors")]
@@ -24,14 +22,13 @@ pub(crate) use {
     moments::MOMENTS,
 };
 
-pub(crate) use guard::of_norms;
-pub(crate) use step::NextStep;
+pub(crate) use guard::of_learned;
+pub(crate) use step::{NextStep, Numbers};
 
 use crate::{
     error::{Error, Result, require_fraction, require_not_negative, require_positive},
-    layer::Operation,
-    linalg::filled,
-    network::{Block, Network},
+    network::Network,
+    parameters::Parameters,
     scalar::Scalar,
     workspace::{Gradients, Layout, require_layout},
 };
@@ -247,7 +244,8 @@ pub struct OptimizerState<T> {
     steps: u64,
     /// The network that the moments are of.
     layout: Arc<Layout>,
-    blocks: Vec<BlockMoments<T>>,
+    /// The first and the second moment of every parameter; those that the optimiser lacks are empty.
+    moments: [Parameters<T>; 2],
     /// A number that no first moment exceeds.
     largest_moment: f64,
 }
@@ -258,17 +256,8 @@ impl<T: PartialEq> PartialEq for OptimizerState<T> {
         (self.optimizer, self.schedule, self.max_norm, self.steps)
             == (other.optimizer, other.schedule, other.max_norm, other.steps)
             && self.rates == other.rates
-            && self.blocks == other.blocks
+            && self.moments == other.moments
     }
-}
-
-/// Moments of the parameters of one block; as many as the optimiser has.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct BlockMoments<T> {
-    weights: [Vec<T>; 2],
-    bias: [Vec<T>; 2],
-    /// Of scale and shift of every operation; empty but for batch normalisation.
-    norms: Vec<[[Vec<T>; 2]; 2]>,
 }
 
 impl<T: Scalar> OptimizerState<T> {
@@ -281,22 +270,15 @@ impl<T: Scalar> OptimizerState<T> {
     pub fn new(network: &Network<T>, optimizer: impl Into<Optimizer>) -> Result<Self> {
         let optimizer = optimizer.into();
         optimizer.check::<T>()?;
-        let moment = |index: usize, (rows, columns): (usize, usize)| {
-            let length = if index < optimizer.moments() { rows * columns } else { 0 };
-            filled(length, T::zero(), (rows, columns))
+        let table = &network.layout.table;
+        let moment = |index: usize| {
+            if index < optimizer.moments() {
+                Parameters::zeros(table)
+            } else {
+                Ok(Parameters::none(table))
+            }
         };
-        let moments = |shape| Ok([moment(0, shape)?, moment(1, shape)?]);
-        let blocks = network.blocks.iter().map(|Block { layer, operations, .. }| {
-            let norms = operations.iter().map(|operation| {
-                let shape = (channels(operation), 1);
-                Ok([moments(shape)?, moments(shape)?])
-            });
-            Ok(BlockMoments {
-                weights: moments(layer.weights.shape())?,
-                bias: moments((layer.bias.as_ref().map_or(0, DVector::len), 1))?,
-                norms: norms.collect::<Result<_>>()?,
-            })
-        });
+        let moments = [moment(0)?, moment(1)?];
         Ok(Self {
             optimizer,
             schedule: Schedule::default(),
@@ -304,7 +286,7 @@ impl<T: Scalar> OptimizerState<T> {
             rates: Vec::new(),
             steps: 0,
             layout: Arc::clone(&network.layout),
-            blocks: blocks.collect::<Result<_>>()?,
+            moments,
             largest_moment: 0.0,
         })
     }
@@ -391,7 +373,7 @@ impl<T: Scalar> OptimizerState<T> {
             optimizer.check::<T>()?;
         } else {
             // Only momentum comes and goes within a kind.
-            self.blocks = Self::new(network, optimizer)?.blocks;
+            self.moments = Self::new(network, optimizer)?.moments;
             self.largest_moment = 0.0;
         }
         self.optimizer = optimizer;
@@ -445,7 +427,7 @@ impl<T: Scalar> OptimizerState<T> {
         self.rate_factor(layer)?;
         require_positive::<T>("rate_factor", factor)?;
         Self::check_rates(self.optimizer, &[factor])?;
-        self.rates.resize(self.blocks.len(), 1.0);
+        self.rates.resize(self.layout.blocks.len(), 1.0);
         self.rates[layer] = factor;
         if self.rates.iter().all(|&rate| rate == 1.0) {
             self.rates.clear();
@@ -464,7 +446,7 @@ impl<T: Scalar> OptimizerState<T> {
     /// # Errors
     /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer).
     pub fn rate_factor(&self, layer: usize) -> Result<f64> {
-        let count = self.blocks.len();
+        let count = self.layout.blocks.len();
         if layer >= count {
             return Err(Error::NoSuchLayer { what: "weighted layer", layer, count });
         }
@@ -494,18 +476,10 @@ impl<T: Scalar> OptimizerState<T> {
         self.require_network(network)?;
         require_layout(STAGE, "gradients", &network.layout, &gradients.layout)?;
         let bound = guard::of_gradients(network, gradients);
-        self.guarded(network, bound, |step, blocks, moments| {
-            let served = &gradients.served;
-            let gradients = gradients.layers.iter().zip(&gradients.norms).zip(served);
-            let blocks = blocks.iter_mut().enumerate().zip(gradients).zip(moments);
-            for (((layer, block), ((gradient, norms), &served)), moments) in blocks {
-                if block.frozen || !served {
-                    continue;
-                }
-                let weights = &mut block.layer.weights;
-                step.follow((layer, weights), &mut moments.weights, &gradient.weights);
-                let bias = gradient.bias.as_ref().map(DVector::as_slice);
-                step.finish((layer, block), bias, norms, moments);
+        self.guarded(network, bound, |step, blocks, mut numbers| {
+            for (layer, block) in blocks.iter().enumerate().filter(|(_, block)| !block.frozen) {
+                let (gradient, learned) = gradients.of_layer(layer);
+                step.follow((layer, block), numbers.layer(layer), gradient, learned);
             }
         })
     }
@@ -519,34 +493,22 @@ impl<T: Scalar> OptimizerState<T> {
 /// What errors call this stage.
 const STAGE: &str = "optimizer step";
 
-/// How many scales and shifts an operation learns.
-fn channels<T: Scalar>(operation: &Operation<T>) -> usize {
-    match operation {
-        Operation::BatchNorm(norm) => norm.scale.len(),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use approx::assert_relative_eq;
-    use nalgebra::DMatrix;
+    use nalgebra::{DMatrix, DVector};
 
-    use super::{
-        step::{NextStep, slices},
-        update::Update,
-        *,
-    };
+    use super::{step::NextStep, update::Update, *};
     use crate::error::Error;
 
     /// Three steps on a parameter of 1 with gradients 0.5, −0.2, 0.1.
     fn three_steps(optimizer: impl Into<Optimizer>) -> f64 {
         let optimizer = optimizer.into();
         let mut w = [1.0_f64];
-        let mut moments = [vec![0.0], vec![0.0]];
+        let (mut m, mut v) = ([0.0], [0.0]);
         for (t, g) in [(1, 0.5), (2, -0.2), (3, 0.1)] {
             let update = Update::new(optimizer, optimizer.learning_rate(), t);
-            update.apply(&mut w, &[g], slices(&mut moments));
+            update.apply(&mut w, &[g], [&mut m, &mut v]);
         }
         w[0]
     }
@@ -619,7 +581,7 @@ mod tests {
     fn rows_are_bounded_and_keep_their_direction() {
         let mut weights = DMatrix::from_row_slice(3, 2, &[3.0, 4.0, 0.3, 0.4, 0.0, 0.0]);
         let step = NextStep::new(Sgd::default().into(), (0.1, 1), Some(1.0), &[]);
-        step.bound(&mut weights);
+        step.bound(weights.as_mut_slice(), 3);
         let expected = DMatrix::from_row_slice(3, 2, &[0.6, 0.8, 0.3, 0.4, 0.0, 0.0]);
         assert_relative_eq!(weights, expected, epsilon = 1e-15);
     }
@@ -630,19 +592,15 @@ mod tests {
         network.set_bias(0, DVector::from_element(1, 3.0)).unwrap();
         let before = network.clone();
         let mut gradients = Gradients::new();
-        gradients.layout = Arc::clone(&network.layout);
-        (gradients.norms, gradients.served) = (vec![Vec::new()], vec![true]);
-        gradients.layers = vec![crate::layer::LayerGradient {
-            weights: DMatrix::zeros(1, 2),
-            bias: Some(DVector::zeros(1)),
-        }];
+        gradients.fit(&network.layout).unwrap();
+        (0..2).for_each(|index| *gradients.slot_mut(0, index).1 = true);
         for weight_decay in [WeightDecay::L2(0.5), WeightDecay::Decoupled(0.5)] {
             let sgd = Sgd { learning_rate: 0.1, weight_decay, ..Sgd::default() };
             let mut network = network.clone();
             OptimizerState::new(&network, sgd).unwrap().step(&mut network, &gradients).unwrap();
             let (old, new) = (before.layer(0).unwrap(), network.layer(0).unwrap());
             assert_eq!(new.bias(), old.bias());
-            assert_relative_eq!(*new.weights(), old.weights() * 0.95, epsilon = 1e-15);
+            assert_relative_eq!(new.weights().into_owned(), old.weights() * 0.95, epsilon = 1e-15);
         }
     }
 

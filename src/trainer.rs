@@ -209,14 +209,14 @@ impl<T: Scalar> Trainer<T> {
     /// Those of [`OptimizerState::step`].
     pub fn apply(&mut self, gradients: &Gradients<T>) -> Result<()> {
         let Self { network, optimizer, threads, .. } = self;
-        let work = network.parameters().saturating_mul(UPDATE_COST);
+        let work = network.parameter_count().saturating_mul(UPDATE_COST);
         threads.run(work, || optimizer.step(network, gradients))
     }
 
     /// [`apply`](Self::apply) of the gradients in the scratch.
     fn follow_gradients(&mut self) -> Result<()> {
         let Self { network, optimizer, threads, scratch: Scratch { gradients, .. }, .. } = self;
-        let work = network.parameters().saturating_mul(UPDATE_COST);
+        let work = network.parameter_count().saturating_mul(UPDATE_COST);
         threads.run(work, || optimizer.step(network, gradients))
     }
 
@@ -520,7 +520,7 @@ impl<T: Scalar> Trainer<T> {
             return Err(Error::NoClasses { what: "a stopping rule" });
         }
         if let Some(augmentation) = &self.augmentation {
-            augmentation.require_fits(self.network.inputs())?;
+            augmentation.require_fits(self.network.input_len())?;
         }
         let (samples, size) = (train.len(), self.batch_size);
         if self.drop_last && samples < size {
@@ -541,9 +541,9 @@ impl<T: Scalar> Trainer<T> {
     fn check(&self, data: &Dataset<T>) -> Result<()> {
         require_shape(
             || "the dataset's input (features × samples)".into(),
-            (self.network.inputs(), data.len()),
+            (self.network.input_len(), data.len()),
             (data.features(), data.len()),
         )?;
-        self.loss.check(&data.targets(), self.network.outputs(), data.len())
+        self.loss.check(&data.targets(), self.network.output_len(), data.len())
     }
 }

@@ -13,5 +13,5 @@ pub use deltas::Deltas;
 pub use gradients::Gradients;
 
 pub(crate) use activations::{BlockActivations, Record};
-pub(crate) use deltas::{AtOutput, BlockDeltas, require_delivered, require_match, reserve_norm};
+pub(crate) use deltas::{AtOutput, BlockDeltas, require_delivered, require_match};
 pub(crate) use layout::{BlockLayout, Layout, Needs, require_layout};

@@ -75,7 +75,7 @@ fn load<T: Scalar>(list: NetworkBuilder<T>, folder: &Path, name: &str) -> Networ
     let bytes = fs::read(folder.join(format!("{name}.answers.safetensors"))).unwrap();
     let answers = SafeTensors::deserialize(&bytes).unwrap();
     let (x, expected) = (columns::<T>(&answers, "input"), columns::<T>(&answers, "output"));
-    assert_eq!((x.shape(), expected.shape()), ((network.inputs(), 8), (3, 8)));
+    assert_eq!((x.shape(), expected.shape()), ((network.input_len(), 8), (3, 8)));
     let error = (network.predict(&x).unwrap() - &expected).amax().as_f64();
     let error = error / expected.amax().as_f64();
     assert!(error <= tolerance::<T>(), "{name}: relative error {error}");
@@ -111,7 +111,7 @@ fn save_answers<T: Scalar>(path: &Path, tensors: [(&str, &DMatrix<T>); 2]) {
 
 fn there_and_back<T: Scalar>(list: NetworkBuilder<T>, folder: &Path, name: &str) {
     let network = load(list, folder, name);
-    let x = DMatrix::from_fn(network.inputs(), 6, |i, j| {
+    let x = DMatrix::from_fn(network.input_len(), 6, |i, j| {
         T::of(((i * 7 + j * j * 5) % 11) as f64 / 4.0 - 1.2)
     });
     let sgd = Sgd { learning_rate: 0.1, ..Sgd::default() };

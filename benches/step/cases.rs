@@ -132,7 +132,7 @@ impl Case {
     /// Random inputs in [0, 1) with random labels.
     pub fn pool<T: Scalar>(&self) -> Vec<Batch<T>> {
         let network = self.network::<T>();
-        let (inputs, classes) = (network.inputs(), network.outputs().max(2));
+        let (inputs, classes) = (network.input_len(), network.output_len().max(2));
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);
         let mut batch = |_| {
             let x = DMatrix::from_fn(inputs, self.batch, |_, _| T::of(rng.random_range(0.0..1.0)));
@@ -150,7 +150,7 @@ impl Case {
         let positions: &[usize] =
             if self.arch == "conv" { &[32 * 32, 15 * 15, 7 * 7] } else { &[] };
         let network = self.network::<f32>();
-        let work: Vec<f64> = (0..network.layers())
+        let work: Vec<f64> = (0..network.layer_count())
             .map(|l| {
                 let weights = network.layer(l).expect("a layer").weights().len();
                 (weights * positions.get(l).unwrap_or(&1)) as f64

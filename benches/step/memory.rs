@@ -30,16 +30,16 @@ pub fn report<T: Scalar>(case: &Case) {
 
     // Counted only now, since counting takes memory too.
     let network = trainer.network();
-    let parameters = network.parameters();
+    let parameters = network.parameter_count();
     let moments = if case.optimizer == "sgd" { 0 } else { parameters };
     let mut activations = Activations::new();
     network.forward(&pool[0].0, &mut activations).expect("a pass");
     let (feedback, mut values) = (trainer.feedback().matrix_entries(), 0);
-    for l in 0..network.layers() {
+    for l in 0..network.layer_count() {
         // `a`, and what every operation after it puts out; all but the last keep its shape here.
         let a = activations.pre_activation(l).map_or(0, |a| a.len());
         let h = activations.output(l).map_or(0, |h| h.len());
-        values += match network.operations(l).map_or(0, <[_]>::len) {
+        values += match network.layer(l).map_or(0, |layer| layer.operations().len()) {
             0 => a,
             operations => operations * a + h,
         };

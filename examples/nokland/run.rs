@@ -31,7 +31,7 @@ pub fn run(args: &Args, row: &Row, rule: FeedbackRule, seed: u64, data: &Data) -
             seed,
             data: data.name.into(),
             frozen: args.freeze_first,
-            parameters: trainer.network().parameters(),
+            parameters: trainer.network().parameter_count(),
             version: env!("CARGO_PKG_VERSION").into(),
         },
     );

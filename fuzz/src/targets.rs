@@ -214,10 +214,10 @@ fn use_data(data: &Dataset<f32>) -> Result<()> {
 }
 
 fn use_network(network: &Network<f32>) -> Result<()> {
-    if network.inputs() > 1 << 12 {
+    if network.input_len() > 1 << 12 {
         return Ok(());
     }
-    let x = DMatrix::from_element(network.inputs(), 3, 0.5);
+    let x = DMatrix::from_element(network.input_len(), 3, 0.5);
     network.predict(&x)?;
     let mut trainer = Trainer::builder(network.clone()).threads(1).build()?;
     trainer.step(&x, &[0; 3]).map(|_| ())

@@ -16,15 +16,15 @@ pub(super) fn feedback_angles<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,
 ) -> Result<Vec<Option<f64>>> {
-    let hidden = network.layers() - 1;
+    let hidden = network.layer_count() - 1;
     let mut angles = vec![None; hidden];
     let mut direct = vec![None; hidden];
     for (hop, matrix) in feedback.first_matrices() {
         match (hop.through, hop.signal) {
             (Through::LikeWeights, _) => {
                 let above = feedback.route().sender(hop).max(hop.to);
-                let weights = &network.blocks[above].layer.weights;
-                angles[hop.to] = angle(matrix.as_slice(), weights.as_slice());
+                let weights = network.parameters.layer(above).weights();
+                angles[hop.to] = angle(matrix.as_slice(), weights);
             }
             (Through::Matrix, Signal::Error | Signal::ErrorSign) => direct[hop.to] = Some(matrix),
             _ => {}
@@ -50,16 +50,17 @@ fn descend<T: Scalar>(
     lowest: usize,
     mut visit: impl FnMut(usize, &[T]),
 ) -> Result<()> {
-    let outputs = network.outputs();
+    let outputs = network.output_len();
     let mut errors = Columns::new(outputs);
     errors.set_batch(outputs)?;
     errors.as_mut_slice().iter_mut().step_by(outputs + 1).for_each(|one| *one = T::one());
-    for layer in (lowest..network.layers() - 1).rev() {
+    for layer in (lowest..network.layer_count() - 1).rev() {
         let rows = network.layout.output(layer);
         let mut arrived = Columns::new(rows);
         arrived.set_batch(outputs)?;
-        let sender = &network.blocks[layer + 1].layer;
-        sender.map.apply_transpose(&sender.weights, &errors, &mut arrived, &|_, _| ());
+        let weights = network.parameters.layer(layer + 1).weights();
+        let map = network.blocks[layer + 1].map;
+        map.apply_transpose(weights, &errors, &mut arrived, &|_, _| ());
         let what = || format!("the product of the weights above weighted layer {layer}");
         require_finite(what, rows, arrived.as_slice())?;
         visit(layer, arrived.as_slice());

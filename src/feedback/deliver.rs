@@ -1,9 +1,10 @@
 //! Delivering what a route sends to the hidden layers: the one place where the learning rules differ.
 
+use nalgebra::DMatrix;
+
 use super::{Feedback, Transport};
 use crate::{
     error::Result,
-    layer::Layer,
     linalg::{self, Start},
     network::{Block, Derivative, Network},
     route::Signal,
@@ -45,6 +46,7 @@ impl<T: Scalar> Feedback<T> {
                 deltas.blocks[to].reserve_sum()?;
             }
             let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
+            let parameters = network.parameters.layer(to);
             let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
                 let hop = self.route.hops()[index];
                 if Transport::of(&self.route, hop) == Transport::Up {
@@ -59,7 +61,7 @@ impl<T: Scalar> Feedback<T> {
                 let derivative = block.derivative(saved);
                 send(first, deltas, derivative);
                 if derivative.is_none() {
-                    block.backward(saved, &mut deltas.blocks[to]);
+                    block.backward(parameters, saved, &mut deltas.blocks[to]);
                 }
             } else {
                 send(first, deltas, Derivative::none());
@@ -68,7 +70,7 @@ impl<T: Scalar> Feedback<T> {
                     send(index, deltas, Derivative::none());
                     deltas.blocks[to].add_what_was_put_aside();
                 }
-                block.backward(saved, &mut deltas.blocks[to]);
+                block.backward(parameters, saved, &mut deltas.blocks[to]);
             }
             deltas.blocks[to].served = true;
             first += hops.len();
@@ -99,11 +101,12 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the route is
-    /// [direct](Route::is_direct); or with another signal of the output.
+    /// [direct](Route::is_direct) and the block at most a layer and an activation; or with another
+    /// signal of the output.
     pub(crate) fn send_direct(
         &self,
         layer: usize,
-        receiver: &Block<T>,
+        receiver: &Block,
         activations: &BlockActivations<T>,
         output: AtOutput<T>,
         to: &mut BlockDeltas<T>,
@@ -112,9 +115,6 @@ impl<T: Scalar> Feedback<T> {
         let derivative = receiver.derivative(activations);
         let signal = output.get(self.route.hops()[index].signal);
         self.send_straight(index, signal, to, derivative);
-        if derivative.is_none() {
-            receiver.backward(activations, to);
-        }
         to.served = true;
     }
 
@@ -135,8 +135,11 @@ impl<T: Scalar> Feedback<T> {
     ) {
         let hop = self.route.hops()[index];
         let layer = |layer: usize| {
-            let Layer { map, weights, .. } = &network.blocks[layer].layer;
-            (map, self.matrices[index].as_ref().unwrap_or(weights))
+            let own = || network.parameters.layer(layer).weights();
+            (
+                network.blocks[layer].map,
+                self.matrices[index].as_ref().map_or_else(own, DMatrix::as_slice),
+            )
         };
         match Transport::of(&self.route, hop) {
             Transport::Down => {

@@ -1,12 +1,9 @@
 //! Batch normalisation.
 
-use nalgebra::DVector;
-
-use super::Shape;
+use super::{Learned, Shape};
 use crate::{
     buffer::{Notes, Pass, Statistics},
     error::{Result, require, require_positive},
-    linalg::filled_vector,
     scalar::Scalar,
     vector::{all_finite, sum_channels},
 };
@@ -22,116 +19,45 @@ use crate::{
 /// After a [frozen](crate::Network::freeze) layer it normalises by the running statistics in
 /// training too, and these stay: a frozen layer is one function, whatever the pass (as in Keras
 /// since version 2).
-#[derive(Clone, Debug, PartialEq)]
-pub struct BatchNorm<T> {
-    pub(crate) scale: DVector<T>,
-    pub(crate) shift: DVector<T>,
-    pub(crate) running_mean: DVector<T>,
-    pub(crate) running_variance: DVector<T>,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchNorm {
+    channels: usize,
     momentum: f64,
     epsilon: f64,
     /// Values of one channel in a sample.
     plane: usize,
 }
 
-/// `∂J/∂γ`, `∂J/∂β`, and the statistics of the batch for the running ones to follow.
-#[derive(Debug, PartialEq)]
-pub(crate) struct NormGradient<T> {
-    pub(crate) scale: Vec<T>,
-    pub(crate) shift: Vec<T>,
-    pub(crate) mean: Vec<T>,
-    pub(crate) variance: Vec<T>,
-}
+/// `γ`, `β`, running mean and running variance, each with a number for every channel.
+type Values<'a, T> = [&'a [T]; 4];
 
-impl<T: Clone> Clone for NormGradient<T> {
-    fn clone(&self) -> Self {
-        Self {
-            scale: self.scale.clone(),
-            shift: self.shift.clone(),
-            mean: self.mean.clone(),
-            variance: self.variance.clone(),
-        }
-    }
-
-    /// Into the memory that is there, which the derived one does not do.
-    fn clone_from(&mut self, source: &Self) {
-        self.scale.clone_from(&source.scale);
-        self.shift.clone_from(&source.shift);
-        self.mean.clone_from(&source.mean);
-        self.variance.clone_from(&source.variance);
-    }
-}
-
-impl<T> NormGradient<T> {
-    /// Nothing learned.
-    pub(crate) fn empty() -> Self {
-        Self { scale: Vec::new(), shift: Vec::new(), mean: Vec::new(), variance: Vec::new() }
-    }
-
-    /// Appends zeros until it is as long as another.
-    pub(crate) fn fill_up_to(&mut self, other: &Self)
-    where
-        T: Scalar,
-    {
-        for (own, other) in [
-            (&mut self.scale, &other.scale),
-            (&mut self.shift, &other.shift),
-            (&mut self.mean, &other.mean),
-            (&mut self.variance, &other.variance),
-        ] {
-            own.resize(own.len().max(other.len()), T::zero());
-        }
-    }
-
-    /// Forgets what was learned.
-    pub(crate) fn clear(&mut self) {
-        let Self { scale, shift, mean, variance } = self;
-        [scale, shift, mean, variance].into_iter().for_each(Vec::clear);
-    }
-}
-
-impl<T: Scalar> BatchNorm<T> {
+impl BatchNorm {
     /// `m` and `ε` where the user names none; PyTorch's.
     pub(crate) const DEFAULTS: (f64, f64) = (0.1, 1e-5);
 
-    pub(crate) fn new(shape: Shape, momentum: f64, epsilon: f64) -> Result<Self> {
+    pub(crate) fn new<T: Scalar>(shape: Shape, momentum: f64, epsilon: f64) -> Result<Self> {
         let valid = momentum > 0.0 && momentum <= 1.0;
         require(valid, "momentum", momentum, "a number in (0, 1]")?;
         require_positive::<T>("epsilon", epsilon)?;
-        let constant = |value| filled_vector(shape.channels, value);
-        Ok(Self {
-            scale: constant(T::one())?,
-            shift: constant(T::zero())?,
-            running_mean: constant(T::zero())?,
-            running_variance: constant(T::one())?,
-            momentum,
-            epsilon,
-            plane: shape.plane(),
-        })
+        Ok(Self { channels: shape.channels, momentum, epsilon, plane: shape.plane() })
     }
 
-    /// `γ`, one for each channel.
+    /// `m`, by which the running statistics follow those of the batch.
     #[must_use]
-    pub fn scale(&self) -> &DVector<T> {
-        &self.scale
+    pub fn momentum(&self) -> f64 {
+        self.momentum
     }
 
-    /// `β`, one for each channel.
+    /// `ε`
     #[must_use]
-    pub fn shift(&self) -> &DVector<T> {
-        &self.shift
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon
     }
 
-    /// The running mean of each channel, for evaluation.
+    /// How many features or channels it normalises.
     #[must_use]
-    pub fn running_mean(&self) -> &DVector<T> {
-        &self.running_mean
-    }
-
-    /// The running variance of each channel, for evaluation.
-    #[must_use]
-    pub fn running_variance(&self) -> &DVector<T> {
-        &self.running_variance
+    pub fn channels(&self) -> usize {
+        self.channels
     }
 
     /// Values of one channel in one sample.
@@ -141,17 +67,24 @@ impl<T: Scalar> BatchNorm<T> {
 
     /// `y ← γ (x − μ)/√(σ² + ε) + β`, by the statistics of the batch in a training pass, by the
     /// running ones in an evaluation pass. Returns whether the statistics are finite.
-    pub(crate) fn forward(&self, x: &[T], y: &mut [T], notes: &mut Notes<T>, pass: Pass) -> bool {
+    pub(crate) fn forward<T: Scalar>(
+        &self,
+        values: Values<T>,
+        x: &[T],
+        y: &mut [T],
+        notes: &mut Notes<T>,
+        pass: Pass,
+    ) -> bool {
+        let [scale, shift, _, _] = values;
         let statistics = &mut notes.statistics;
-        let finite = self.take_statistics(x, statistics, pass);
+        let finite = self.take_statistics(values, x, statistics, pass);
         let Statistics { mean, inverse_deviation, .. } = statistics;
-        let channels = self.scale.len();
-        let size = channels * self.plane;
+        let size = self.channels * self.plane;
         for (x, y) in x.chunks_exact(size).zip(y.chunks_exact_mut(size)) {
             let planes = x.chunks_exact(self.plane).zip(y.chunks_exact_mut(self.plane));
             for (channel, (x, y)) in planes.enumerate() {
-                let scale = self.scale[channel] * inverse_deviation[channel];
-                let (mean, shift) = (mean[channel], self.shift[channel]);
+                let scale = scale[channel] * inverse_deviation[channel];
+                let (mean, shift) = (mean[channel], shift[channel]);
                 for (y, &x) in y.iter_mut().zip(x) {
                     *y = scale * (x - mean) + shift;
                 }
@@ -162,7 +95,13 @@ impl<T: Scalar> BatchNorm<T> {
 
     /// Mean and variance of each channel: of the batch in two passes, which do not cancel, or the
     /// running ones.
-    fn take_statistics(&self, x: &[T], statistics: &mut Statistics<T>, pass: Pass) -> bool {
+    fn take_statistics<T: Scalar>(
+        &self,
+        [_, _, running_mean, running_variance]: Values<T>,
+        x: &[T],
+        statistics: &mut Statistics<T>,
+        pass: Pass,
+    ) -> bool {
         let Statistics { mean, variance, inverse_deviation, of_batch } = statistics;
         mean.clear();
         variance.clear();
@@ -177,8 +116,8 @@ impl<T: Scalar> BatchNorm<T> {
             };
             sum_channels(x, x, shape, square, |_, sum| variance.push(T::of(sum / count)));
         } else {
-            mean.extend_from_slice(self.running_mean.as_slice());
-            variance.extend_from_slice(self.running_variance.as_slice());
+            mean.extend_from_slice(running_mean);
+            variance.extend_from_slice(running_variance);
         }
         let epsilon = T::of(self.epsilon);
         inverse_deviation.extend(variance.iter().map(|&v| (v + epsilon).sqrt().recip()));
@@ -189,34 +128,32 @@ impl<T: Scalar> BatchNorm<T> {
 
     /// Channels, and values of each in a sample.
     fn shape(&self) -> (usize, usize) {
-        (self.scale.len(), self.plane)
+        (self.channels, self.plane)
     }
 
     /// Values of each channel in the batch.
-    fn count(&self, x: &[T]) -> f64 {
-        (x.len() / self.scale.len()) as f64
+    fn count<T>(&self, x: &[T]) -> f64 {
+        (x.len() / self.channels) as f64
     }
 
     /// The way back: with `x̂ = (x − μ)/√(σ² + ε)` and `n` values in a channel, `∂γ = Σ δ x̂`,
     /// `∂β = Σ δ`, and `δ ← γ/√(σ² + ε) · (δ − ∂β/n − x̂ ∂γ/n)` through the statistics of the
     /// batch, or `δ ← γ/√(σ² + ε) · δ` where running statistics stood in their place.
-    pub(crate) fn backward(
+    pub(crate) fn backward<T: Scalar>(
         &self,
+        [gamma, ..]: Values<T>,
         x: &[T],
         notes: &Notes<T>,
         delta: &mut [T],
-        gradient: &mut NormGradient<T>,
+        learned: &mut Learned<T>,
     ) {
         let Statistics { mean, variance, inverse_deviation, of_batch } = &notes.statistics;
         let (shape, count) = (self.shape(), self.count(x));
-        let NormGradient { scale, shift, mean: batch_mean, variance: batch_variance } = gradient;
-        scale.clear();
-        shift.clear();
-        batch_mean.clear();
-        batch_variance.clear();
+        learned.iter_mut().for_each(Vec::clear);
+        let [scale, shift, batch_mean, batch_variance] = learned;
         let normalised = |channel: usize, x: T| (x - mean[channel]) * inverse_deviation[channel];
-        let learned = |channel, x, delta: T| (delta * normalised(channel, x)).as_f64();
-        sum_channels(x, delta, shape, learned, |_, sum| scale.push(T::of(sum)));
+        let with_x = |channel, x, delta: T| (delta * normalised(channel, x)).as_f64();
+        sum_channels(x, delta, shape, with_x, |_, sum| scale.push(T::of(sum)));
         sum_channels(x, delta, shape, |_, _, d| d.as_f64(), |_, sum| shift.push(T::of(sum)));
         if *of_batch {
             batch_mean.extend_from_slice(mean);
@@ -228,7 +165,7 @@ impl<T: Scalar> BatchNorm<T> {
         for (x, delta) in x.chunks_exact(size).zip(delta.chunks_exact_mut(size)) {
             let planes = x.chunks_exact(self.plane).zip(delta.chunks_exact_mut(self.plane));
             for (channel, (x, delta)) in planes.enumerate() {
-                let factor = self.scale[channel] * inverse_deviation[channel];
+                let factor = gamma[channel] * inverse_deviation[channel];
                 if !of_batch {
                     delta.iter_mut().for_each(|delta| *delta *= factor);
                     continue;
@@ -241,16 +178,11 @@ impl<T: Scalar> BatchNorm<T> {
         }
     }
 
-    /// The running statistics follow those of the batch.
-    pub(crate) fn commit(&mut self, gradient: &NormGradient<T>) {
+    /// A running statistic follows that of the batch.
+    pub(crate) fn follow<T: Scalar>(&self, running: &mut [T], batch: &[T]) {
         let (keep, fresh) = (T::of(1.0 - self.momentum), T::of(self.momentum));
-        for (running, batch) in [
-            (&mut self.running_mean, &gradient.mean),
-            (&mut self.running_variance, &gradient.variance),
-        ] {
-            for (running, &batch) in running.iter_mut().zip(batch) {
-                *running = (keep * *running + fresh * batch).without_subnormals();
-            }
+        for (running, &batch) in running.iter_mut().zip(batch) {
+            *running = (keep * *running + fresh * batch).without_subnormals();
         }
     }
 }
@@ -263,7 +195,8 @@ mod tests {
 
     /// A layer with parameters of all signs, and numbers around a mean of `offset`.
     struct Case<T> {
-        norm: BatchNorm<T>,
+        norm: BatchNorm,
+        values: [Vec<T>; 4],
         x: Vec<T>,
         delta: Vec<T>,
     }
@@ -274,15 +207,17 @@ mod tests {
         seed: usize,
     ) -> Case<T> {
         let shape = Shape { channels, height: 1, width: plane };
-        let mut norm = BatchNorm::new(shape, 0.2, 1e-3).unwrap();
+        let norm = BatchNorm::new::<T>(shape, 0.2, 1e-3).unwrap();
         let number = |i: usize| ((i * 37 + i / 3 * 11 + seed * 13) % 101) as f64 / 25.0 - 2.0;
-        let vector = |shift: usize| DVector::from_fn(channels, |c, _| T::of(number(c * 7 + shift)));
-        (norm.scale, norm.shift, norm.running_mean) = (vector(1), vector(2), vector(3));
-        norm.running_variance = vector(4).map(|v| v * v + T::of(0.1));
+        let vector = |shift: usize| -> Vec<T> {
+            (0..channels).map(|c| T::of(number(c * 7 + shift))).collect()
+        };
+        let variance = vector(4).into_iter().map(|v| v * v + T::of(0.1)).collect();
+        let values = [vector(1), vector(2), vector(3), variance];
         let numbers = |offset: f64, shift: usize| {
             (0..channels * plane * samples).map(|i| T::of(offset + number(i + shift))).collect()
         };
-        Case { norm, x: numbers(offset, 5), delta: numbers(0.1, 6) }
+        Case { norm, values, x: numbers(offset, 5), delta: numbers(0.1, 6) }
     }
 
     /// Places of the values of a channel.
@@ -295,15 +230,17 @@ mod tests {
     /// Everything against loops over the definition in `f64`; `tolerance` is relative to numbers
     /// of magnitude 1.
     fn check<T: Scalar>(shape: [usize; 3], offset: f64, pass: Pass, tolerance: f64) {
-        let Case { norm, x, delta } = case::<T>(shape, offset, shape[0] + shape[2]);
+        let Case { norm, values, x, delta } = case::<T>(shape, offset, shape[0] + shape[2]);
+        let slices = values.each_ref().map(|values| &values[..]);
         let [channels, plane, samples] = shape;
         let mut notes = Notes::new();
         let mut y = vec![T::of(f64::NAN); x.len()];
-        assert!(norm.forward(&x, &mut y, &mut notes, pass));
-        let (mut back, mut gradient) = (delta.clone(), NormGradient::empty());
-        norm.backward(&x, &notes, &mut back, &mut gradient);
-        let mut after = norm.clone();
-        after.commit(&gradient);
+        assert!(norm.forward(slices, &x, &mut y, &mut notes, pass));
+        let (mut back, mut learned) = (delta.clone(), Learned::default());
+        norm.backward(slices, &x, &notes, &mut back, &mut learned);
+        let mut after = values.clone();
+        after.iter_mut().zip(&learned).skip(2).for_each(|(to, batch)| norm.follow(to, batch));
+        let [scale, shift, running_mean, running_variance] = slices;
 
         let close = |found: T, expected: f64, what: &str| {
             let error = (found.as_f64() - expected).abs();
@@ -317,10 +254,10 @@ mod tests {
             let batch_mean = places.iter().map(|&p| at(&x, p)).sum::<f64>() / n;
             let squares = places.iter().map(|&p| (at(&x, p) - batch_mean).powi(2));
             let batch_variance = squares.sum::<f64>() / n;
-            let running = (norm.running_mean[c].as_f64(), norm.running_variance[c].as_f64());
+            let running = (running_mean[c].as_f64(), running_variance[c].as_f64());
             let (mean, variance) = if of_batch { (batch_mean, batch_variance) } else { running };
             let inverse = 1.0 / (variance + 1e-3).sqrt();
-            let (scale, shift) = (norm.scale[c].as_f64(), norm.shift[c].as_f64());
+            let (scale, shift) = (scale[c].as_f64(), shift[c].as_f64());
             let normal = |p: usize| (at(&x, p) - mean) * inverse;
             let (mut of_scale, mut of_shift) = (0.0, 0.0);
             for &p in &places {
@@ -336,14 +273,14 @@ mod tests {
                 }
                 close(back[p], expected, "δ");
             }
-            close(gradient.scale[c], of_scale, "∂γ");
-            close(gradient.shift[c], of_shift, "∂β");
+            close(learned[0][c], of_scale, "∂γ");
+            close(learned[1][c], of_shift, "∂β");
             if of_batch {
                 let unbiased = batch_variance * n / (n - 1.0);
-                close(after.running_mean[c], 0.8 * running.0 + 0.2 * batch_mean, "mean");
-                close(after.running_variance[c], 0.8 * running.1 + 0.2 * unbiased, "variance");
+                close(after[2][c], 0.8 * running.0 + 0.2 * batch_mean, "mean");
+                close(after[3][c], 0.8 * running.1 + 0.2 * unbiased, "variance");
             } else {
-                assert_eq!(after, norm, "nothing follows an evaluation pass");
+                assert_eq!(after, values, "nothing follows an evaluation pass");
             }
         }
     }
@@ -371,12 +308,14 @@ mod tests {
     /// The rest of a plane of ones: all channels are alike, none is mixed up with another.
     #[test]
     fn a_constant_channel_becomes_its_shift() {
-        let Case { norm, .. } = case::<f32>([3, 4, 5], 0.0, 1);
+        let Case { norm, values, .. } = case::<f32>([3, 4, 5], 0.0, 1);
+        let slices = values.each_ref().map(|values| &values[..]);
         let x: Vec<f32> = (0..60).map(|i| [14.62, -3.0, 1e6][i / 4 % 3]).collect();
         let mut y = vec![f32::NAN; 60];
-        norm.forward(&x, &mut y, &mut Notes::new(), Pass::Training { seed: 0, time: 0 });
+        let pass = Pass::Training { seed: 0, time: 0 };
+        norm.forward(slices, &x, &mut y, &mut Notes::new(), pass);
         for (i, &y) in y.iter().enumerate() {
-            assert_eq!(y, norm.shift[i / 4 % 3]);
+            assert_eq!(y, values[1][i / 4 % 3]);
         }
     }
 }

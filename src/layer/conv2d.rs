@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use nalgebra::{DMatrix, DVector};
-
 use super::{Bias, Shape, Tiles, Windows, unroll::Unrolling};
 use crate::{
     error::{Error, Result},
@@ -96,8 +94,8 @@ impl Convolution {
     /// `y ← W ∗ x (+ b)` sample by sample, then `finish(place, y, z)` for each.
     pub(crate) fn apply<T: Scalar>(
         &self,
-        weights: &DMatrix<T>,
-        bias: Option<&DVector<T>>,
+        weights: &[T],
+        bias: Option<&[T]>,
         x: &[T],
         y: &mut [T],
         z: &mut [T],
@@ -136,7 +134,7 @@ impl Convolution {
     /// each.
     pub(crate) fn apply_transpose<T: Scalar>(
         &self,
-        weights: &DMatrix<T>,
+        weights: &[T],
         y: &[T],
         x: &mut [T],
         finish: &(impl Fn(usize, &mut [T]) + Sync),
@@ -165,12 +163,12 @@ impl Convolution {
 
     /// Calls `work` with room for an unrolled sample, and with the weights in the order in which
     /// [`groups`](Self::groups) of them are used.
-    fn with_scratch<T: Scalar>(&self, weights: &DMatrix<T>, work: impl FnOnce(&mut [T], &[T])) {
+    fn with_scratch<T: Scalar>(&self, weights: &[T], work: impl FnOnce(&mut [T], &[T])) {
         let size = self.unrolled();
         let (channels, groups) = (self.windows.input.channels, Unrolling::new(self.windows).groups);
         T::with_scratch(size + weights.len(), |scratch| {
             let (unrolled, kernels) = scratch.split_at_mut(size);
-            swap_blocks(weights.as_slice(), kernels, channels, groups);
+            swap_blocks(weights, kernels, channels, groups);
             work(unrolled, kernels);
         });
     }
@@ -325,12 +323,8 @@ mod tests {
             integers(length, seed).into_iter().map(|v| T::of(v / 4.0)).collect()
         };
         let (x, delta) = (numbers(input.len() * samples, 1), numbers(output.len() * samples, 2));
-        let weights = DMatrix::from_vec(
-            output.channels,
-            conv.fan_in,
-            numbers(output.channels * conv.fan_in, 3),
-        );
-        let bias = with.then(|| DVector::from_vec(numbers(output.channels, 4)));
+        let weights = numbers(output.channels * conv.fan_in, 3);
+        let bias = with.then(|| numbers(output.channels, 4));
 
         let mut expected = vec![T::zero(); delta.len()];
         let mut expected_back = vec![T::zero(); x.len()];
@@ -341,15 +335,15 @@ mod tests {
                 *y = bias.as_ref().map_or(T::zero(), |bias| bias[place / output.plane()]);
             }
             terms(&conv, |y, w, p| {
-                expected[y_start + y] += weights.as_slice()[w] * x[x_start + p];
-                expected_back[x_start + p] += weights.as_slice()[w] * delta[y_start + y];
+                expected[y_start + y] += weights[w] * x[x_start + p];
+                expected_back[x_start + p] += weights[w] * delta[y_start + y];
                 expected_gradient[w] += delta[y_start + y] * x[x_start + p];
             });
         }
 
         let nan = T::of(f64::NAN);
         let (mut y, mut z) = (vec![nan; delta.len()], vec![nan; delta.len()]);
-        conv.apply(&weights, bias.as_ref(), &x, &mut y, &mut z, &|place, y, z| {
+        conv.apply(&weights, bias.as_deref(), &x, &mut y, &mut z, &|place, y, z| {
             for (index, (&y, z)) in y.iter().zip(z).enumerate() {
                 *z = y + T::of((place + index) as f64);
             }

@@ -3,18 +3,21 @@
 use crate::{
     activation::Activation,
     buffer::{Columns, Pass},
-    layer::{Layer, Operation},
+    layer::{LinearMap, Operation},
+    parameters::OfLayer,
     scalar::Scalar,
     vector::bound_of_squares,
     workspace::{BlockActivations, BlockDeltas, Record},
 };
 
 /// A weighted layer and the local operations after it, up to the next weighted layer. Feedback
-/// enters at the end of a block.
+/// enters at the end of a block. Its parameters stand in those of the network.
 #[derive(Clone, Debug)]
-pub(crate) struct Block<T> {
-    pub(crate) layer: Layer<T>,
-    pub(crate) operations: Vec<Operation<T>>,
+pub(crate) struct Block {
+    pub(crate) map: LinearMap,
+    /// Rows and columns of the weights.
+    pub(crate) shape: (usize, usize),
+    pub(crate) operations: Vec<Operation>,
     /// Whether training leaves the block as it is.
     pub(crate) frozen: bool,
 }
@@ -41,22 +44,30 @@ impl<T: Scalar> Derivative<'_, T> {
     }
 }
 
-impl<T: Scalar> Block<T> {
+impl Block {
     /// How many multiply-adds gradient and update take.
     pub(crate) fn work(&self, samples: usize) -> usize {
-        self.layer.map.work(self.layer.weights.len(), samples)
+        self.map.work(self.shape.0 * self.shape.1, samples)
     }
 
     /// `a ← W h + b`, then every local operation in turn.
-    pub(super) fn forward(&self, h: &Columns<T>, into: &mut BlockActivations<T>, pass: Pass) {
+    pub(super) fn forward<T: Scalar>(
+        &self,
+        parameters: OfLayer<T>,
+        h: &Columns<T>,
+        into: &mut BlockActivations<T>,
+        pass: Pass,
+    ) {
         let BlockActivations { a, bound, finite, operations } = into;
+        let how = (pass, self.frozen);
         if let [Operation::Activation(activation), above @ ..] = &self.operations[..] {
             let (first, records) = operations.split_first_mut().expect("one for each operation");
-            *bound = self.layer.forward(h, a, Some((*activation, &mut first.output)));
-            *finite = operate(above, &first.output, records, pass, self.frozen);
+            let then = Some((*activation, &mut first.output));
+            *bound = self.map.forward(parameters, h, a, then);
+            *finite = operate((above, 1), parameters, &first.output, records, how);
         } else {
-            *bound = self.layer.forward(h, a, None);
-            *finite = operate(&self.operations, a, operations, pass, self.frozen);
+            *bound = self.map.forward(parameters, h, a, None);
+            *finite = operate((&self.operations, 0), parameters, a, operations, how);
         }
         *finite &= bound.is_finite();
     }
@@ -64,7 +75,10 @@ impl<T: Scalar> Block<T> {
     /// `f'` of a block that is a layer and an activation: the product that brings the feedback then
     /// multiplies with it, piece by piece. For any other block it is
     /// [nothing](Derivative::is_none), and [`backward`](Self::backward) has to follow.
-    pub(crate) fn derivative<'a>(&self, activations: &'a BlockActivations<T>) -> Derivative<'a, T> {
+    pub(crate) fn derivative<'a, T: Scalar>(
+        &self,
+        activations: &'a BlockActivations<T>,
+    ) -> Derivative<'a, T> {
         let only = match self.operations[..] {
             [Operation::Activation(activation)] => Some(activation),
             _ => None,
@@ -74,7 +88,7 @@ impl<T: Scalar> Block<T> {
     }
 
     /// A number that no `h²` of this block exceeds.
-    pub(crate) fn output_squares(&self, activations: &BlockActivations<T>) -> f64 {
+    pub(crate) fn output_squares<T: Scalar>(&self, activations: &BlockActivations<T>) -> f64 {
         let bound = match self.operations[..] {
             [] => activations.bound,
             [Operation::Activation(activation)] => activation.bound(activations.bound),
@@ -84,8 +98,13 @@ impl<T: Scalar> Block<T> {
     }
 
     /// `δ ← δ ∘ f'(a)`: takes what has arrived at the end of the block back through its operations.
-    pub(crate) fn backward(&self, activations: &BlockActivations<T>, deltas: &mut BlockDeltas<T>) {
-        let BlockDeltas { stages, norms, .. } = deltas;
+    pub(crate) fn backward<T: Scalar>(
+        &self,
+        parameters: OfLayer<T>,
+        activations: &BlockActivations<T>,
+        deltas: &mut BlockDeltas<T>,
+    ) {
+        let BlockDeltas { stages, learned, .. } = deltas;
         let mut stage = stages.len() - 1;
         for (index, operation) in self.operations.iter().enumerate().rev() {
             let (before, record) = (activations.before(index), &activations.operations[index]);
@@ -96,14 +115,19 @@ impl<T: Scalar> Block<T> {
             } else {
                 let (x, y) = (before.as_slice(), record.output.as_slice());
                 let delta = stages[stage].as_mut_slice();
-                operation.backward((x, y), &record.notes, delta, &mut norms[index]);
+                let of = (parameters, index);
+                operation.backward(of, (x, y), &record.notes, delta, &mut learned[index]);
             }
         }
     }
 
     /// Takes a signal at `a` up to the end of the block. Only pooling changes it: it picks the
     /// winners of the forward pass, or takes means.
-    pub(crate) fn relay(&self, activations: &BlockActivations<T>, deltas: &mut BlockDeltas<T>) {
+    pub(crate) fn relay<T: Scalar>(
+        &self,
+        activations: &BlockActivations<T>,
+        deltas: &mut BlockDeltas<T>,
+    ) {
         let mut stage = 0;
         for (operation, record) in self.operations.iter().zip(&activations.operations) {
             if let Some(pool) = operation.pooling() {
@@ -116,18 +140,20 @@ impl<T: Scalar> Block<T> {
     }
 }
 
-/// Every operation in turn, from `x` on. Returns false if one of them met a number that is not
-/// finite and does not show in what it made.
+/// Every operation in turn, from `x` on; the first has the index `first` after its layer. Returns
+/// false if one of them met a number that is not finite and does not show in what it made.
 pub(super) fn operate<T: Scalar>(
-    operations: &[Operation<T>],
+    (operations, first): (&[Operation], usize),
+    parameters: OfLayer<T>,
     x: &Columns<T>,
     records: &mut [Record<T>],
-    pass: Pass,
-    frozen: bool,
+    how: (Pass, bool),
 ) -> bool {
     let (mut from, mut finite) = (x, true);
-    for (operation, Record { output, notes }) in operations.iter().zip(records) {
-        finite &= operation.forward(from.as_slice(), output.as_mut_slice(), notes, pass, frozen);
+    for (index, (operation, Record { output, notes })) in operations.iter().zip(records).enumerate()
+    {
+        let (of, y) = ((parameters, first + index), output.as_mut_slice());
+        finite &= operation.forward(of, from.as_slice(), y, notes, how);
         from = output;
     }
     finite

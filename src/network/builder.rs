@@ -8,9 +8,8 @@ use crate::{
     architecture::{Architecture, Item},
     error::{Error, Result, require_finite},
     init::Init,
-    layer::{
-        AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, LinearMap, MaxPool2d, Operation, Shape,
-    },
+    layer::{AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, LinearMap, MaxPool2d, Operation, Shape},
+    parameters::{Parameters, Part},
     scalar::Scalar,
     seed::{Purpose, stream},
     workspace::{BlockLayout, Layout, Needs},
@@ -65,7 +64,7 @@ impl<T: Scalar> NetworkBuilder<T> {
 
     /// Batch normalisation with a momentum of 0.1 and `ε` of 1e-5; see [`BatchNorm`].
     pub fn batch_norm(self) -> Self {
-        let (momentum, epsilon) = BatchNorm::<T>::DEFAULTS;
+        let (momentum, epsilon) = BatchNorm::DEFAULTS;
         self.batch_norm_with(momentum, epsilon)
     }
 
@@ -149,7 +148,7 @@ impl<T: Scalar> NetworkBuilder<T> {
     pub fn build(self) -> Result<Network<T>> {
         self.init.check()?;
         let mut network = assemble(Architecture::new(self.input, self.items)?)?;
-        draw(&mut network.blocks, self.init, self.seed)?;
+        draw(&mut network, self.init, self.seed)?;
         if let Init::Nokland { rule } = self.init {
             network.drawn_for = Some(rule);
         }
@@ -164,46 +163,53 @@ impl<T: Scalar> NetworkBuilder<T> {
 
 /// The network of an architecture, with all weights and biases zero.
 pub(super) fn assemble<T: Scalar>(architecture: Architecture) -> Result<Network<T>> {
-    let items = architecture.items.clone();
-    let mut assembly = Assembly::new(architecture);
-    items.into_iter().try_for_each(|item| assembly.add(item))?;
-    assembly.finish()
+    let mut assembly = Assembly::<T>::new(architecture.input);
+    architecture.items.iter().try_for_each(|&item| assembly.add(item))?;
+    assembly.finish(architecture)
 }
 
 /// A network that is being put together, and the shape of what it yields so far.
 struct Assembly<T> {
-    network: Network<T>,
+    layout: Layout,
+    input_operations: Vec<Operation>,
+    blocks: Vec<Block>,
     shape: Shape,
     dropouts: u64,
+    scalar: std::marker::PhantomData<T>,
 }
 
 impl<T: Scalar> Assembly<T> {
-    fn new(architecture: Architecture) -> Self {
-        let input = architecture.input;
-        let layout = Arc::new(Layout { inputs: input.len(), ..Layout::default() });
-        let (input_operations, blocks) = (Vec::new(), Vec::new());
-        let network = Network { architecture, layout, input_operations, blocks, drawn_for: None };
-        Self { network, shape: input, dropouts: 0 }
+    fn new(input: Shape) -> Self {
+        Self {
+            layout: Layout { inputs: input.len(), ..Layout::default() },
+            input_operations: Vec::new(),
+            blocks: Vec::new(),
+            shape: input,
+            dropouts: 0,
+            scalar: std::marker::PhantomData,
+        }
     }
 
     fn add(&mut self, item: Item) -> Result<()> {
         match item {
-            Item::Dense { outputs, bias } => {
+            Item::Dense { outputs, .. } => {
                 self.require_units(outputs)?;
-                let inputs = self.shape.len();
-                let layer = Layer::zeros(LinearMap::Dense, outputs, inputs, bias)?;
-                self.require_scratch(LinearMap::Dense.tiles(outputs, inputs, 2).size);
-                self.add_layer(layer, outputs.into());
+                let shape = (outputs, self.shape.len());
+                let too_large = Error::TooLarge { rows: shape.0, columns: shape.1 };
+                shape.0.checked_mul(shape.1).ok_or(too_large)?;
+                self.require_scratch(LinearMap::Dense.tiles(shape.0, shape.1, 2).size);
+                self.add_layer(LinearMap::Dense, shape, outputs.into());
             }
             Item::Conv2d(config) => {
                 self.require_units(config.channels)?;
                 let conv = config.over(self.shape)?;
-                let map = LinearMap::Conv2d(conv);
-                let layer = Layer::zeros(map, config.channels, conv.fan_in, config.bias)?;
+                let too_large = Error::TooLarge { rows: config.channels, columns: conv.fan_in };
+                let weights = config.channels.checked_mul(conv.fan_in).ok_or(too_large)?;
                 let tiles = conv.tiles(1);
                 self.require_scratch(tiles.size.saturating_add(tiles.scratch));
-                self.require_scratch(conv.unrolled().saturating_add(layer.weights.len()));
-                self.add_layer(layer, conv.output());
+                self.require_scratch(conv.unrolled().saturating_add(weights));
+                let shape = (config.channels, conv.fan_in);
+                self.add_layer(LinearMap::Conv2d(conv), shape, conv.output());
             }
             Item::Activation(activation) => {
                 activation.check::<T>()?;
@@ -216,7 +222,7 @@ impl<T: Scalar> Assembly<T> {
                 self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
             }
             Item::BatchNorm { momentum, epsilon } => {
-                let norm = BatchNorm::new(self.shape, momentum, epsilon)?;
+                let norm = BatchNorm::new::<T>(self.shape, momentum, epsilon)?;
                 self.add_operation(Operation::BatchNorm(norm))?;
             }
             Item::Dropout(probability) => {
@@ -231,41 +237,38 @@ impl<T: Scalar> Assembly<T> {
 
     fn require_units(&self, units: usize) -> Result<()> {
         match units {
-            0 => Err(Error::ZeroWidth { layer: self.network.blocks.len() + 1 }),
+            0 => Err(Error::ZeroWidth { layer: self.blocks.len() + 1 }),
             _ => Ok(()),
         }
     }
 
-    fn add_layer(&mut self, layer: Layer<T>, output: Shape) {
+    fn add_layer(&mut self, map: LinearMap, shape: (usize, usize), output: Shape) {
         let a = output.len();
-        let sizes = BlockLayout { a, operations: Vec::new(), stages: vec![a] };
-        let layout = Arc::make_mut(&mut self.network.layout);
-        layout.blocks.push(sizes);
-        layout.notes.push(Vec::new());
-        self.network.blocks.push(Block { layer, operations: Vec::new(), frozen: false });
+        self.layout.blocks.push(BlockLayout { a, operations: Vec::new(), stages: vec![a] });
+        self.layout.notes.push(Vec::new());
+        self.blocks.push(Block { map, shape, operations: Vec::new(), frozen: false });
         self.shape = output;
     }
 
     /// Notes how many numbers a thread will need for itself.
     fn require_scratch(&mut self, numbers: usize) {
-        let layout = Arc::make_mut(&mut self.network.layout);
-        layout.scratch = layout.scratch.max(numbers);
+        self.layout.scratch = self.layout.scratch.max(numbers);
     }
 
-    fn add_operation(&mut self, operation: Operation<T>) -> Result<()> {
-        let Network { layout, input_operations, blocks, .. } = &mut self.network;
-        let layout = Arc::make_mut(layout);
-        let (Some(block), Some(sizes)) = (blocks.last_mut(), layout.blocks.last_mut()) else {
+    fn add_operation(&mut self, operation: Operation) -> Result<()> {
+        let (Some(block), Some(sizes)) = (self.blocks.last_mut(), self.layout.blocks.last_mut())
+        else {
             if !matches!(operation, Operation::Dropout(_)) {
                 let operation = operation.to_string();
                 return Err(Error::OperationBeforeFirstLayer { operation });
             }
-            input_operations.push(operation);
-            layout.input_operations += 1;
+            self.input_operations.push(operation);
+            self.layout.input_operations += 1;
             return Ok(());
         };
         if let Some(pool) = operation.pooling() {
-            layout.scratch = layout.scratch.max(self.shape.plane().saturating_mul(4));
+            let numbers = self.shape.plane().saturating_mul(4);
+            self.layout.scratch = self.layout.scratch.max(numbers);
             self.shape = pool.output();
             sizes.stages.push(self.shape.len());
         }
@@ -274,42 +277,52 @@ impl<T: Scalar> Assembly<T> {
             Operation::Activation(_) => Needs::Nothing,
             Operation::Pool2d(_) => Needs::Winners,
             Operation::Dropout(_) => Needs::Kept,
-            Operation::BatchNorm(norm) => Needs::Channels(norm.scale.len()),
+            Operation::BatchNorm(norm) => Needs::Channels(norm.channels()),
         };
-        layout.notes.last_mut().expect("there is a block").push(needs);
+        self.layout.notes.last_mut().expect("there is a block").push(needs);
         block.operations.push(operation);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Network<T>> {
-        let description = self.network.to_string();
-        let layout = Arc::make_mut(&mut self.network.layout);
-        layout.name = description;
-        layout.architecture = Some(self.network.architecture.clone());
-        let last = self.network.blocks.last().ok_or(Error::NoWeightedLayer)?;
-        match last.operations.first() {
-            Some(operation) => Err(Error::OutputNotLinear { operation: operation.to_string() }),
-            None => Ok(self.network),
+    fn finish(self, architecture: Architecture) -> Result<Network<T>> {
+        let Self { mut layout, input_operations, blocks, .. } = self;
+        let last = blocks.last().ok_or(Error::NoWeightedLayer)?;
+        if let Some(operation) = last.operations.first() {
+            return Err(Error::OutputNotLinear { operation: operation.to_string() });
         }
+        layout.table = Arc::new(architecture.table()?);
+        layout.architecture = Some(architecture.clone());
+        let parameters = Parameters::initial(&layout.table)?;
+        let mut network = Network {
+            architecture,
+            layout: Arc::new(layout),
+            input_operations,
+            blocks,
+            parameters,
+            drawn_for: None,
+        };
+        let name = network.to_string();
+        Arc::make_mut(&mut network.layout).name = name;
+        Ok(network)
     }
 }
 
 /// Draws weights and biases of every layer, each layer from a stream of its own.
-fn draw<T: Scalar>(blocks: &mut [Block<T>], init: Init, seed: u64) -> Result<()> {
-    let saturates = |operation: &Operation<T>| matches!(operation, Operation::Activation(activation) if activation.saturates());
+fn draw<T: Scalar>(network: &mut Network<T>, init: Init, seed: u64) -> Result<()> {
+    let Network { blocks, parameters, .. } = network;
+    let saturates = |operation: &Operation| matches!(operation, Operation::Activation(activation) if activation.saturates());
     let hidden = &blocks[..blocks.len() - 1];
     let saturating = hidden.iter().all(|block| block.operations.iter().any(saturates));
-    for (index, Block { layer, .. }) in blocks.iter_mut().enumerate() {
-        let mut rng = stream(seed, Purpose::Weights, index as u64, 0);
-        let (fan_in, fan_out) = layer.fans();
+    for (layer, block) in blocks.iter().enumerate() {
+        let mut rng = stream(seed, Purpose::Weights, layer as u64, 0);
+        let (fan_in, fan_out) = block.map.fans(block.shape);
         let (weights, bias) = init.spread(fan_in, fan_out, saturating);
-        weights.fill(layer.weights.as_mut_slice(), &mut rng);
-        if let Some(values) = &mut layer.bias {
-            bias.fill(values.as_mut_slice(), &mut rng);
+        for (part, spread) in [(Part::Weights, weights), (Part::Bias, bias)] {
+            let Some(slot) = parameters.find(layer, part) else { continue };
+            spread.fill(parameters.slot_mut(&slot), &mut rng);
+            // A scale that suits `f64` may overflow in `f32`.
+            require_finite(|| slot.to_string(), slot.rows, parameters.slot(&slot))?;
         }
-        // A scale that suits `f64` may overflow in `f32`; a bias has that of its weights or none.
-        let what = || format!("W of weighted layer {index}");
-        require_finite(what, layer.weights.nrows(), layer.weights.as_slice())?;
     }
     Ok(())
 }

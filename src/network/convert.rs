@@ -28,12 +28,13 @@ impl<T: Scalar> Network<T> {
     /// [`Error::TooLarge`](crate::Error::TooLarge) if there is no memory for it.
     pub fn cast<U: Scalar>(&self) -> Result<Network<U>> {
         let mut network: Network<U> = assemble(self.architecture.clone())?;
-        for (index, (to, from)) in network.values_mut().into_iter().zip(self.values()).enumerate() {
-            for (to, from) in to.iter_mut().zip(from) {
+        for slot in self.parameters.slots() {
+            let to = network.parameters.slot_mut(slot);
+            for (to, from) in to.iter_mut().zip(self.parameters.slot(slot)) {
                 *to = U::of(from.as_f64());
             }
-            let what = || format!("parameter {} of {self}, rounded to {},", index + 1, U::NAME);
-            require_finite(what, to.len(), to)?;
+            let what = || format!("{slot} of {self}, rounded to {},", U::NAME);
+            require_finite(what, slot.rows, to)?;
         }
         network.drawn_for = self.drawn_for;
         for (to, from) in network.blocks.iter_mut().zip(&self.blocks) {

@@ -137,10 +137,10 @@ impl<T: Scalar> Network<T> {
     /// let path = std::env::temp_dir().join(format!("head-{}.safetensors", std::process::id()));
     /// trained.save(&path)?;
     /// let options = LoadOptions { keep: vec![1], narrow: true, ..LoadOptions::default() };
-    /// let head = network.layer(1)?.clone();
+    /// let before = network.clone();
     /// network.load_parameters_with(&path, &options)?;
     /// assert_eq!(network.layer(0)?, trained.cast::<f32>()?.layer(0)?);
-    /// assert_eq!(network.layer(1)?, &head);
+    /// assert_eq!(network.layer(1)?, before.layer(1)?);
     /// # std::fs::remove_file(path).unwrap();
     /// # Ok::<(), feedback_alignment::Error>(())
     /// ```

@@ -4,6 +4,7 @@ use super::Network;
 use crate::{
     error::{Error, Result, require},
     files::{File, Precision},
+    parameters::Slot,
     scalar::Scalar,
 };
 
@@ -83,21 +84,21 @@ fn part<'a>(name: &'a str, start: &str) -> Option<&'a str> {
 impl<T: Scalar> Network<T> {
     /// Takes the parameters of a file, whose tensors are mapped by `options`.
     pub(super) fn take_parameters(&mut self, file: File, options: &LoadOptions) -> Result<()> {
-        let count = self.layers();
+        let count = self.layer_count();
         if let Some(&layer) = options.keep.iter().find(|&&layer| layer >= count) {
             return Err(Error::NoSuchLayer { what: "weighted layer", layer, count });
         }
         let file = options.apply(file)?;
-        let parameters = self.described_parameters();
         let is_kept = |layer: usize| options.keep.contains(&layer);
         let wanted = (0..count).filter(|&layer| !is_kept(layer)).count();
         require(wanted > 0, "keep", count as f64, "fewer layers than the network has")?;
         let (kept, taken): (Vec<_>, Vec<_>) =
-            parameters.into_iter().partition(|parameter| is_kept(parameter.layer));
-        let taken: Vec<_> = taken.into_iter().map(|parameter| parameter.tensor).collect();
+            self.parameters.slots().iter().partition(|slot| is_kept(slot.layer));
+        let tensor = |slot: &Slot| self.architecture.tensor(slot);
+        let taken: Vec<_> = taken.into_iter().map(tensor).collect();
         taken.iter().try_for_each(|tensor| file.require::<T>(tensor))?;
         let mut ignored = self.architecture().counters();
-        ignored.extend(kept.into_iter().map(|parameter| parameter.tensor.name));
+        ignored.extend(kept.into_iter().map(|slot| tensor(slot).name));
         file.require_only(&taken, &ignored)?;
         self.take_from(&file, &options.keep)
     }

@@ -6,11 +6,12 @@
 //! largest `h`. As long as training goes well the bound is some twenty orders of magnitude away
 //! from the largest number. Where it is not, the step is made with a copy to go back to.
 
-use super::{BlockMoments, NextStep, OptimizerState};
+use super::{NextStep, Numbers, OptimizerState};
 use crate::{
     error::{Result, require_finite},
-    layer::{NormGradient, Operation},
+    layer::Learned,
     network::{Block, Network},
+    parameters::Parameters,
     scalar::Scalar,
     vector::bound_of_squares,
     workspace::Gradients,
@@ -18,22 +19,16 @@ use crate::{
 
 /// A number that no square of a gradient exceeds, of the layers that learn.
 pub(super) fn of_gradients<T: Scalar>(network: &Network<T>, gradients: &Gradients<T>) -> f64 {
-    let layers = gradients.layers.iter().zip(&gradients.norms).zip(&network.blocks);
-    let learning = layers.filter(|(_, block)| !block.frozen);
-    learning.fold(0.0, |largest, ((layer, norms), _)| {
-        let bias = layer.bias.as_ref().map_or(0.0, |bias| bound_of_squares(bias.as_slice()));
-        let weights = bound_of_squares(layer.weights.as_slice());
-        f64::max(largest, f64::max(weights, f64::max(bias, of_norms(norms))))
+    let learning = network.blocks.iter().enumerate().filter(|(_, block)| !block.frozen);
+    learning.fold(0.0, |largest, (layer, _)| {
+        f64::max(largest, bound_of_squares(gradients.of_layer(layer).0.numbers))
     })
 }
 
-/// The same of batch normalisation, and of the statistics that the running ones follow.
-pub(crate) fn of_norms<T: Scalar>(norms: &[NormGradient<T>]) -> f64 {
-    norms.iter().filter(|norm| !norm.scale.is_empty()).fold(0.0, |largest, norm| {
-        let NormGradient { scale, shift, mean, variance } = norm;
-        let numbers = [scale, shift, mean, variance].into_iter();
-        numbers.fold(largest, |largest, v| f64::max(largest, bound_of_squares(v)))
-    })
+/// The same of what operations learn, and of the statistics that running ones follow.
+pub(crate) fn of_learned<T: Scalar>(learned: &[Learned<T>]) -> f64 {
+    let parts = learned.iter().flatten().filter(|part| !part.is_empty());
+    parts.fold(0.0, |largest, part| f64::max(largest, bound_of_squares(part)))
 }
 
 impl<T: Scalar> OptimizerState<T> {
@@ -43,27 +38,26 @@ impl<T: Scalar> OptimizerState<T> {
         &mut self,
         network: &mut Network<T>,
         squares: f64,
-        step: impl FnOnce(&NextStep<'_, T>, &mut [Block<T>], &mut [BlockMoments<T>]),
+        step: impl FnOnce(&NextStep<'_, T>, &[Block], Numbers<'_, T>),
     ) -> Result<()> {
         let (rate, t) = (self.learning_rate(), self.steps + 1);
         let next = NextStep::new(self.optimizer, (rate, t), self.max_norm, &self.rates);
         let gradient = squares.sqrt();
-        let weights = || {
-            let weights = network.blocks.iter().map(|block| block.layer.weights.as_slice());
-            weights.fold(0.0, |most, w| f64::max(most, bound_of_squares(w))).sqrt()
-        };
+        let weights = || bound_of_squares(network.parameters.as_slice()).sqrt();
         let (change, moment) =
             next.longest().largest_change(gradient, self.largest_moment, weights);
         // The square of a gradient, and less than half of the last digit of the largest weight.
         let (square, digit) = (T::LARGEST.sqrt() / 4.0, T::LARGEST * T::EPSILON / 8.0);
-        if gradient < square && change < digit && moment < digit {
-            step(&next, &mut network.blocks, &mut self.blocks);
-            self.largest_moment = moment;
-        } else {
-            let before = (network.blocks.clone(), self.blocks.clone());
-            step(&next, &mut network.blocks, &mut self.blocks);
+        let is_safe = gradient < square && change < digit && moment < digit;
+        let before = (!is_safe).then(|| (network.parameters.clone(), self.moments.clone()));
+        let [first, second] = &mut self.moments;
+        let all = [&mut network.parameters, first, second].map(Parameters::all_layers);
+        step(&next, &network.blocks, Numbers::new(all));
+        self.largest_moment = moment;
+        if let Some(before) = before {
             if let Err(error) = self.require_finite(network) {
-                (network.blocks, self.blocks) = before;
+                (network.parameters, self.moments) = before;
+                self.measure_moments();
                 return Err(error);
             }
             self.measure_moments();
@@ -74,42 +68,18 @@ impl<T: Scalar> OptimizerState<T> {
 
     /// Looks for the largest first moment.
     pub(super) fn measure_moments(&mut self) {
-        let moments = self.blocks.iter().flat_map(|block| {
-            let norms = block.norms.iter().flatten().map(|[first, _]| first);
-            [&block.weights[0], &block.bias[0]].into_iter().chain(norms)
-        });
-        self.largest_moment =
-            moments.fold(0.0, |most, v| f64::max(most, bound_of_squares(v))).sqrt();
+        self.largest_moment = bound_of_squares(self.moments[0].as_slice()).sqrt();
     }
 
     /// Fails with the first number that is not finite.
     fn require_finite(&self, network: &Network<T>) -> Result<()> {
-        for (layer, (block, moments)) in network.blocks.iter().zip(&self.blocks).enumerate() {
-            let require = |name: &str, rows: usize, values: &[T]| {
-                let what = || format!("{name} of weighted layer {layer} after this step");
-                require_finite(what, rows.max(1), values)
-            };
-            let rows = block.layer.weights.nrows();
-            require("W", rows, block.layer.weights.as_slice())?;
-            if let Some(bias) = &block.layer.bias {
-                require("b", rows, bias.as_slice())?;
+        for slot in network.parameters.slots() {
+            let what = || format!("{slot} after this step");
+            require_finite(what, slot.rows, network.parameters.slot(slot))?;
+            for moments in self.moments.iter().filter(|moments| !moments.as_slice().is_empty()) {
+                let what = || format!("a moment of {slot} after this step");
+                require_finite(what, slot.rows, moments.slot(slot))?;
             }
-            for operation in &block.operations {
-                let Operation::BatchNorm(norm) = operation else { continue };
-                require("γ", norm.scale.len(), norm.scale.as_slice())?;
-                require("β", norm.scale.len(), norm.shift.as_slice())?;
-                require("the running mean", norm.scale.len(), norm.running_mean.as_slice())?;
-                require(
-                    "the running variance",
-                    norm.scale.len(),
-                    norm.running_variance.as_slice(),
-                )?;
-            }
-            let norms =
-                moments.norms.iter().flatten().flatten().map(|moment| (moment.len(), moment));
-            let of_layer = moments.weights.iter().chain(&moments.bias).map(|moment| (rows, moment));
-            let mut all = of_layer.chain(norms);
-            all.try_for_each(|(rows, moment)| require("a moment", rows, moment))?;
         }
         Ok(())
     }

@@ -1,7 +1,10 @@
-//! The moments of an optimiser one after the other, for files.
+//! The moments of an optimiser, for files.
 
 use super::{Optimizer, OptimizerState};
-use crate::{error::Result, network::Network, scalar::Scalar, workspace::require_layout};
+use crate::{
+    error::Result, network::Network, parameters::Parameters, scalar::Scalar,
+    workspace::require_layout,
+};
 
 /// What files call the first and the second moment, before the name of the parameter.
 pub(crate) const MOMENTS: [&str; 2] = ["first_moment", "second_moment"];
@@ -23,31 +26,15 @@ impl Optimizer {
 }
 
 impl<T: Scalar> OptimizerState<T> {
-    /// One moment of every learned parameter, in the order and the layout in which the network
-    /// lists their values.
-    pub(crate) fn moments(&self, index: usize) -> impl Iterator<Item = &[T]> {
-        let pairs = self.blocks.iter().flat_map(|block| {
-            [&block.weights, &block.bias].into_iter().chain(block.norms.iter().flatten())
-        });
-        // Parameters are never empty: where there is nothing there is no parameter.
-        pairs.map(move |pair| &*pair[index]).filter(|moment| !moment.is_empty())
+    /// A moment of every parameter.
+    pub(crate) fn moments(&self, index: usize) -> &Parameters<T> {
+        &self.moments[index]
     }
 
-    /// Goes on where another state was after `steps` steps, with its `moments` as
-    /// [`moments`](Self::moments) lists them, one list for each index.
-    pub(crate) fn restore(&mut self, steps: u64, moments: &[Vec<Vec<T>>]) {
+    /// Goes on where another state was after `steps` steps, with its `moments`.
+    pub(crate) fn restore(&mut self, steps: u64, moments: [Parameters<T>; 2]) {
         self.steps = steps;
-        for (index, values) in moments.iter().enumerate() {
-            let pairs = self.blocks.iter_mut().flat_map(|block| {
-                [&mut block.weights, &mut block.bias]
-                    .into_iter()
-                    .chain(block.norms.iter_mut().flatten())
-            });
-            let slots = pairs.map(|pair| &mut pair[index]).filter(|moment| !moment.is_empty());
-            for (to, from) in slots.zip(values) {
-                to.copy_from_slice(from);
-            }
-        }
+        self.moments = moments;
         self.measure_moments();
     }
 

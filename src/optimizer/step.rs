@@ -1,12 +1,11 @@
 //! One step on a block of a network.
 
-use nalgebra::{DMatrix, DVector};
-
-use super::{BlockMoments, Optimizer, update::Update};
+use super::{Optimizer, update::Update};
 use crate::{
     buffer::Columns,
-    layer::{Layer, NormGradient, Operation, UPDATE_COST},
+    layer::{Operation, UPDATE_COST},
     network::Block,
+    parameters::{Layers, OfLayer, Part, Slot},
     scalar::Scalar,
     threads::{Chunks, share_out, small_pieces},
     vector::sum_columns,
@@ -15,6 +14,26 @@ use crate::{
 
 /// A piece of the weights, and of both moments where there are some.
 type Tiled<'a, T> = (Chunks<'a, T>, (Chunks<'a, T>, Chunks<'a, T>));
+
+/// The parameters of some layers in a row, and both moments of them, which may be empty.
+pub(crate) struct Numbers<'a, T>([Layers<'a, T>; 3]);
+
+impl<'a, T> Numbers<'a, T> {
+    pub(super) fn new(numbers: [Layers<'a, T>; 3]) -> Self {
+        Self(numbers)
+    }
+
+    /// Those of the layers before layer `middle`, and the rest.
+    pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
+        let [(w, w_rest), (m, m_rest), (v, v_rest)] = self.0.map(|layers| layers.split_at(middle));
+        (Self([w, m, v]), Self([w_rest, m_rest, v_rest]))
+    }
+
+    /// Parameters and moments of a layer.
+    pub(crate) fn layer(&mut self, layer: usize) -> [&mut [T]; 3] {
+        self.0.each_mut().map(|layers| layers.layer(layer))
+    }
+}
 
 /// What a step does to every layer.
 pub(crate) struct NextStep<'a, T> {
@@ -68,18 +87,18 @@ impl<'a, T: Scalar> NextStep<'a, T> {
     /// cache. The whole gradient is never in memory.
     pub(crate) fn learn_block(
         &self,
-        (layer, block): (usize, &mut Block<T>),
-        moments: &mut BlockMoments<T>,
+        (layer, block, slots): (usize, &Block, &[Slot]),
+        numbers: [&mut [T]; 3],
         h: &Columns<T>,
         deltas: &BlockDeltas<T>,
     ) {
         let update = self.of_weights(layer);
-        let (delta, Layer { map, weights, bias }) = (deltas.delta(), &mut block.layer);
-        let (map, biases) = (*map, bias.as_ref().map_or(0, DVector::len));
-        let tiles = map.tiles(weights.nrows(), weights.ncols(), h.batch());
+        let (delta, map, (rows, columns)) = (deltas.delta(), block.map, block.shape);
+        let tiles = map.tiles(rows, columns, h.batch());
         let more = if map.is_outer(h.batch()) { 0 } else { tiles.size };
-        let of = (tiles, weights.len(), more);
-        let out = chunks(weights.as_mut_slice(), &mut moments.weights, tiles.size);
+        let of = (tiles, rows * columns, more);
+        let [w, m, v] = numbers;
+        let out = chunks([&mut *w, &mut *m, &mut *v].map(|all| slots[0].of_mut(all)), tiles.size);
         map.gradient_tiles(of, delta, h, out, &|tile, (w, (m, v)): Tiled<T>, scratch| {
             if let Some(product) = tile.outer() {
                 return update.apply_outer(w.data, product, [m.data, v.data]);
@@ -89,52 +108,67 @@ impl<'a, T: Scalar> NextStep<'a, T> {
             tile.make(gradient, scratch);
             update.apply(w.data, gradient, [m.data, v.data]);
         });
-        self.bound(weights);
-        T::with_scratch(biases, |gradient| {
-            if !gradient.is_empty() {
-                map.bias_gradient(delta, gradient);
+        self.bound(slots[0].of_mut(w), rows);
+        let biases = slots.get(1).filter(|slot| slot.part == Part::Bias).map_or(0, Slot::len);
+        T::with_scratch(biases, |bias| {
+            if !bias.is_empty() {
+                map.bias_gradient(delta, bias);
             }
-            self.finish((layer, block), Some(gradient), &deltas.norms, moments);
+            for slot in &slots[1..] {
+                let gradient = match slot.operation {
+                    None => &*bias,
+                    Some(operation) => &deltas.learned[operation][slot.number],
+                };
+                self.finish(slot, block, [&mut *w, &mut *m, &mut *v], gradient);
+            }
         });
     }
 
-    /// Updates the weights of a layer by a gradient that is stored.
+    /// Updates a layer by gradients that are stored, where they are there to be followed.
     pub(super) fn follow(
         &self,
-        (layer, weights): (usize, &mut DMatrix<T>),
-        moments: &mut [Vec<T>; 2],
-        gradient: &DMatrix<T>,
+        (layer, block): (usize, &Block),
+        [w, m, v]: [&mut [T]; 3],
+        gradient: OfLayer<T>,
+        learned: &[bool],
     ) {
         /// Elements that a thread takes on at least.
         const SIZE: usize = 1 << 14;
-        let update = self.of_weights(layer);
-        let (count, parts) =
-            (weights.len().div_ceil(SIZE), small_pieces(weights.len(), UPDATE_COST));
-        let out = chunks(weights.as_mut_slice(), moments, SIZE);
-        share_out(out, 0..count, parts, &|range, (w, (m, v)): Tiled<T>| {
-            let gradient = &gradient.as_slice()[range.start * SIZE..][..w.data.len()];
-            update.apply(w.data, gradient, [m.data, v.data]);
-        });
-        self.bound(weights);
+        for (slot, _) in gradient.slots.iter().zip(learned).filter(|(_, learned)| **learned) {
+            let numbers = [&mut *w, &mut *m, &mut *v];
+            let gradient = slot.of(gradient.numbers);
+            if slot.part != Part::Weights {
+                self.finish(slot, block, numbers, gradient);
+                continue;
+            }
+            let update = self.of_weights(layer);
+            let count = slot.len().div_ceil(SIZE);
+            let parts = small_pieces(slot.len(), UPDATE_COST);
+            let out = chunks(numbers.map(|all| slot.of_mut(all)), SIZE);
+            share_out(out, 0..count, parts, &|range, (w, (m, v)): Tiled<T>| {
+                let gradient = &gradient[range.start * SIZE..][..w.data.len()];
+                update.apply(w.data, gradient, [m.data, v.data]);
+            });
+            self.bound(slot.of_mut(w), slot.rows);
+        }
     }
 
     /// Scales down every row of `weights` that is longer than the max-norm.
-    pub(super) fn bound(&self, weights: &mut DMatrix<T>) {
+    pub(super) fn bound(&self, weights: &mut [T], rows: usize) {
         let Some(bound) = self.max_norm else { return };
-        let rows = weights.nrows();
         // Squares of so small a length, and of what is as small, would lose digits.
         let tiny = bound.as_f64() * bound.as_f64() * T::EPSILON <= T::SMALLEST_NORMAL;
         T::with_scratch(rows, |factors| {
-            sum_columns(weights.as_slice(), factors, |w| w * w);
+            sum_columns(weights, factors, |w| w * w);
             for (row, factor) in factors.iter_mut().enumerate() {
                 *factor = if tiny || !factor.is_finite() {
-                    factor_of(weights.as_slice().iter().skip(row).step_by(rows), bound)
+                    factor_of(weights.iter().skip(row).step_by(rows), bound)
                 } else {
                     let length = factor.sqrt();
                     if length > bound { bound / length } else { T::one() }
                 };
             }
-            for column in weights.as_mut_slice().chunks_exact_mut(rows) {
+            for column in weights.chunks_exact_mut(rows) {
                 for (w, &factor) in column.iter_mut().zip(factors.iter()) {
                     *w *= factor;
                 }
@@ -142,25 +176,16 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         });
     }
 
-    /// What is left of a step when the weights of a block have been updated.
-    pub(super) fn finish(
-        &self,
-        (layer, block): (usize, &mut Block<T>),
-        bias_gradient: Option<&[T]>,
-        norms: &[NormGradient<T>],
-        moments: &mut BlockMoments<T>,
-    ) {
-        let update = self.of_others(layer);
-        if let (Some(bias), Some(gradient)) = (&mut block.layer.bias, bias_gradient) {
-            update.apply(bias.as_mut_slice(), gradient, slices(&mut moments.bias));
+    /// Updates a parameter that is no matrix of weights. An empty gradient changes nothing.
+    fn finish(&self, slot: &Slot, block: &Block, numbers: [&mut [T]; 3], gradient: &[T]) {
+        if gradient.is_empty() {
+            return;
         }
-        let operations = block.operations.iter_mut().zip(norms).zip(&mut moments.norms);
-        for ((operation, gradient), [scale, shift]) in operations {
-            if let Operation::BatchNorm(norm) = operation {
-                update.apply(norm.scale.as_mut_slice(), &gradient.scale, slices(scale));
-                update.apply(norm.shift.as_mut_slice(), &gradient.shift, slices(shift));
-                norm.commit(gradient);
-            }
+        let [w, m, v] = numbers.map(|all| slot.of_mut(all));
+        let operation = slot.operation.map(|index| &block.operations[index]);
+        match operation {
+            Some(Operation::BatchNorm(norm)) if !slot.part.is_learned() => norm.follow(w, gradient),
+            _ => self.of_others(slot.layer).apply(w, gradient, [m, v]),
         }
     }
 }
@@ -177,12 +202,8 @@ fn factor_of<'a, T: Scalar>(row: impl Iterator<Item = &'a T> + Clone, bound: T) 
     T::of((bound.as_f64() / largest.as_f64() / squares.sqrt()).min(1.0))
 }
 
-pub(super) fn slices<T>([first, second]: &mut [Vec<T>; 2]) -> [&mut [T]; 2] {
-    [first, second]
-}
-
 /// Weights and their moments in chunks of `size`.
-fn chunks<'a, T>(w: &'a mut [T], moments: &'a mut [Vec<T>; 2], size: usize) -> Tiled<'a, T> {
-    let [m, v] = slices(moments);
-    (Chunks { data: w, size }, (Chunks { data: m, size }, Chunks { data: v, size }))
+fn chunks<T>([w, m, v]: [&mut [T]; 3], size: usize) -> Tiled<'_, T> {
+    let chunks = |data| Chunks { data, size };
+    (chunks(w), (chunks(m), chunks(v)))
 }

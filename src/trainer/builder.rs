@@ -189,7 +189,7 @@ impl<T: Scalar> TrainerBuilder<T> {
     pub fn build(self) -> Result<Trainer<T>> {
         let Self { network, .. } = self;
         require_batch_size(self.batch_size)?;
-        self.loss.check_outputs(network.outputs())?;
+        self.loss.check_outputs(network.output_len())?;
         let mut optimizer =
             OptimizerState::new(&network, self.optimizer)?.with_schedule(self.schedule)?;
         if let Some(max_norm) = self.max_norm {
@@ -202,7 +202,7 @@ impl<T: Scalar> TrainerBuilder<T> {
             rule.check()?;
         }
         if let Some(augmentation) = &self.augmentation {
-            augmentation.require_fits(network.inputs())?;
+            augmentation.require_fits(network.input_len())?;
         }
         let threads = self.threads.map(Threads::new).transpose()?.unwrap_or_default();
         require_no_conflict(self.rule, self.feedback_init, self.feedback.as_ref())?;
@@ -282,8 +282,10 @@ pub(super) fn require_movable<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,
 ) -> Result<()> {
-    let hidden = &network.blocks[..network.layers() - 1];
-    if network.blocks.iter().any(|block| block.layer.weights.iter().any(|&w| w != T::zero())) {
+    let hidden = &network.blocks[..network.layer_count() - 1];
+    let mut layers =
+        (0..network.layer_count()).map(|layer| network.parameters.layer(layer).weights());
+    if layers.any(|weights| weights.iter().any(|&w| w != T::zero())) {
         return Ok(());
     }
     let relu = hidden
@@ -305,7 +307,7 @@ pub(super) fn require_statistics<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,
 ) -> Result<()> {
-    let is_norm = |operation: &Operation<T>| matches!(operation, Operation::BatchNorm(_));
+    let is_norm = |operation: &Operation| matches!(operation, Operation::BatchNorm(_));
     let mut blocks = network.blocks.iter().enumerate();
     let found = blocks.find(|&(layer, block)| {
         !block.frozen && !feedback.route().serves(layer) && block.operations.iter().any(is_norm)

@@ -14,8 +14,9 @@ use crate::{
     error::Result,
     feedback::Feedback,
     files::{Draft, Expected, File, read},
-    network::{Network, Role, column_major, row_major},
+    network::{Network, column_major, row_major},
     optimizer::{MOMENTS, Optimizer},
+    parameters::{Parameters, Slot},
     route::Route,
     scalar::Scalar,
 };
@@ -60,11 +61,6 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network was replaced by one of
     /// other shapes; the old file then stays.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let learned = self.network.described_parameters().into_iter();
-        let learned: Vec<Expected> = learned
-            .filter(|parameter| parameter.role == Role::Learned)
-            .map(|parameter| parameter.tensor)
-            .collect();
         self.feedback.require_network(&self.network)?;
         self.optimizer.require_saved_with(&self.network)?;
 
@@ -77,10 +73,10 @@ impl<T: Scalar> Trainer<T> {
             draft.add(tensor, &row_major(matrix.as_slice(), matrix.nrows()))?;
         }
         for index in self.optimizer.config().moment_indices() {
-            for (tensor, moment) in learned.iter().zip(self.optimizer.moments(index)) {
-                let tensor = moment_tensor(index, tensor);
-                let rows = tensor.shape[0];
-                draft.add(tensor, &row_major(moment, rows))?;
+            let moments = self.optimizer.moments(index);
+            for slot in learned(&self.network) {
+                let tensor = moment_tensor(&self.network, index, slot);
+                draft.add(tensor, &row_major(moments.slot(slot), slot.rows))?;
             }
         }
         draft.save()
@@ -104,13 +100,15 @@ impl<T: Scalar> Trainer<T> {
         let mut expected = architecture.require_in::<T>(&file)?;
         let network = Network::<T>::from_file(&file, architecture)?;
         let route = match &settings.rule {
-            Rule::Named(rule) => rule.route(network.layers()),
+            Rule::Named(rule) => rule.route(network.layer_count()),
             Rule::Route(route) => route.clone(),
         };
         Feedback::require_layers(&network, &route).map_err(|error| file.blame(error))?;
         let feedback = feedback_tensors(&network, &route);
-        let moments = moment_tensors(&network, settings.optimizer);
-        expected.extend(feedback.iter().chain(moments.iter().flatten()).cloned());
+        expected.extend(feedback.iter().cloned());
+        for index in settings.optimizer.moment_indices() {
+            expected.extend(learned(&network).map(|slot| moment_tensor(&network, index, slot)));
+        }
         file.require_only(&expected, &[])?;
 
         let matrices = feedback.iter().map(|tensor| {
@@ -118,20 +116,12 @@ impl<T: Scalar> Trainer<T> {
             Ok(DMatrix::from_vec(rows, columns, column_major(&file.read(tensor)?, rows)))
         });
         let matrices = matrices.collect::<Result<_>>()?;
-        let moments = moments.iter().enumerate().map(|(index, tensors)| {
-            let square = settings.optimizer.square() == Some(index);
-            let read = |tensor: &Expected| {
-                let values = if square { file.read_squares(tensor)? } else { file.read(tensor)? };
-                Ok(column_major(&values, tensor.shape[0]))
-            };
-            tensors.iter().map(read).collect()
-        });
-        let moments = moments.collect::<Result<Vec<Vec<Vec<T>>>>>()?;
+        let moments = read_moments(&file, &network, settings.optimizer)?;
         let feedback = match settings.rule {
             Rule::Named(rule) => Feedback::from_matrices(&network, rule, matrices),
             Rule::Route(_) => Feedback::with_route_and_matrices(&network, route, matrices),
         };
-        let trainer = feedback.and_then(|feedback| settings.build(network, feedback, &moments));
+        let trainer = feedback.and_then(|feedback| settings.build(network, feedback, moments));
         trainer.map_err(|error| file.blame(error))
     }
 
@@ -151,7 +141,7 @@ impl<T: Scalar> Trainer<T> {
             optimizer: self.optimizer.config(),
             schedule: self.optimizer.schedule(),
             max_norm: self.optimizer.max_norm(),
-            rate_factors: (0..self.network.layers())
+            rate_factors: (0..self.network.layer_count())
                 .filter_map(|layer| Some((layer, self.optimizer.rate_factor(layer).ok()?)))
                 .filter(|&(_, factor)| factor != 1.0)
                 .collect(),
@@ -169,7 +159,7 @@ impl Settings {
         self,
         mut network: Network<T>,
         feedback: Feedback<T>,
-        moments: &[Vec<Vec<T>>],
+        moments: [Parameters<T>; 2],
     ) -> Result<Trainer<T>> {
         self.frozen.into_iter().try_for_each(|layer| network.freeze(layer))?;
         let mut builder = Trainer::builder(network)
@@ -217,16 +207,32 @@ fn feedback_tensors<T: Scalar>(network: &Network<T>, route: &Route) -> Vec<Expec
     Feedback::shapes(network, route).map(tensor).collect()
 }
 
-/// Each moment of every learned parameter.
-fn moment_tensors<T: Scalar>(network: &Network<T>, optimizer: Optimizer) -> Vec<Vec<Expected>> {
-    let parameters = network.described_parameters().into_iter();
-    let learned: Vec<_> = parameters.filter(|parameter| parameter.role == Role::Learned).collect();
-    let moment =
-        |index| learned.iter().map(|parameter| moment_tensor(index, &parameter.tensor)).collect();
-    optimizer.moment_indices().map(moment).collect()
+/// The parameters that have moments.
+fn learned<T: Scalar>(network: &Network<T>) -> impl Iterator<Item = &Slot> {
+    network.parameters().slots().iter().filter(|slot| slot.part.is_learned())
 }
 
-fn moment_tensor(index: usize, parameter: &Expected) -> Expected {
-    let name = format!("{}.{}", MOMENTS[index], parameter.name);
-    Expected { name, shape: parameter.shape.clone() }
+fn moment_tensor<T: Scalar>(network: &Network<T>, index: usize, slot: &Slot) -> Expected {
+    let Expected { name, shape } = network.architecture().tensor(slot);
+    Expected { name: format!("{}.{name}", MOMENTS[index]), shape }
+}
+
+/// The moments that an optimiser has, from a file that has been found to hold them.
+fn read_moments<T: Scalar>(
+    file: &File,
+    network: &Network<T>,
+    optimizer: Optimizer,
+) -> Result<[Parameters<T>; 2]> {
+    let table = network.parameters().table();
+    let mut moments = [Parameters::none(table), Parameters::none(table)];
+    for index in optimizer.moment_indices() {
+        moments[index] = Parameters::zeros(table)?;
+        for slot in learned(network) {
+            let tensor = moment_tensor(network, index, slot);
+            let is_square = optimizer.square() == Some(index);
+            let values = if is_square { file.read_squares(&tensor)? } else { file.read(&tensor)? };
+            moments[index].slot_mut(slot).copy_from_slice(&column_major(&values, slot.rows));
+        }
+    }
+    Ok(moments)
 }

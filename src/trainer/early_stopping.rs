@@ -24,7 +24,7 @@ use crate::{
 ///     stopping.observe(trainer.network(), score)?;
 /// }
 /// let best = stopping.into_best().expect("at least one epoch was made");
-/// assert_eq!(best.inputs(), 2);
+/// assert_eq!(best.input_len(), 2);
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Debug)]

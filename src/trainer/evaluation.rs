@@ -27,8 +27,8 @@ impl<T: Scalar> Trainer<T> {
 
     fn evaluate_checked(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
         let mut tally = Tally::default();
-        let mut confusion = Some(ConfusionMatrix::new(self.network.outputs().max(2)));
-        let mut e = Columns::new(self.network.outputs());
+        let mut confusion = Some(ConfusionMatrix::new(self.network.output_len().max(2)));
+        let mut e = Columns::new(self.network.output_len());
         let order: Vec<usize> = (0..data.len()).collect();
         for indices in order.chunks(EVALUATION_BATCH) {
             let Scratch { activations, targets, .. } = &mut self.scratch;
@@ -80,14 +80,14 @@ impl<T: Scalar> Trainer<T> {
     /// the number of outputs, of which there are at least two; [`Error::NoClasses`].
     pub fn top_k_error(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
         self.check(data)?;
-        let outputs = self.network.outputs();
+        let outputs = self.network.output_len();
         let valid = (1..=outputs).contains(&k) && outputs > 1;
         require(valid, "k", k as f64, "a number from 1 to that of the outputs, at least two")?;
         self.threads.run(self.network.work(EVALUATION_BATCH), || self.top_k_error_checked(data, k))
     }
 
     fn top_k_error_checked(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
-        let outputs = self.network.outputs();
+        let outputs = self.network.output_len();
         let mut wrong = 0_usize;
         let order: Vec<usize> = (0..data.len()).collect();
         let (mut activations, mut targets) = (Activations::new(), BatchTargets::Labels(Vec::new()));

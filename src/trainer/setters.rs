@@ -106,7 +106,7 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::SoftmaxNeedsTwoOutputs`](crate::Error::SoftmaxNeedsTwoOutputs); the old one then
     /// stays.
     pub fn set_loss(&mut self, loss: Loss) -> Result<()> {
-        loss.check_outputs(self.network.outputs())?;
+        loss.check_outputs(self.network.output_len())?;
         self.loss = loss;
         Ok(())
     }
@@ -119,7 +119,7 @@ impl<T: Scalar> Trainer<T> {
     /// reads; the old one then stays.
     pub fn set_augmentation(&mut self, augmentation: Option<Augmentation>) -> Result<()> {
         if let Some(augmentation) = &augmentation {
-            augmentation.require_fits(self.network.inputs())?;
+            augmentation.require_fits(self.network.input_len())?;
         }
         self.augmentation = augmentation;
         Ok(())

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     buffer::{Columns, reserve},
     error::{Error, Result},
-    layer::NormGradient,
+    layer::Learned,
     route::{Route, Signal},
     scalar::Scalar,
 };
@@ -74,8 +74,8 @@ pub(crate) struct BlockDeltas<T> {
     /// First `δ`, at `a`; then, for each pooling operation, what is at its output. Feedback
     /// arrives in the last one.
     pub(crate) stages: Vec<Columns<T>>,
-    /// For each operation what batch normalisation learns on the way; empty for the others.
-    pub(crate) norms: Vec<NormGradient<T>>,
+    /// What each operation learns on the way.
+    pub(crate) learned: Vec<Learned<T>>,
     /// Whether feedback has arrived, from which the block then learns.
     pub(crate) served: bool,
     /// The sum of the hops so far, while the next one is made. Takes no memory where a single hop
@@ -86,10 +86,10 @@ pub(crate) struct BlockDeltas<T> {
 impl<T: Scalar> BlockDeltas<T> {
     /// For a block whose delta takes buffers of these sizes on its way back, and with so many
     /// operations.
-    fn new(stages: &[usize], norms: usize) -> Self {
+    fn new(stages: &[usize], operations: usize) -> Self {
         Self {
             stages: stages.iter().map(|&size| Columns::new(size)).collect(),
-            norms: (0..norms).map(|_| NormGradient::empty()).collect(),
+            learned: (0..operations).map(|_| Learned::default()).collect(),
             served: false,
             sum: Columns::new(stages.last().copied().unwrap_or(0)),
         }
@@ -130,12 +130,10 @@ impl<T: Scalar> BlockDeltas<T> {
     }
 }
 
-/// Makes room for what batch normalisation learns.
-pub(crate) fn reserve_norm<T: Scalar>(norm: &mut NormGradient<T>, needs: Needs) -> Result<()> {
+/// Makes room for what an operation learns.
+fn reserve_learned<T>(learned: &mut Learned<T>, needs: Needs) -> Result<()> {
     let Needs::Channels(channels) = needs else { return Ok(()) };
-    let NormGradient { scale, shift, mean, variance } = norm;
-    let all = [scale, shift, mean, variance];
-    all.into_iter().try_for_each(|numbers| reserve(numbers, channels))
+    learned.iter_mut().try_for_each(|numbers| reserve(numbers, channels))
 }
 
 impl<T: Scalar> Deltas<T> {
@@ -187,8 +185,8 @@ impl<T: Scalar> Deltas<T> {
         let mut stages = self.blocks.iter_mut().flat_map(|block| &mut block.stages);
         stages.try_for_each(|stage| stage.set_batch(*batch))?;
         for (block, needs) in self.blocks.iter_mut().zip(&layout.notes) {
-            let mut norms = block.norms.iter_mut().zip(needs);
-            norms.try_for_each(|(norm, &needs)| reserve_norm(norm, needs))?;
+            let mut learned = block.learned.iter_mut().zip(needs);
+            learned.try_for_each(|(learned, &needs)| reserve_learned(learned, needs))?;
         }
         self.pass = activations.pass;
         self.fits = true;
@@ -200,7 +198,7 @@ impl<T: Scalar> Deltas<T> {
         let output = self.blocks.len().saturating_sub(1);
         for (layer, block) in self.blocks.iter_mut().enumerate() {
             block.served = layer == output;
-            block.norms.iter_mut().for_each(NormGradient::clear);
+            block.learned.iter_mut().flatten().for_each(Vec::clear);
         }
         self.delivered = true;
     }

@@ -2,61 +2,88 @@
 
 use std::sync::Arc;
 
-use nalgebra::{DMatrix, DMatrixViewMut, DVector, DVectorViewMut};
+use nalgebra::{DMatrixView, DMatrixViewMut, DVectorView, DVectorViewMut};
 
 use super::layout::{Layout, require_layout};
 use crate::{
     angle::norm,
     error::{Error, Result, require, require_finite, require_positive},
-    layer::{LayerGradient, NormGradient},
+    parameters::{OfLayer, Parameters, Part},
     scalar::Scalar,
 };
 
-/// `∂W_l = δ_l h_{l-1}ᵀ` and `∂b_l = Σ δ_l` of every layer, each in the shape of its parameter.
+/// What every parameter follows: `∂W_l = δ_l h_{l-1}ᵀ`, `∂b_l = Σ δ_l`, `∂γ_l` and `∂β_l`, and of
+/// running statistics those of the batch.
 #[derive(Clone, Debug)]
 pub struct Gradients<T> {
     /// The network that they are of.
     pub(crate) layout: Arc<Layout>,
-    pub(crate) layers: Vec<LayerGradient<T>>,
-    /// For each block and operation; empty but for batch normalisation.
-    pub(crate) norms: Vec<Vec<NormGradient<T>>>,
-    /// Whether feedback has reached a block; one that it has not does not learn.
-    pub(crate) served: Vec<bool>,
+    pub(crate) numbers: Parameters<T>,
+    /// Whether each parameter, by its slot, has something to follow. Where no feedback has arrived
+    /// it has not, which is more than a gradient of 0: its moments rest too.
+    learned: Vec<bool>,
 }
 
 impl<T: Scalar> Gradients<T> {
     /// Empty scratch for any network.
     #[must_use]
     pub fn new() -> Self {
-        let (layers, norms, served) = (Vec::new(), Vec::new(), Vec::new());
-        Self { layout: Arc::default(), layers, norms, served }
+        let layout = Arc::<Layout>::default();
+        let numbers = Parameters::none(&layout.table);
+        Self { layout, numbers, learned: Vec::new() }
+    }
+
+    /// Gives them the shapes of the parameters, if they have others.
+    pub(crate) fn fit(&mut self, layout: &Arc<Layout>) -> Result<()> {
+        if !Layout::same(&self.layout, layout) {
+            self.layout = Arc::default(); // Until everything has its memory.
+            self.numbers = Parameters::zeros(&layout.table)?;
+            self.learned.clear();
+            self.learned.resize(layout.table.slots().len(), false);
+            self.layout = Arc::clone(layout);
+        }
+        Ok(())
+    }
+
+    /// The numbers of slot `index` of a layer, and whether there is something to follow in them.
+    pub(crate) fn slot_mut(&mut self, layer: usize, index: usize) -> (&mut [T], &mut bool) {
+        let place = self.layout.table.indices(layer).start + index;
+        let slot = self.layout.table.slots()[place];
+        (self.numbers.slot_mut(&slot), &mut self.learned[place])
+    }
+
+    /// The numbers of a layer, and for each of its slots whether there is something to follow.
+    pub(crate) fn of_layer(&self, layer: usize) -> (OfLayer<'_, T>, &[bool]) {
+        (self.numbers.layer(layer), &self.learned[self.layout.table.indices(layer)])
     }
 
     /// `∂W_l`, `n_l × n_{l-1}`; layers are counted from 0.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
-    pub fn weights(&self, layer: usize) -> Result<&DMatrix<T>> {
-        self.layer(layer).map(|gradient| &gradient.weights)
+    pub fn weights(&self, layer: usize) -> Result<DMatrixView<'_, T>> {
+        let found = self.get(layer, Part::Weights)?;
+        Ok(found.expect("every layer has weights"))
     }
 
     /// `∂b_l`, of length `n_l`, unless the layer has no bias.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
-    pub fn bias(&self, layer: usize) -> Result<Option<&DVector<T>>> {
-        self.layer(layer).map(|gradient| gradient.bias.as_ref())
+    pub fn bias(&self, layer: usize) -> Result<Option<DVectorView<'_, T>>> {
+        self.require_layer(layer)?;
+        let slot = self.numbers.find(layer, Part::Bias);
+        Ok(slot.map(|slot| DVectorView::from_slice(self.numbers.slot(&slot), slot.rows)))
     }
 
-    /// `∂γ` and `∂β` of the batch normalisation after layer `layer`, the first if there are
-    /// several; `None` if there is none.
+    /// What any parameter of layer `layer` follows, or of the first normalisation after it that has
+    /// it; `None` if there is no such parameter.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
-    pub fn batch_norm(&self, layer: usize) -> Result<Option<(&[T], &[T])>> {
-        self.layer(layer)?;
-        let norm = self.norms[layer].iter().find(|norm| !norm.scale.is_empty());
-        Ok(norm.map(|norm| (&norm.scale[..], &norm.shift[..])))
+    pub fn get(&self, layer: usize, part: Part) -> Result<Option<DMatrixView<'_, T>>> {
+        self.require_layer(layer)?;
+        Ok(self.numbers.get(layer, part))
     }
 
     /// `∂W_l`, to be changed before the optimiser's step.
@@ -64,8 +91,9 @@ impl<T: Scalar> Gradients<T> {
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
     pub fn weights_mut(&mut self, layer: usize) -> Result<DMatrixViewMut<'_, T>> {
-        self.layer(layer)?;
-        Ok(self.layers[layer].weights.as_view_mut())
+        self.require_layer(layer)?;
+        let found = self.numbers.get_mut(layer, Part::Weights);
+        Ok(found.expect("every layer has weights"))
     }
 
     /// `∂b_l`, to be changed before the optimiser's step; `None` if the layer has no bias.
@@ -73,27 +101,41 @@ impl<T: Scalar> Gradients<T> {
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
     pub fn bias_mut(&mut self, layer: usize) -> Result<Option<DVectorViewMut<'_, T>>> {
-        self.layer(layer)?;
-        Ok(self.layers[layer].bias.as_mut().map(DVector::as_view_mut))
+        self.require_layer(layer)?;
+        let slot = self.numbers.find(layer, Part::Bias);
+        Ok(slot.map(|slot| DVectorViewMut::from_slice(self.numbers.slot_mut(&slot), slot.rows)))
     }
 
-    /// All numbers that parameters follow, array by array: for each layer `∂W` column by column,
-    /// `∂b`, and `∂γ` and `∂β` of its batch normalisations.
+    /// All numbers one after the other, as [`Parameters::as_slice`] has them: gradients, statistics
+    /// of the batch, and zeros between them. This is what processes that share a batch average.
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        self.numbers.as_slice()
+    }
+
+    /// [`as_slice`](Self::as_slice), to be written.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        self.numbers.as_mut_slice()
+    }
+
+    /// All gradients, array by array: for each layer `∂W` column by column, `∂b`, and `∂γ` and `∂β`
+    /// of its normalisations.
     pub fn values(&self) -> impl Iterator<Item = &[T]> {
-        self.layers.iter().zip(&self.norms).flat_map(|(layer, norms)| {
-            let bias = layer.bias.as_ref().map(DVector::as_slice);
-            let norms = norms.iter().flat_map(|norm| [&norm.scale[..], &norm.shift[..]]);
-            [layer.weights.as_slice()].into_iter().chain(bias).chain(norms)
-        })
+        let slots = self.numbers.slots().iter().filter(|slot| slot.part.is_learned());
+        slots.map(|slot| self.numbers.slot(slot))
     }
 
     /// The same, to be changed: to add noise, or to clip them in a way of one's own.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
-        self.layers.iter_mut().zip(&mut self.norms).flat_map(|(layer, norms)| {
-            let bias = layer.bias.as_mut().map(DVector::as_mut_slice);
-            let norms =
-                norms.iter_mut().flat_map(|norm| [&mut norm.scale[..], &mut norm.shift[..]]);
-            [layer.weights.as_mut_slice()].into_iter().chain(bias).chain(norms)
+        let table = Arc::clone(self.numbers.table());
+        let (mut rest, mut taken) = (self.numbers.as_mut_slice(), 0);
+        (0..table.slots().len()).filter_map(move |index| {
+            let slot = &table.slots()[index];
+            let range = slot.range();
+            let (_, from) = std::mem::take(&mut rest).split_at_mut(range.start - taken);
+            let (values, after) = from.split_at_mut(range.len());
+            (rest, taken) = (after, range.end);
+            slot.part.is_learned().then_some(values)
         })
     }
 
@@ -148,49 +190,31 @@ impl<T: Scalar> Gradients<T> {
     pub fn add(&mut self, other: &Self, factor: f64) -> Result<()> {
         let by = T::of(factor);
         require(by.is_finite(), "factor", factor, "a finite number")?;
-        if self.layers.is_empty() {
-            *self = other.clone();
-            self.values_mut().for_each(|values| values.fill(T::zero()));
-            self.statistics_mut().for_each(|values| values.fill(T::zero()));
+        if self.learned.is_empty() {
+            self.fit(&other.layout)?;
         }
         require_layout("add", "gradients", &self.layout, &other.layout)?;
-        for (served, &there) in self.served.iter_mut().zip(&other.served) {
-            *served |= there;
+        for (learned, &there) in self.learned.iter_mut().zip(&other.learned) {
+            *learned |= there;
         }
-        for (to, from) in self.norms.iter_mut().flatten().zip(other.norms.iter().flatten()) {
-            to.fill_up_to(from);
-        }
-        let add = |to: &mut [T], from: &[T]| {
-            to.iter_mut().zip(from).for_each(|(to, &from)| *to += by * from);
-        };
-        self.values_mut().zip(other.values()).for_each(|(to, from)| add(to, from));
-        self.statistics_mut().zip(other.statistics()).for_each(|(to, from)| add(to, from));
+        let numbers = self.numbers.as_mut_slice().iter_mut();
+        numbers.zip(other.numbers.as_slice()).for_each(|(to, &from)| *to += by * from);
         Ok(())
     }
 
-    /// The statistics of the batch that running ones follow.
-    fn statistics(&self) -> impl Iterator<Item = &[T]> {
-        self.norms.iter().flatten().flat_map(|norm| [&norm.mean[..], &norm.variance[..]])
-    }
-
-    fn statistics_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
-        let norms = self.norms.iter_mut().flatten();
-        norms.flat_map(|norm| [&mut norm.mean[..], &mut norm.variance[..]])
-    }
-
-    fn layer(&self, layer: usize) -> Result<&LayerGradient<T>> {
-        self.layers.get(layer).ok_or(Error::NoSuchLayer {
-            what: "weighted layer",
-            layer,
-            count: self.layers.len(),
-        })
+    fn require_layer(&self, layer: usize) -> Result<()> {
+        let count = self.layout.blocks.len();
+        if layer < count {
+            return Ok(());
+        }
+        Err(Error::NoSuchLayer { what: "weighted layer", layer, count })
     }
 }
 
 impl<T: PartialEq> PartialEq for Gradients<T> {
-    /// Compares what is to be learned and by which layers, not the network that it is of.
+    /// Compares what is to be learned, not the network that it is of.
     fn eq(&self, other: &Self) -> bool {
-        self.layers == other.layers && self.norms == other.norms && self.served == other.served
+        self.numbers == other.numbers && self.learned == other.learned
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     architecture::{Architecture, Item},
     error::{Error, Result},
+    parameters::Table,
 };
 
 /// The sizes of everything that a network computes for one sample. Shared by all that is fitted to
@@ -25,6 +26,8 @@ pub(crate) struct Layout {
     pub(crate) scratch: usize,
     /// For each block and operation.
     pub(crate) notes: Vec<Vec<Needs>>,
+    /// What parameters the network has.
+    pub(crate) table: Arc<Table>,
 }
 
 /// What an operation needs to remember a forward pass by, beside its input and output.

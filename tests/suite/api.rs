@@ -63,8 +63,8 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
         Activations, AdamW, AvgPool2d, BatchNorm, Bias, ConfusionMatrix, Conv2d, Deltas, Diagnosis,
         Diagnostics, Dropout, EarlyStopping, Epoch, Error, Evaluation, FastGradientSign,
         GradientCheck, GradientReport, Gradients, Hop, Init, Layer, LayerDiagnosis, MaxPool2d,
-        Optimizer, OptimizerState, Parameter, Pool2d, Route, Scaling, Shape, Signal, Step,
-        TensorCheck, Through, TrainerBuilder, WeightDecay,
+        Optimizer, OptimizerState, Parameters, Part, Pool2d, Route, Scaling, Shape, Signal, Slot,
+        Step, TensorCheck, Through, TrainerBuilder, WeightDecay,
         data::{
             Augmentation, Batch, Flip, Whitening,
             cifar::{Cifar, Labels},
@@ -74,10 +74,10 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
     };
     let mut tested: BTreeSet<&str> = names_of!(value:
         Activation, Activations<f32>, Adam, AdamW, Augmentation, AvgPool2d, Batch<f32>,
-        BatchNorm<f32>, Bias, Cifar<f32>, ConfusionMatrix, Conv2d, Dataset<f32>, Decay,
+        BatchNorm, Bias, Cifar<f32>, ConfusionMatrix, Conv2d, Dataset<f32>, Decay,
         Deltas<f32>, Diagnosis, Emnist, Diagnostics<f32>, Dropout, FastGradientSign<f32>, GradientCheck,
-        GradientReport, LayerDiagnosis, Parameter, TensorCheck, Flip, Labels, Layer<f32>, MaxPool2d,
-        Operation<f32>, Pool2d, Progress, Shape, Stage, Whitening<f32>, EarlyStopping<f32>, Epoch, Evaluation, Feedback<f32>, FeedbackInit,
+        GradientReport, LayerDiagnosis, Part, TensorCheck, Flip, Labels, Layer<'static, f32>, Parameters<f32>, Slot, MaxPool2d,
+        Operation, Pool2d, Progress, Shape, Stage, Whitening<f32>, EarlyStopping<f32>, Epoch, Evaluation, Feedback<f32>, FeedbackInit,
         FeedbackRule, Gradients<f32>, Hop, Init, Loss, Mnist<f32>, Momentum, Network<f32>,
         NetworkBuilder<f32>, Optimizer, OptimizerState<f32>, RmsProp, Scaling<f32>, Schedule, Sgd,
         Route, Signal, Step, StoppingRule, Targets<'static, f32>, Trainer<f32>, TrainerBuilder<f32>,
@@ -288,15 +288,18 @@ fn weights_and_feedback_of_ones_own_come_back_to_the_last_bit() {
     network.set_weights(1, DMatrix::from_column_slice(2, 3, &odd)).unwrap();
     network.set_bias(0, DVector::from_column_slice(&odd[..3])).unwrap();
     for layer in 0..2 {
-        assert_eq!(bits(network.layer(layer).unwrap().weights().as_slice()), bits(&odd));
+        assert_eq!(
+            bits(network.layer(layer).unwrap().weights().into_owned().as_slice()),
+            bits(&odd)
+        );
     }
     assert_eq!(bits(network.layer(0).unwrap().bias().unwrap().as_slice()), bits(&odd[..3]));
     assert_eq!(network.layer(1).unwrap().bias(), None);
-    assert_eq!(network.operations(0).unwrap(), [Operation::Activation(Activation::Tanh)]);
-    assert_eq!(network.operations(1).unwrap(), []);
+    assert_eq!(network.layer(0).unwrap().operations(), [Operation::Activation(Activation::Tanh)]);
+    assert_eq!(network.layer(1).unwrap().operations(), []);
     assert_eq!(network.to_string(), "2-3 tanh-2");
-    assert_eq!((network.inputs(), network.outputs(), network.layers()), (2, 2, 2));
-    assert_eq!(network.parameters(), 6 + 3 + 6);
+    assert_eq!((network.input_len(), network.output_len(), network.layer_count()), (2, 2, 2));
+    assert_eq!(network.parameter_count(), 6 + 3 + 6);
 
     for (rule, rows, columns) in
         [(FeedbackRule::Fa, 3, 2), (FeedbackRule::Dfa, 3, 2), (FeedbackRule::Ifa, 3, 2)]
@@ -372,11 +375,11 @@ fn narrow_and_deep_networks_and_odd_batches_learn_under_every_rule() {
             let epoch = trainer.epoch(&clusters(13)).unwrap();
             let steps = 13_usize.div_ceil(batch_size) as u64;
             assert_eq!((epoch.number, trainer.optimizer().steps()), (1, steps), "{name}, {rule}");
-            for layer in 0..network.layers() {
+            for layer in 0..network.layer_count() {
                 let (old, new) =
                     (network.layer(layer).unwrap(), trainer.network().layer(layer).unwrap());
                 // Through 100 layers the signal may well vanish, unless it comes directly.
-                let vanishes = network.layers() > 100 && rule != FeedbackRule::Dfa;
+                let vanishes = network.layer_count() > 100 && rule != FeedbackRule::Dfa;
                 let moved = old.weights() != new.weights();
                 assert!(moved || vanishes, "{name}, {rule}: layer {layer} stands still");
                 assert!(
@@ -384,7 +387,7 @@ fn narrow_and_deep_networks_and_odd_batches_learn_under_every_rule() {
                     "{name}, {rule}: layer {layer}"
                 );
             }
-            let output = network.layers() - 1;
+            let output = network.layer_count() - 1;
             assert_ne!(network.layer(output).unwrap(), trainer.network().layer(output).unwrap());
         }
     }
@@ -489,7 +492,7 @@ fn schedules_change_the_learning_rate_from_step_to_step() {
                 .optimizer(Sgd::default())
                 .build()
                 .unwrap();
-            let before = trainer.network().layer(0).unwrap().weights().clone();
+            let before = trainer.network().layer(0).unwrap().weights().into_owned();
             let batch = data.subset(&[0, 1, 2]).unwrap();
             trainer.step(&batch.inputs(), batch.targets()).unwrap();
             unscheduled.step(&batch.inputs(), batch.targets()).unwrap();

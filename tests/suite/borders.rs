@@ -3,7 +3,7 @@
 use feedback_alignment::{
     Activation, Activations, Adam, AdamW, Dataset, Deltas, Error, Feedback, FeedbackInit,
     FeedbackRule, GradientCheck, Gradients, Init, Loss, Momentum, Network, NetworkBuilder,
-    Optimizer, OptimizerState, Parameter, RmsProp, Scalar, Sgd, Targets, Trainer, data,
+    Optimizer, OptimizerState, Part, RmsProp, Scalar, Sgd, Targets, Trainer, data,
     nalgebra::{DMatrix, DVector},
 };
 
@@ -24,9 +24,9 @@ fn a_unit_that_rests_at_its_kink_keeps_no_other_parameter_from_being_checked() {
     let report =
         GradientCheck::default().run(&network, Loss::SoftmaxCrossEntropy, &x, &[0, 1]).unwrap();
     for tensor in &report.tensors {
-        let resting = match (tensor.layer, tensor.parameter) {
-            (0, Parameter::Weights) => 2,
-            (0, Parameter::Bias) => 1,
+        let resting = match (tensor.layer, tensor.part) {
+            (0, Part::Weights) => 2,
+            (0, Part::Bias) => 1,
             _ => 0,
         };
         assert_eq!(tensor.skipped, resting, "{report}");
@@ -56,7 +56,7 @@ fn noklands_weights_are_zero_only_where_all_hidden_units_saturate() {
     let net = || Network::builder(3).dense(4);
     let is_zero = |network: Network<f32>| {
         let weights = |l| network.layer(l).unwrap().weights();
-        (0..network.layers()).all(|l| weights(l).iter().all(|&w| w == 0.0))
+        (0..network.layer_count()).all(|l| weights(l).iter().all(|&w| w == 0.0))
     };
     assert!(is_zero(build(net().tanh())));
     assert!(is_zero(build(net().logistic().dense(3).tanh())));
@@ -201,8 +201,8 @@ fn a_large_variance_is_normalised() {
     let x = DMatrix::from_row_slice(1, 2, &[1e15, -1e15]);
     let mut trainer = Trainer::builder(network.clone()).build().unwrap();
     trainer.step(&x, &[0, 1]).unwrap();
-    let norm = trainer.network().batch_norm(0).unwrap().unwrap();
-    assert!((1e28..1e31).contains(&norm.running_variance()[0]));
+    let variance = trainer.network().parameters().get(0, Part::RunningVariance).unwrap();
+    assert!((1e28..1e31).contains(&variance[0]));
 
     network.set_weights(1, DMatrix::from_element(2, 2, 3e38)).unwrap();
     let error = network.forward(&x, &mut Activations::new()).unwrap_err();

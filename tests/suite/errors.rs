@@ -423,7 +423,7 @@ fn weights_and_biases_of_the_wrong_shape_or_no_number_are_refused() {
     let number = network.set_bias(0, DVector::from_vec(vec![0.0, 0.0, f64::INFINITY]));
     assert_refused!(number, Error::NonFinite { .. }, ["layer 0", "inf", "row 2, column 0"]);
     let none = network.set_bias(1, DVector::zeros(2));
-    assert_refused!(none, Error::NoBias { layer: 1 }, ["layer 1"]);
+    assert_refused!(none, Error::NoSuchParameter { layer: 1, .. }, ["layer 1"]);
     assert_refused!(network.set_weights(2, ones(2, 2)), Error::NoSuchLayer { .. }, ["2", "has 2"]);
     assert_eq!(network, before);
 }
@@ -438,7 +438,6 @@ fn a_layer_that_is_not_there_is_named_with_how_many_there_are() {
     for layer in [2, usize::MAX] {
         let sides = [format!("weighted layer {layer}"), "has 2".into()];
         assert_refused!(network.layer(layer), Error::NoSuchLayer { .. }, sides);
-        assert_refused!(network.operations(layer), Error::NoSuchLayer { .. }, sides);
         assert_refused!(activations.pre_activation(layer), Error::NoSuchLayer { .. }, sides);
         assert_refused!(activations.output(layer), Error::NoSuchLayer { .. }, sides);
         assert_refused!(deltas.delta(layer), Error::NoSuchLayer { .. }, sides);
@@ -724,7 +723,7 @@ mod divergence {
             for rule in FeedbackRule::all() {
                 let mut network = network.clone();
                 network.set_weights(0, DMatrix::from_element(2, 1, 10.0)).unwrap();
-                let mut weights = network.layer(1).unwrap().weights().clone();
+                let mut weights = network.layer(1).unwrap().weights().into_owned();
                 weights.fill(1.0);
                 network.set_weights(1, weights).unwrap();
                 let builder = Trainer::builder(network).rule(rule).loss(Loss::LogisticCrossEntropy);
@@ -762,7 +761,7 @@ mod stages {
             Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::Nokland, 0).unwrap();
         let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
         let mut gradients = Gradients::new();
-        network.forward(&ones(network.inputs(), batch), &mut activations).unwrap();
+        network.forward(&ones(network.input_len(), batch), &mut activations).unwrap();
         Loss::default().error(&vec![0; batch], &activations, &mut deltas).unwrap();
         feedback.deliver(&network, &activations, &mut deltas).unwrap();
         network.gradients(&activations, &deltas, &mut gradients).unwrap();

@@ -1,7 +1,7 @@
 //! The gradient check as a user meets it: both scalars, every activation and loss, what it refuses.
 
 use feedback_alignment::{
-    Activation, Conv2d, Error, GradientCheck, Loss, MaxPool2d, Network, Parameter, Scalar, Targets,
+    Activation, Conv2d, Error, GradientCheck, Loss, MaxPool2d, Network, Part, Scalar, Targets,
     nalgebra::DMatrix,
 };
 
@@ -42,7 +42,7 @@ fn worst<T: Scalar>(activation: Activation) -> f64 {
     let relative = all.map(|(loss, targets)| {
         let report = GradientCheck::default().run(&network, loss, &x, targets).unwrap();
         let checked: usize = report.tensors.iter().map(|tensor| tensor.checked).sum();
-        assert_eq!(checked, network.parameters(), "{activation}, {loss}:\n{report}");
+        assert_eq!(checked, network.parameter_count(), "{activation}, {loss}:\n{report}");
         report.relative_difference()
     });
     relative.into_iter().fold(0.0, f64::max)
@@ -60,11 +60,11 @@ fn gradients_are_right_to_the_precision_of_the_scalar() {
 
 #[test]
 fn the_report_names_every_tensor_in_order() {
-    use Parameter::{Bias, Scale, Shift, Weights};
+    use Part::{Bias, Scale, Shift, Weights};
     let (network, x) = (image_net::<f64>(Activation::Tanh), values(50, 4));
     let check = GradientCheck { entries: 7, ..GradientCheck::default() };
     let report = check.run(&network, Loss::SoftmaxCrossEntropy, &x, &[0, 1, 2, 1]).unwrap();
-    let names: Vec<_> = report.tensors.iter().map(|t| (t.layer, t.parameter, t.checked)).collect();
+    let names: Vec<_> = report.tensors.iter().map(|t| (t.layer, t.part, t.checked)).collect();
     let expected = [
         (0, Weights, 7),
         (0, Bias, 3),

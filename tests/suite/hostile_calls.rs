@@ -5,7 +5,8 @@ use feedback_alignment::{
     Activation, Activations, Adam, AdamW, AvgPool2d, Conv2d, Dataset, Decay, Deltas, Diagnostics,
     EarlyStopping, FastGradientSign, Feedback, FeedbackInit, FeedbackRule, GradientCheck,
     Gradients, Init, Loss, MaxPool2d, Momentum, Network, NetworkBuilder, Optimizer, OptimizerState,
-    Result, RmsProp, Scalar, Scaling, Schedule, Sgd, Shape, StoppingRule, Trainer, WeightDecay,
+    Part, Result, RmsProp, Scalar, Scaling, Schedule, Sgd, Shape, StoppingRule, Trainer,
+    WeightDecay,
     data::{Augmentation, Flip, Whitening},
     nalgebra::{DMatrix, DVector},
     rand::{SeedableRng, rngs::Xoshiro256PlusPlus},
@@ -43,15 +44,15 @@ fn network() -> Network<f32> {
 
 /// Uses a network that was built after all: it works or says why not.
 fn use_network(network: &Network<f32>) {
-    if network.inputs() > 1 << 20 {
+    if network.input_len() > 1 << 20 {
         return;
     }
-    let x = DMatrix::from_element(network.inputs(), 2, 0.5);
+    let x = DMatrix::from_element(network.input_len(), 2, 0.5);
     if let Ok(logits) = network.predict(&x) {
         assert!(logits.iter().all(|z| z.is_finite()));
     }
     let builder = Trainer::builder(network.clone()).loss(Loss::MeanSquaredError);
-    let y = DMatrix::from_element(network.outputs(), 2, 0.25);
+    let y = DMatrix::from_element(network.output_len(), 2, 0.25);
     if let Ok(mut trainer) = builder.threads(1).build()
         && let Ok(step) = trainer.step(&x, &y)
     {
@@ -269,11 +270,14 @@ fn matrices_labels_and_indices() {
         }
         let mut changed = network.clone();
         for layer in SIZES {
-            let _ = (changed.layer(layer).is_ok(), changed.operations(layer).is_ok());
+            let _ = changed.layer(layer).is_ok();
             let vector = DVector::from_column_slice(x.as_slice());
             let _ = changed.set_weights(layer, x.clone());
             let _ = changed.set_bias(layer, vector.clone());
-            let _ = changed.set_batch_norm(layer, [(); 4].map(|()| vector.clone()));
+            for part in [Part::Weights, Part::Bias, Part::Scale, Part::RunningVariance] {
+                let _ = changed.set_parameter(layer, part, vector.as_slice());
+                let _ = changed.parameters().get(layer, part);
+            }
             let mut feedback =
                 Feedback::new(&network, FeedbackRule::Fa, FeedbackInit::Nokland, 1).unwrap();
             let _ = (feedback.matrix(layer).is_ok(), feedback.set_matrix(layer, x.clone()));
@@ -301,7 +305,7 @@ fn stages_out_of_order() {
         let mut all = vec![(Activations::new(), Deltas::new(), Gradients::new())];
         for network in &networks {
             let mut activations = Activations::seeded(u64::MAX);
-            let x = DMatrix::from_element(network.inputs(), 2, 0.5);
+            let x = DMatrix::from_element(network.input_len(), 2, 0.5);
             network.forward(&x, &mut activations).unwrap();
             let mut deltas = Deltas::new();
             Loss::LogisticCrossEntropy.error(&[0, 1], &activations, &mut deltas).unwrap();
@@ -329,7 +333,7 @@ fn stages_out_of_order() {
                     for layer in SIZES {
                         let _ = (activations.pre_activation(layer), activations.output(layer));
                         let _ = (deltas.delta(layer), gradients.weights(layer));
-                        let _ = (gradients.bias(layer), gradients.batch_norm(layer));
+                        let _ = (gradients.bias(layer), gradients.get(layer, Part::Scale));
                     }
                     let _ = (activations.logits(), activations.batch());
                 }

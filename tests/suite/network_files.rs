@@ -11,7 +11,7 @@ use std::{
 use craft::{Craft, Tensor};
 use feedback_alignment::{
     Activation, AvgPool2d, Bias, Conv2d, Error, Init, Loss, MaxPool2d, Network, NetworkBuilder,
-    Scalar, Sgd, Trainer,
+    Part, Scalar, Sgd, Trainer,
     nalgebra::{DMatrix, DVector},
 };
 use proptest::prelude::*;
@@ -50,7 +50,7 @@ fn dense<T: Scalar>() -> NetworkBuilder<T> {
 fn trained<T: Scalar>(list: NetworkBuilder<T>) -> Network<T> {
     let network = list.build().unwrap();
     let x =
-        DMatrix::from_fn(network.inputs(), 6, |i, j| T::of(((i * 7 + j * 5) % 11) as f64 / 8.0));
+        DMatrix::from_fn(network.input_len(), 6, |i, j| T::of(((i * 7 + j * 5) % 11) as f64 / 8.0));
     let mut trainer = Trainer::builder(network).build().unwrap();
     for _ in 0..3 {
         trainer.step(&x, &[0, 1, 0, 1, 1, 0]).unwrap();
@@ -66,7 +66,7 @@ fn comes_back<T: Scalar>() {
             network.save(&path).unwrap();
             let loaded = Network::<T>::load(&path).unwrap();
             assert_eq!(bits(&loaded), bits(&network));
-            let x = DMatrix::from_fn(network.inputs(), 3, |i, j| T::of((i + j) as f64 / 9.0));
+            let x = DMatrix::from_fn(network.input_len(), 3, |i, j| T::of((i + j) as f64 / 9.0));
             assert_eq!(loaded.predict(&x).unwrap(), network.predict(&x).unwrap());
             // The same network makes the same file.
             let bytes = fs::read(&path).unwrap();
@@ -137,14 +137,17 @@ fn tensors_are_named_shaped_and_ordered_as_in_pytorch() {
         let weights = network.layer(layer).unwrap().weights().transpose();
         assert_eq!(file.tensors[name].bytes, Tensor::of(&[], weights.as_slice()).bytes, "{name}");
     }
-    let norm = network.batch_norm(2).unwrap().unwrap();
-    for (name, vector) in [
-        ("11.weight", norm.scale()),
-        ("11.bias", norm.shift()),
-        ("11.running_mean", norm.running_mean()),
-        ("11.running_var", norm.running_variance()),
+    for (name, part) in [
+        ("11.weight", Part::Scale),
+        ("11.bias", Part::Shift),
+        ("11.running_mean", Part::RunningMean),
+        ("11.running_var", Part::RunningVariance),
     ] {
-        assert_eq!(file.tensors[name], Tensor::of(&[6], vector.as_slice()), "{name}");
+        assert_eq!(
+            file.tensors[name],
+            Tensor::of(&[6], network.parameters().get(2, part).unwrap().into_owned().as_slice()),
+            "{name}"
+        );
     }
     assert_eq!(
         file.description,
@@ -194,7 +197,7 @@ fn a_named_flatten_counts_as_pytorch_counts_it() {
         ),
     ] {
         let network = trained(list);
-        assert_eq!(network.batch_norm(0).unwrap().unwrap().scale().len(), channels);
+        assert_eq!(network.parameters().get(0, Part::Scale).unwrap().len(), channels);
         network.save(&path).unwrap();
         let file = Craft::open(&path);
         let weights = file.tensors.keys().filter(|name| name.ends_with("weight"));
@@ -247,12 +250,12 @@ fn parameters_of_our_own_files_are_loaded_whatever_the_operations() {
     saved.save(&path).unwrap();
     let mut network =
         Network::<f64>::builder(3).dense(4).relu().dropout(0.1).dense(2).seed(5).build().unwrap();
-    let operations = network.operations(0).unwrap().to_vec();
+    let operations = network.layer(0).unwrap().operations().to_vec();
     network.load_parameters(&path).unwrap();
     for layer in 0..2 {
         assert_eq!(network.layer(layer).unwrap(), saved.layer(layer).unwrap());
     }
-    assert_eq!(network.operations(0).unwrap(), operations);
+    assert_eq!(network.layer(0).unwrap().operations(), operations);
 }
 
 /// Loads what both ways refuse alike, and finds the network untouched.

@@ -24,8 +24,8 @@ fn mlp(widths: &[usize], activation: Activation, init: Init, seed: u64) -> Netwo
 /// Input and labels for a network; every class comes, not equally often.
 fn batch(network: &Network<f64>, samples: usize, seed: u64) -> (DMatrix<f64>, Vec<usize>) {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let x = random(network.inputs(), samples, &mut rng);
-    let classes = network.outputs().max(2);
+    let x = random(network.input_len(), samples, &mut rng);
+    let classes = network.output_len().max(2);
     let labels =
         (0..samples).map(|_| rng.random_range(0..classes).min(rng.random_range(0..classes)));
     (x, labels.collect())
@@ -62,11 +62,11 @@ fn feedback(network: &Network<f64>, rule: FeedbackRule) -> Feedback<f64> {
 }
 
 fn weights(network: &Network<f64>, layer: usize) -> DMatrix<f64> {
-    network.layer(layer).unwrap().weights().clone()
+    network.layer(layer).unwrap().weights().into_owned()
 }
 
 fn bias(network: &Network<f64>, layer: usize) -> DVector<f64> {
-    network.layer(layer).unwrap().bias().unwrap().clone()
+    network.layer(layer).unwrap().bias().unwrap().into_owned()
 }
 
 fn loss_of(network: &Network<f64>, loss: Loss, x: &DMatrix<f64>, targets: Targets<f64>) -> f64 {
@@ -84,7 +84,7 @@ fn any_widths() -> impl Strategy<Value = Vec<usize>> {
 /// of a logit is some units in the last place of this, not of the logit, which may have cancelled.
 fn size_of_logits(network: &Network<f64>, x: &DMatrix<f64>) -> f64 {
     let mut size = x.amax();
-    for l in 0..network.layers() {
+    for l in 0..network.layer_count() {
         // |f(a)| ≤ |a| + 1 for every activation.
         let reach = if l == 0 { size } else { size + 1.0 };
         let row = |row: usize| weights(network, l).row(row).iter().map(|w| w.abs()).sum::<f64>();
@@ -98,8 +98,8 @@ fn size_of_logits(network: &Network<f64>, x: &DMatrix<f64>) -> f64 {
 /// `c ε J` in both of them, over `2h`. The loss and what it is made of are of the order of `size`.
 fn rounding_of_difference(network: &Network<f64>, loss: Loss, size: f64, step: f64) -> f64 {
     let each = if loss == Loss::MeanSquaredError { (size + 1.0).powi(2) } else { size + 1.0 };
-    let operations = 4.0 * network.layers() as f64;
-    operations * f64::EPSILON * each * network.outputs() as f64 / step
+    let operations = 4.0 * network.layer_count() as f64;
+    operations * f64::EPSILON * each * network.output_len() as f64 / step
 }
 
 /// Gradients against differences, for all activations and losses. Two steps are tried: the error
@@ -110,7 +110,7 @@ fn check_gradients(widths: &[usize], samples: usize, seed: u64) {
         let network = mlp(widths, activation, Init::LecunNormal, seed);
         let (x, labels) = batch(&network, samples, seed);
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let values = random(network.outputs(), samples, &mut rng);
+        let values = random(network.output_len(), samples, &mut rng);
         let probabilities = values.map(|v| 0.5 + v / 2.0);
         let size = size_of_logits(&network, &x);
         for (loss, targets) in [
@@ -182,7 +182,7 @@ proptest! {
     ) {
         let network = mlp(&widths, Activation::Softplus, Init::FanIn, seed);
         let (x, labels) = batch(&network, samples, seed);
-        let last = network.layers() - 1;
+        let last = network.layer_count() - 1;
         let of = |rule| pass(&network, &feedback(&network, rule), Loss::SoftmaxCrossEntropy, &x, &labels);
         let bp = of(FeedbackRule::Bp);
         for rule in FeedbackRule::all() {
@@ -209,11 +209,11 @@ proptest! {
             let singles: Vec<_> = (0..samples)
                 .map(|j| of(&x.columns(j, 1).into_owned(), &labels[j..=j]))
                 .collect();
-            for l in 0..network.layers() {
-                let mean = singles.iter().map(|g| g.weights(l).unwrap()).sum::<DMatrix<f64>>() / samples as f64;
+            for l in 0..network.layer_count() {
+                let mean = singles.iter().map(|g| g.weights(l).unwrap().into_owned()).sum::<DMatrix<f64>>() / samples as f64;
                 let difference = (whole.weights(l).unwrap() - mean).amax();
                 prop_assert!(difference < 1e-14, "{rule}, layer {l}: {difference:e}");
-                let mean = singles.iter().map(|g| g.bias(l).unwrap().unwrap()).sum::<DVector<f64>>() / samples as f64;
+                let mean = singles.iter().map(|g| g.bias(l).unwrap().unwrap().into_owned()).sum::<DVector<f64>>() / samples as f64;
                 prop_assert!((whole.bias(l).unwrap().unwrap() - mean).amax() < 1e-14);
             }
         }

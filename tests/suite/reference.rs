@@ -203,8 +203,8 @@ fn reference_of(
     feedback: &Feedback<f64>,
     activation: Activation,
 ) -> Reference {
-    let layers: Vec<_> = (0..network.layers()).map(|l| network.layer(l).unwrap()).collect();
-    let w: Vec<Matrix> = layers.iter().map(|layer| nested(layer.weights())).collect();
+    let layers: Vec<_> = (0..network.layer_count()).map(|l| network.layer(l).unwrap()).collect();
+    let w: Vec<Matrix> = layers.iter().map(|layer| nested(&layer.weights().into_owned())).collect();
     let b: Vec<Vec<f64>> =
         layers.iter().map(|layer| layer.bias().unwrap().as_slice().to_vec()).collect();
     let matrix = |l| match feedback.matrix(l).unwrap() {
@@ -214,7 +214,7 @@ fn reference_of(
     Reference {
         square_w: w.iter().map(|w| vec![vec![0.0; w[0].len()]; w.len()]).collect(),
         square_b: b.iter().map(|b| vec![0.0; b.len()]).collect(),
-        feedback: (0..network.layers() - 1).map(matrix).collect(),
+        feedback: (0..network.layer_count() - 1).map(matrix).collect(),
         w,
         b,
         activation,
@@ -303,7 +303,7 @@ proptest! {
             }
             for l in 0..=hidden.len() {
                 let layer = trainer.network().layer(l).unwrap();
-                assert_close(layer.weights(), &reference.w[l], &format!("step {step}, W_{}", l + 1))?;
+                assert_close(&layer.weights().into_owned(), &reference.w[l], &format!("step {step}, W_{}", l + 1))?;
                 let bias = DMatrix::from_column_slice(layer.weights().nrows(), 1, layer.bias().unwrap().as_slice());
                 let expected: Matrix = reference.b[l].iter().map(|&b| vec![b]).collect();
                 assert_close(&bias, &expected, &format!("step {step}, b_{}", l + 1))?;

@@ -4,8 +4,8 @@
 use crate::nets::conv_net;
 use feedback_alignment::{
     Activations, Adam, Dataset, Deltas, Diagnostics, Error, Feedback, FeedbackInit, FeedbackRule,
-    Gradients, Hop, Init, Loss, Momentum, Network, Optimizer, OptimizerState, Result, RmsProp,
-    Route, Sgd, Signal, Through, Trainer, WeightDecay,
+    Gradients, Hop, Init, Loss, Momentum, Network, Optimizer, OptimizerState, Part, Result,
+    RmsProp, Route, Sgd, Signal, Through, Trainer, WeightDecay,
     nalgebra::{DMatrix, DVector},
 };
 use proptest::prelude::*;
@@ -36,12 +36,12 @@ fn feedback(network: &Network<f64>, text: &str) -> Feedback<f64> {
 
 /// The deltas of all layers.
 fn deltas(network: &Network<f64>, feedback: &Feedback<f64>, seed: usize) -> Vec<DMatrix<f64>> {
-    let x = numbers(network.inputs(), 9, seed);
+    let x = numbers(network.input_len(), 9, seed);
     let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
     network.forward(&x, &mut activations).unwrap();
-    LOSS.error(&labels(9, network.outputs()), &activations, &mut deltas).unwrap();
+    LOSS.error(&labels(9, network.output_len()), &activations, &mut deltas).unwrap();
     feedback.deliver(network, &activations, &mut deltas).unwrap();
-    (0..network.layers()).map(|l| deltas.delta(l).unwrap().into_owned()).collect()
+    (0..network.layer_count()).map(|l| deltas.delta(l).unwrap().into_owned()).collect()
 }
 
 fn close(found: &DMatrix<f64>, expected: &DMatrix<f64>) -> bool {
@@ -75,7 +75,7 @@ fn what_arrives_is_the_sum_over_the_hops() {
         expected[3] = pass.delta(3).unwrap().into_owned();
         feedback.deliver(&network, &activations, &mut pass).unwrap();
 
-        let weights = |l: usize| network.layer(l).unwrap().weights().clone();
+        let weights = |l: usize| network.layer(l).unwrap().weights().into_owned();
         let mut matrices: Vec<_> = feedback.matrices().collect();
         assert_eq!(
             matrices.len(),
@@ -134,7 +134,7 @@ fn a_rule_is_nothing_but_its_route() {
 }
 
 fn data(network: &Network<f64>) -> Dataset<f64> {
-    Dataset::new(numbers(network.inputs(), 150, 5), labels(150, 3)).unwrap()
+    Dataset::new(numbers(network.input_len(), 150, 5), labels(150, 3)).unwrap()
 }
 
 /// Two signals to one layer add up also where a block pools and normalises, which is linear in what
@@ -182,7 +182,7 @@ fn random_weights_stand_exactly_where_weights_would() {
                     Signal::Delta(from) => from,
                     _ => 3,
                 };
-                let weights = network.layer(from.max(hop.to)).unwrap().weights().clone();
+                let weights = network.layer(from.max(hop.to)).unwrap().weights().into_owned();
                 // What a dense layer sends down is shown as `B`; kernels are shown as they are.
                 let shape = random.matrix(hop.to).unwrap().unwrap().shape();
                 match hop.through {
@@ -211,7 +211,7 @@ const SIGNALS: [&str; 4] = [
 /// With the layers frozen that have batch normalisation and get no feedback.
 fn frozen_where_needed(mut network: Network<f64>, text: &str) -> Network<f64> {
     for layer in 0..4 {
-        if network.batch_norm(layer).unwrap().is_some() && !route(text).serves(layer) {
+        if network.parameters().get(layer, Part::Scale).is_some() && !route(text).serves(layer) {
             network.freeze(layer).unwrap();
         }
     }
@@ -241,7 +241,10 @@ fn batch_normalisation_without_feedback_has_to_be_frozen() {
     trainer.freeze(1).unwrap();
     trainer.release(1).unwrap();
     trainer.epoch(&data(&network)).unwrap();
-    assert_eq!(trainer.network().operations(0).unwrap(), network.operations(0).unwrap());
+    assert_eq!(
+        trainer.network().layer(0).unwrap().operations(),
+        network.layer(0).unwrap().operations()
+    );
 }
 
 /// Weights that were drawn for a rule can be trained by a route, which has no name to be drawn for.
@@ -276,12 +279,15 @@ fn a_written_delta_does_not_bring_back_an_earlier_batch() {
             deltas.delta_mut(0).unwrap().fill(0.1);
         }
         network.gradients(&activations, &deltas, &mut gradients).unwrap();
-        assert_eq!(gradients.batch_norm(0).unwrap().is_some(), seed == 1);
+        let scale = gradients.get(0, Part::Scale).unwrap().unwrap();
+        assert_eq!(scale.amax() > 0.0, seed == 1);
     }
     let mut after = network.clone();
     let mut optimizer = OptimizerState::new(&network, Sgd::default()).unwrap();
     optimizer.step(&mut after, &gradients).unwrap();
-    assert_eq!(after.operations(0).unwrap(), network.operations(0).unwrap());
+    for part in [Part::Scale, Part::Shift, Part::RunningMean, Part::RunningVariance] {
+        assert_eq!(after.parameters().get(0, part), network.parameters().get(0, part));
+    }
     assert_ne!(after.layer(0).unwrap(), network.layer(0).unwrap());
 }
 
@@ -342,7 +348,7 @@ fn all_ways_of_making_a_step_are_one() {
             let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
             let mut gradients = Gradients::new();
             for seed in 0..3 {
-                let (x, y) = (numbers(network.inputs(), 9, seed), labels(9, 3));
+                let (x, y) = (numbers(network.input_len(), 9, seed), labels(9, 3));
                 let step = fused.step(&x, &y).unwrap();
                 assert_eq!(seen.step_with(&x, &y, |_| Ok(())).unwrap(), step);
                 plain.forward(&x, &mut activations).unwrap();
@@ -359,9 +365,14 @@ fn all_ways_of_making_a_step_are_one() {
             assert_eq!(fused.network(), seen.network(), "{text}");
             for layer in 0..4 {
                 let same = network.layer(layer).unwrap() == fused.network().layer(layer).unwrap();
-                let operations = network.operations(layer).unwrap();
-                let learned = operations != fused.network().operations(layer).unwrap();
-                let norm = network.batch_norm(layer).unwrap().is_some();
+                let scale = |network: &Network<f64>| {
+                    network
+                        .parameters()
+                        .get(layer, Part::Scale)
+                        .map(nalgebra::DMatrixView::into_owned)
+                };
+                let (norm, learned) = (scale(&network), scale(fused.network()));
+                let (norm, learned) = (norm.is_some(), norm != learned);
                 assert_eq!(same, !feedback.route().serves(layer), "{text}, {layer}");
                 assert_eq!(learned, norm && feedback.route().serves(layer), "{text}, {layer}");
             }
@@ -477,7 +488,7 @@ fn every_stage_can_be_replaced() {
     network.gradients(&activations, &own, &mut found).unwrap();
     for layer in 0..4 {
         let (found, expected) = (found.weights(layer).unwrap(), expected.weights(layer).unwrap());
-        assert!(close(found, expected));
+        assert!(close(&found.into_owned(), &expected.into_owned()));
     }
     for layer in [3, 4, usize::MAX] {
         let refused = network.backward(layer, &activations, &mut own);
@@ -501,7 +512,7 @@ fn every_stage_can_be_replaced() {
 fn gradients(network: &Network<f64>, samples: usize) -> Gradients<f64> {
     let mut trainer = Trainer::builder(network.clone()).build().unwrap();
     let mut gradients = Gradients::new();
-    let x = numbers(network.inputs(), samples, 4);
+    let x = numbers(network.input_len(), samples, 4);
     trainer.gradients(&x, &labels(samples, 3), &mut gradients).unwrap();
     assert_eq!((trainer.network(), trainer.optimizer().steps()), (network, 0));
     gradients
@@ -512,7 +523,7 @@ fn gradients_show_all_that_is_learned() {
     for network in [mlp(), conv_net()] {
         let mut gradients = gradients(&network, 9);
         let count: usize = gradients.values().map(<[f64]>::len).sum();
-        assert_eq!(count, network.parameters());
+        assert_eq!(count, network.parameter_count());
         gradients.weights_mut(0).unwrap().fill(2.0);
         gradients.bias_mut(0).unwrap().unwrap().fill(3.0);
         let mut values = gradients.values();
@@ -599,8 +610,8 @@ fn running_statistics_follow_the_mean_of_the_parts() {
     }
     sum.clip_norm(1e-6).unwrap();
     trainer.apply(&sum).unwrap();
-    let norm = trainer.network().batch_norm(0).unwrap().unwrap();
-    assert!((norm.running_mean() - mean * 0.1).amax() < 1e-14);
+    let running = trainer.network().parameters().get(0, Part::RunningMean).unwrap();
+    assert!((running - mean * 0.1).amax() < 1e-14);
 }
 
 #[test]
@@ -642,7 +653,7 @@ fn a_refused_change_leaves_everything_as_it_was() {
 #[test]
 fn signs_and_targets_are_sent_like_the_error() {
     for network in [mlp(), conv_net()] {
-        let x = numbers(network.inputs(), 9, 1);
+        let x = numbers(network.input_len(), 9, 1);
         let y = labels(9, 3);
         let (mut activations, mut pass) = (Activations::new(), Deltas::new());
         network.forward(&x, &mut activations).unwrap();

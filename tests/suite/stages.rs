@@ -2,7 +2,7 @@
 
 use feedback_alignment::{
     Activation, Activations, Deltas, Error, Feedback, FeedbackInit, FeedbackRule, Gradients, Loss,
-    Network, OptimizerState, Result, Sgd, nalgebra::DMatrix,
+    Network, OptimizerState, Part, Result, Sgd, nalgebra::DMatrix,
 };
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
@@ -130,8 +130,10 @@ fn activations_of_another_slope_are_refused() {
 fn batch_normalisation_is_missed_where_it_is_missing() {
     let mut network =
         Network::<f64>::builder(3).dense(4).batch_norm().tanh().dense(2).build().unwrap();
-    let values = network.batch_norm(0).unwrap().unwrap().scale().clone();
-    let error = network.set_batch_norm(1, [(); 4].map(|()| values.clone())).unwrap_err();
-    assert!(matches!(error, Error::NoBatchNorm { layer: 1 }));
-    assert_eq!(error.to_string(), "there is no batch normalisation after weighted layer 1");
+    assert!(network.parameters().get(0, Part::Scale).is_some());
+    assert!(network.parameters().get(1, Part::Scale).is_none());
+    let error = network.set_parameter(1, Part::Scale, &[1.0; 2]).unwrap_err();
+    assert!(matches!(error, Error::NoSuchParameter { layer: 1, .. }));
+    let message = "weighted layer 1 has no γ, and neither has an operation after it";
+    assert_eq!(error.to_string(), message);
 }

@@ -6,8 +6,8 @@ use std::{fs, path::PathBuf};
 
 use craft::{Craft, Tensor};
 use feedback_alignment::{
-    Activations, BatchNorm, Conv2d, Deltas, Error, Feedback, FeedbackInit, FeedbackRule, Gradients,
-    LoadOptions, Loss, Network, NetworkBuilder, OptimizerState, Scalar, Sgd, Trainer,
+    Activations, Conv2d, Deltas, Error, Feedback, FeedbackInit, FeedbackRule, Gradients,
+    LoadOptions, Loss, Network, NetworkBuilder, OptimizerState, Part, Scalar, Sgd, Trainer,
     nalgebra::{DMatrix, DVector},
 };
 use safetensors::Dtype;
@@ -80,7 +80,7 @@ fn brain(number: f32) -> [u8; 2] {
 fn short<T: Scalar>() -> Network<T> {
     let mut network = list::<T>().build().unwrap();
     let number = |i: usize| T::of(((i * 37) % 101) as f64 / 64.0 - 0.75);
-    for layer in 0..network.layers() {
+    for layer in 0..network.layer_count() {
         let (rows, columns) = network.layer(layer).unwrap().weights().shape();
         network
             .set_weights(layer, DMatrix::from_fn(rows, columns, |i, j| number(7 * i + j)))
@@ -281,8 +281,9 @@ fn layers_are_kept_and_tensors_ignored() {
     let network = trained::<f32>();
     let (_folder, path, file) = foreign(&network);
     write(&file, &path);
-    let norm = |network: &Network<f32>| -> BatchNorm<f32> {
-        network.batch_norm(0).unwrap().unwrap().clone()
+    let norm = |network: &Network<f32>| {
+        let parts = [Part::Scale, Part::Shift, Part::RunningMean, Part::RunningVariance];
+        parts.map(|part| network.parameters().get(0, part).unwrap().into_owned())
     };
     for keep in 0..3 {
         let mut other = list::<f32>().seed(9).build().unwrap();
@@ -358,7 +359,7 @@ fn a_network_in_the_other_scalar_is_the_same_network() {
 #[test]
 fn what_does_not_fit_the_other_scalar_is_refused() {
     let mut network = list::<f64>().build().unwrap();
-    let mut bias = network.layer(2).unwrap().bias().unwrap().clone();
+    let mut bias = network.layer(2).unwrap().bias().unwrap().into_owned();
     bias[1] = -1e39;
     network.set_bias(2, bias).unwrap();
     let refused = network.cast::<f32>().unwrap_err();

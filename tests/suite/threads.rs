@@ -122,10 +122,10 @@ fn run<T: Scalar>(
         .threads(threads)
         .build()
         .unwrap();
-    let x = DMatrix::from_fn(network.inputs(), batch, |i, j| {
+    let x = DMatrix::from_fn(network.input_len(), batch, |i, j| {
         T::of(((i * 37 + j * 101 + i * j) % 211) as f64 / 105.0 - 1.0)
     });
-    let labels: Vec<usize> = (0..batch).map(|j| j * 7 % network.outputs().max(2)).collect();
+    let labels: Vec<usize> = (0..batch).map(|j| j * 7 % network.output_len().max(2)).collect();
     trainer.step(&x, &labels).unwrap();
     let moments = format!("{:?}", trainer.optimizer());
     let predicted = trainer.network().predict(&x).unwrap();

@@ -5,7 +5,7 @@
 use feedback_alignment::{
     Activation, Activations, Adam, AdamW, AvgPool2d, Bias, Conv2d, Deltas, Feedback, FeedbackInit,
     FeedbackRule, Gradients, Init, Loss, MaxPool2d, Momentum, Network, Optimizer, OptimizerState,
-    RmsProp, Scalar, Sgd, Trainer, WeightDecay,
+    Part, RmsProp, Scalar, Sgd, Trainer, WeightDecay,
     nalgebra::{DMatrix, DMatrixView},
 };
 
@@ -118,10 +118,11 @@ fn check_products<T: Scalar>(
     threads: usize,
 ) {
     let feedback = feedback(network, rule);
-    let (x, labels) = (samples::<T>(network.inputs(), count, 1), labels(count, network.outputs()));
+    let (x, labels) =
+        (samples::<T>(network.input_len(), count, 1), labels(count, network.output_len()));
     let mut pass = Pass::new(0);
     on_threads(threads, || pass.run(network, &feedback, &x, &labels));
-    let last = network.layers() - 1;
+    let last = network.layer_count() - 1;
     let weights: Vec<_> =
         (0..=last).map(|l| wide(network.layer(l).unwrap().weights().as_view())).collect();
     let deltas: Vec<_> = (0..=last).map(|l| wide(pass.deltas.delta(l).unwrap())).collect();
@@ -243,8 +244,8 @@ fn check_steps<T: Scalar>(
     let [mut plain, mut fused, mut direct] = [(); 3].map(|()| (network.clone(), state.clone()));
     let mut passes = [(); 3].map(|()| Pass::new(9));
     for step in 0..3 {
-        let x = samples(network.inputs(), count, step);
-        let labels = labels(count, network.outputs());
+        let x = samples(network.input_len(), count, step);
+        let labels = labels(count, network.output_len());
         trainer.step(&x, &labels).unwrap();
         on_threads(1, || {
             let [of_plain, of_fused, of_direct] = &mut passes;
@@ -422,7 +423,8 @@ fn gradients_of_batch_normalisation_are_sums_over_the_batch() {
             FeedbackRule::Fa => matrix.unwrap() * from,
             _ => matrix.unwrap() * e,
         };
-        let (scale, shift) = pass.gradients.batch_norm(0).unwrap().unwrap();
+        let of = |part| pass.gradients.get(0, part).unwrap().unwrap();
+        let (scale, shift) = (of(Part::Scale), of(Part::Shift));
         assert_eq!((scale.len(), shift.len()), (4, 4));
         let a = pass.activations.pre_activation(0).unwrap();
         for channel in 0..4 {
@@ -437,7 +439,7 @@ fn gradients_of_batch_normalisation_are_sums_over_the_batch() {
             assert!((scale[channel] - of_scale).abs() < 1e-13, "{rule}");
             assert!((shift[channel] - of_shift).abs() < 1e-13, "{rule}");
         }
-        assert_eq!(pass.gradients.batch_norm(1).unwrap(), None);
-        assert!(pass.gradients.batch_norm(3).is_err());
+        assert_eq!(pass.gradients.get(1, Part::Scale).unwrap(), None);
+        assert!(pass.gradients.get(3, Part::Scale).is_err());
     }
 }

@@ -1,0 +1,489 @@
+//! One buffer for all numbers of a network, and the table that says what stands where.
+//!
+//! Weights, gradients and the moments of an optimiser are the same type: whoever walks over all
+//! parameters walks over the slots of the table. What a layer has is written down once, in
+//! `architecture.rs`.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use nalgebra::{DMatrixView, DMatrixViewMut};
+
+use crate::{
+    error::{Error, Result},
+    linalg::filled,
+    scalar::Scalar,
+};
+
+/// Which parameter of a layer a [`Slot`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// `W`, column by column; the kernels of a convolution are its rows.
+    Weights,
+    /// `b`
+    Bias,
+    /// `γ` of a normalisation.
+    Scale,
+    /// `β` of a normalisation.
+    Shift,
+    /// The running mean of batch normalisation. Among gradients: the mean of the batch, which it
+    /// follows.
+    RunningMean,
+    /// The running variance of batch normalisation, at least 0. Among gradients: the unbiased
+    /// variance of the batch, which it follows.
+    RunningVariance,
+}
+
+impl Part {
+    /// Whether it follows a gradient; running statistics follow the statistics of batches.
+    #[must_use]
+    pub fn is_learned(self) -> bool {
+        !matches!(self, Self::RunningMean | Self::RunningVariance)
+    }
+
+    /// What it is before anything is drawn or learned.
+    fn initial(self) -> f64 {
+        match self {
+            Self::Scale | Self::RunningVariance => 1.0,
+            Self::Weights | Self::Bias | Self::Shift | Self::RunningMean => 0.0,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Weights => "W",
+            Self::Bias => "b",
+            Self::Scale => "γ",
+            Self::Shift => "β",
+            Self::RunningMean => "running mean",
+            Self::RunningVariance => "running variance",
+        })
+    }
+}
+
+/// One parameter of one layer: its shape and its place in the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Slot {
+    /// The weighted layer that it belongs to, or stands after; counted from 0.
+    pub layer: usize,
+    /// Which parameter it is.
+    pub part: Part,
+    /// Rows of a matrix, or entries of a vector.
+    pub rows: usize,
+    /// Columns of a matrix; 1 for a vector.
+    pub columns: usize,
+    /// The entry of the network's list that it belongs to.
+    pub(crate) item: usize,
+    /// The operation after the layer that it belongs to, unless it is the layer's own.
+    pub(crate) operation: Option<usize>,
+    /// Its place among the parameters of its layer or operation.
+    pub(crate) number: usize,
+    /// Its first number, counted from the first of its layer.
+    offset: usize,
+    /// The first number of its layer.
+    start: usize,
+}
+
+impl Slot {
+    /// A parameter that has no place yet.
+    pub(crate) fn new(
+        (item, layer, operation): (usize, usize, Option<usize>),
+        (number, (part, rows, columns)): (usize, (Part, usize, usize)),
+    ) -> Self {
+        Self { layer, part, rows, columns, item, operation, number, offset: 0, start: 0 }
+    }
+
+    /// How many numbers it has.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // No parameter is empty.
+    pub fn len(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// Its place in the buffer of [`Parameters::as_slice`].
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        let first = self.start + self.offset;
+        first..first + self.len()
+    }
+
+    /// Its numbers among those of its layer, which may be none at all.
+    pub(crate) fn of<'a, T>(&self, layer: &'a [T]) -> &'a [T] {
+        if layer.is_empty() { layer } else { &layer[self.offset..][..self.len()] }
+    }
+
+    /// [`of`](Self::of), to be written.
+    pub(crate) fn of_mut<'a, T>(&self, layer: &'a mut [T]) -> &'a mut [T] {
+        if layer.is_empty() { layer } else { &mut layer[self.offset..][..self.len()] }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of weighted layer {}", self.part, self.layer)
+    }
+}
+
+/// All parameters of a network, layer by layer: `W`, `b`, then those of each operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Table {
+    slots: Vec<Slot>,
+    /// For each layer its slots and its numbers.
+    layers: Vec<(Range<usize>, Range<usize>)>,
+}
+
+/// Every slot begins at a multiple of so many numbers, so at a cache line.
+const ALIGNMENT: usize = 16;
+
+impl Table {
+    /// Gives every slot its place. They are in the order of their layers.
+    pub(crate) fn new(mut slots: Vec<Slot>) -> Result<Self> {
+        let mut layers: Vec<(Range<usize>, Range<usize>)> = Vec::new();
+        let mut end = 0;
+        for (index, slot) in slots.iter_mut().enumerate() {
+            if layers.len() == slot.layer {
+                layers.push((index..index, end..end));
+            }
+            let Some((indices, numbers)) = layers.last_mut() else { continue };
+            slot.start = numbers.start;
+            slot.offset = end - numbers.start;
+            let &mut Slot { rows, columns, .. } = slot;
+            let length = rows
+                .checked_mul(columns)
+                .and_then(|length| length.checked_next_multiple_of(ALIGNMENT)?.checked_add(end));
+            end = length.ok_or(Error::TooLarge { rows, columns })?;
+            (indices.end, numbers.end) = (index + 1, end);
+        }
+        Ok(Self { slots, layers })
+    }
+
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The slots of a layer, those of its own first: `W`, then `b` if it has one.
+    pub(crate) fn of_layer(&self, layer: usize) -> &[Slot] {
+        &self.slots[self.layers[layer].0.clone()]
+    }
+
+    /// The indices of these slots.
+    pub(crate) fn indices(&self, layer: usize) -> Range<usize> {
+        self.layers[layer].0.clone()
+    }
+
+    fn numbers(&self, layer: usize) -> Range<usize> {
+        self.layers[layer].1.clone()
+    }
+
+    fn len(&self) -> usize {
+        self.layers.last().map_or(0, |(_, numbers)| numbers.end)
+    }
+}
+
+/// The numbers of all parameters of a network, or a number for each of them, such as a gradient, in
+/// one buffer.
+///
+/// Each parameter has a [`Slot`]. Between slots there are zeros, so that every slot begins at a
+/// cache line.
+///
+/// ```
+/// use feedback_alignment::{Network, Part};
+///
+/// let network = Network::<f32>::builder(4).dense(3).batch_norm().tanh().dense(2).build()?;
+/// let parameters = network.parameters();
+/// let names: Vec<_> = parameters.slots().iter().map(|slot| slot.to_string()).collect();
+/// assert_eq!(names[..3], ["W of weighted layer 0", "b of weighted layer 0", "γ of weighted layer 0"]);
+/// let weights = parameters.get(1, Part::Weights).expect("every layer has weights");
+/// assert_eq!(weights, network.layer(1)?.weights());
+/// assert_eq!(parameters.as_slice()[parameters.slots()[0].range()].len(), 3 * 4);
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+pub struct Parameters<T> {
+    table: Arc<Table>,
+    /// More numbers than there are, so that the first one can stand at a cache line.
+    buffer: Vec<T>,
+    start: usize,
+    /// 0 if there is no number for any parameter, which moments of an optimiser may lack.
+    length: usize,
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+impl<T: Scalar> Parameters<T> {
+    /// All numbers 0, or an error where there is no memory for them.
+    pub(crate) fn zeros(table: &Arc<Table>) -> Result<Self> {
+        let length = table.len();
+        let spare = LINE / size_of::<T>();
+        let too_large = Error::TooLarge { rows: length, columns: 1 };
+        let with_spare = length.checked_add(spare).ok_or(too_large)?;
+        let buffer = filled(with_spare, T::zero(), (length, 1))?;
+        Ok(Self::aligned(Arc::clone(table), buffer, length))
+    }
+
+    /// What parameters are before anything is drawn or learned.
+    pub(crate) fn initial(table: &Arc<Table>) -> Result<Self> {
+        let mut parameters = Self::zeros(table)?;
+        for slot in table.slots() {
+            parameters.slot_mut(slot).fill(T::of(slot.part.initial()));
+        }
+        Ok(parameters)
+    }
+
+    /// No number for any parameter.
+    pub(crate) fn none(table: &Arc<Table>) -> Self {
+        Self { table: Arc::clone(table), buffer: Vec::new(), start: 0, length: 0 }
+    }
+
+    /// Of a buffer that has a cache line to spare.
+    fn aligned(table: Arc<Table>, buffer: Vec<T>, length: usize) -> Self {
+        // Nothing but speed depends on it, so a processor that cannot tell is welcome.
+        let start = buffer.as_ptr().align_offset(LINE).min(buffer.len() - length);
+        Self { table, buffer, start, length }
+    }
+
+    pub(crate) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// What stands where, layer by layer.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        self.table.slots()
+    }
+
+    /// A parameter of a layer; of several, as with two normalisations, the first.
+    #[must_use]
+    pub fn get(&self, layer: usize, part: Part) -> Option<DMatrixView<'_, T>> {
+        let slot = self.find(layer, part)?;
+        Some(DMatrixView::from_slice(self.slot(&slot), slot.rows, slot.columns))
+    }
+
+    /// [`get`](Self::get), to be written.
+    pub fn get_mut(&mut self, layer: usize, part: Part) -> Option<DMatrixViewMut<'_, T>> {
+        let slot = self.find(layer, part)?;
+        Some(DMatrixViewMut::from_slice(self.slot_mut(&slot), slot.rows, slot.columns))
+    }
+
+    /// All numbers, and the zeros between slots.
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        &self.buffer[self.start..self.start + self.length]
+    }
+
+    /// [`as_slice`](Self::as_slice), to be written. Nothing reads what is between slots.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        &mut self.buffer[self.start..self.start + self.length]
+    }
+
+    pub(crate) fn find(&self, layer: usize, part: Part) -> Option<Slot> {
+        let (slots, _) = self.table.layers.get(layer)?;
+        self.slots()[slots.clone()].iter().find(|slot| slot.part == part).copied()
+    }
+
+    pub(crate) fn slot(&self, slot: &Slot) -> &[T] {
+        &self.as_slice()[slot.range()]
+    }
+
+    pub(crate) fn slot_mut(&mut self, slot: &Slot) -> &mut [T] {
+        &mut self.as_mut_slice()[slot.range()]
+    }
+
+    /// The slots of a layer and its numbers.
+    pub(crate) fn layer(&self, layer: usize) -> OfLayer<'_, T> {
+        let numbers = self.as_slice();
+        let numbers =
+            if numbers.is_empty() { numbers } else { &numbers[self.table.numbers(layer)] };
+        OfLayer { slots: self.table.of_layer(layer), numbers }
+    }
+
+    /// The numbers of all layers, to be shared out.
+    pub(crate) fn all_layers(&mut self) -> Layers<'_, T> {
+        let range = self.start..self.start + self.length;
+        Layers { table: &self.table, first: 0, numbers: &mut self.buffer[range] }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Parameters<T> {
+    /// The numbers layer by layer, not where they stand in memory.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers = &self.buffer[self.start..self.start + self.length];
+        let slots = self.table.slots().iter().filter(|_| !numbers.is_empty());
+        f.debug_map().entries(slots.map(|slot| (slot, &numbers[slot.range()]))).finish()
+    }
+}
+
+impl<T: Clone> Clone for Parameters<T> {
+    fn clone(&self) -> Self {
+        let Self { table, buffer, start, length } = self;
+        let mut clone = Self {
+            table: Arc::clone(table),
+            buffer: buffer.clone(),
+            start: *start,
+            length: *length,
+        };
+        // The copy may stand elsewhere within a line.
+        let first = clone.buffer.as_ptr().align_offset(LINE).min(buffer.len() - length);
+        if first != *start {
+            clone.buffer[first..first + length].clone_from_slice(&buffer[*start..start + length]);
+            clone.start = first;
+        }
+        clone
+    }
+}
+
+impl<T: PartialEq> PartialEq for Parameters<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.table == other.table
+            && self.buffer[self.start..self.start + self.length]
+                == other.buffer[other.start..other.start + other.length]
+    }
+}
+
+/// The numbers of one layer.
+#[derive(Debug)]
+pub(crate) struct OfLayer<'a, T> {
+    pub(crate) slots: &'a [Slot],
+    pub(crate) numbers: &'a [T],
+}
+
+impl<T> Clone for OfLayer<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for OfLayer<'_, T> {}
+
+impl<'a, T> OfLayer<'a, T> {
+    /// `W`
+    pub(crate) fn weights(self) -> &'a [T] {
+        self.slots[0].of(self.numbers)
+    }
+
+    /// `b`
+    pub(crate) fn bias(self) -> Option<&'a [T]> {
+        let slot = self.slots.get(1).filter(|slot| slot.part == Part::Bias);
+        slot.map(|slot| slot.of(self.numbers))
+    }
+
+    /// The parameters of the operation with this index, of which it has so many.
+    pub(crate) fn of_operation<const N: usize>(self, index: usize) -> [&'a [T]; N] {
+        let mut parts = [&self.numbers[..0]; N];
+        let slots = self.slots.iter().filter(|slot| slot.operation == Some(index));
+        parts.iter_mut().zip(slots).for_each(|(part, slot)| *part = slot.of(self.numbers));
+        parts
+    }
+}
+
+/// The numbers of some layers in a row, to be written.
+pub(crate) struct Layers<'a, T> {
+    table: &'a Table,
+    first: usize,
+    numbers: &'a mut [T],
+}
+
+impl<T> Layers<'_, T> {
+    /// The layers before layer `middle`, and the rest.
+    pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
+        let Self { table, first, numbers } = self;
+        let place = table.numbers(middle).start - table.numbers(first).start;
+        let (left, right) = numbers.split_at_mut(place.min(numbers.len()));
+        let part = |first, numbers| Self { table, first, numbers };
+        (part(first, left), part(middle, right))
+    }
+
+    /// The numbers of a layer that is among them; none, if there are none.
+    pub(crate) fn layer(&mut self, layer: usize) -> &mut [T] {
+        if self.numbers.is_empty() {
+            return &mut [];
+        }
+        let start = self.table.numbers(self.first).start;
+        let Range { start: from, end } = self.table.numbers(layer);
+        &mut self.numbers[from - start..end - start]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Arc<Table> {
+        let slots = [
+            ((0, 0, None), (0, (Part::Weights, 3, 5))),
+            ((0, 0, None), (1, (Part::Bias, 3, 1))),
+            ((1, 0, Some(0)), (0, (Part::Scale, 3, 1))),
+            ((3, 1, None), (0, (Part::Weights, 2, 3))),
+        ];
+        Arc::new(Table::new(slots.map(|(at, shape)| Slot::new(at, shape)).to_vec()).unwrap())
+    }
+
+    /// Parameters in which every number tells where it is.
+    fn numbered<T: Scalar>() -> Parameters<T> {
+        let mut parameters = Parameters::zeros(&table()).unwrap();
+        for (slot, number) in table().slots().iter().zip(1..) {
+            parameters.slot_mut(slot).fill(T::of(f64::from(number)));
+        }
+        parameters
+    }
+
+    fn stands_at_a_line<T: Scalar>() {
+        let parameters = numbered::<T>();
+        for parameters in [&parameters, &parameters.clone(), &parameters.clone().clone()] {
+            for slot in parameters.slots() {
+                let address = parameters.slot(slot).as_ptr() as usize;
+                assert_eq!(address % LINE, 0, "{slot}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_parameter_begins_at_a_cache_line_and_so_does_a_copy() {
+        stands_at_a_line::<f32>();
+        stands_at_a_line::<f64>();
+    }
+
+    #[test]
+    fn no_number_belongs_to_two_parameters() {
+        let parameters = numbered::<f64>();
+        assert_eq!(parameters.clone(), parameters);
+        for (slot, number) in parameters.slots().iter().zip(1..) {
+            let numbers = parameters.slot(slot);
+            assert_eq!(numbers.len(), slot.len());
+            assert!(numbers.iter().all(|&value| value == f64::from(number)), "{slot}");
+        }
+        let numbers = parameters.as_slice().iter().filter(|&&value| value != 0.0).count();
+        assert_eq!(numbers, 15 + 3 + 3 + 6);
+        assert_eq!(
+            parameters.get(1, Part::Weights).unwrap(),
+            nalgebra::DMatrix::from_element(2, 3, 4.0)
+        );
+        assert!(parameters.get(1, Part::Bias).is_none() && parameters.get(2, Part::Bias).is_none());
+    }
+
+    #[test]
+    fn layers_are_found_from_either_side() {
+        let mut parameters = numbered::<f32>();
+        let of_first = parameters.layer(0);
+        assert_eq!((of_first.weights()[14], of_first.bias().unwrap()[0]), (1.0, 2.0));
+        assert_eq!(of_first.of_operation::<2>(0).map(<[f32]>::len), [3, 0]);
+        assert!(parameters.layer(1).bias().is_none());
+        let (mut left, mut right) = parameters.all_layers().split_at(1);
+        assert_eq!((left.layer(0)[0], right.layer(1)[0]), (1.0, 4.0));
+        let mut none = Parameters::<f32>::none(&table());
+        let (mut left, mut right) = none.all_layers().split_at(1);
+        assert!(left.layer(0).is_empty() && right.layer(1).is_empty());
+    }
+
+    #[test]
+    fn more_numbers_than_can_be_counted_are_an_error() {
+        let huge = |rows, columns| Slot::new((0, 0, None), (0, (Part::Weights, rows, columns)));
+        assert!(Table::new(vec![huge(usize::MAX, 2)]).is_err());
+        assert!(Table::new(vec![huge(usize::MAX, 1)]).is_err());
+        let table = Table::new(vec![huge(usize::MAX / 32, 1)]).unwrap();
+        assert!(Parameters::<f32>::zeros(&Arc::new(table)).is_err());
+    }
+}
