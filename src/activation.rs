@@ -20,6 +20,7 @@ use crate::{
 /// | leaky ReLU | `a` if `a > 0`, else `slope · a` | `1` if `a > 0`, else `slope` |
 /// | ELU | `a` if `a > 0`, else `α(eᵃ − 1)` | `1` if `a > 0`, else `α eᵃ` |
 /// | softplus | `ln(1 + eᵃ)` | `σ(a)` |
+/// | GELU | `a σ(u)` with `u = √(8/π) (a + 0.044715 a³)` | `s + a s (1 − s) u'` with `s = σ(u)` |
 ///
 /// Softmax and the logistic function of the output belong to the [`Loss`](crate::Loss).
 ///
@@ -54,6 +55,9 @@ pub enum Activation {
     },
     /// A smooth rectifier (Dugas et al. 2001).
     Softplus,
+    /// The Gaussian error linear unit in its form with `tanh` (Hendrycks and Gimpel 2016, section 2),
+    /// `a (1 + tanh(u/2))/2`, which is PyTorch's `GELU(approximate="tanh")`.
+    Gelu,
 }
 
 impl Activation {
@@ -88,6 +92,7 @@ impl Activation {
                 map(a, h, |a| if a > T::zero() { a } else { alpha * a.exp_m1() });
             }
             Self::Softplus => map(a, h, softplus),
+            Self::Gelu => map(a, h, |a| a * logistic(gelu(a).0)),
         }
     }
 
@@ -108,6 +113,11 @@ impl Activation {
                 scale(a, delta, |a| if a > T::zero() { T::one() } else { alpha * a.exp() });
             }
             Self::Softplus => scale(a, delta, logistic),
+            Self::Gelu => scale(a, delta, |a| {
+                let (u, slope) = gelu(a);
+                let s = logistic(u);
+                s + a * (s * (T::one() - s) * slope)
+            }),
         }
     }
 
@@ -126,6 +136,7 @@ impl Activation {
             Self::Identity | Self::Tanh | Self::Logistic | Self::Relu | Self::Softplus => 1.0,
             Self::LeakyRelu { slope } => slope.abs().max(1.0),
             Self::Elu { alpha } => alpha.max(1.0),
+            Self::Gelu => 1.13,
         }
     }
 
@@ -133,7 +144,7 @@ impl Activation {
     pub(crate) fn bound(self, bound: f64) -> f64 {
         match self {
             Self::Tanh | Self::Logistic => 1.0,
-            Self::Identity | Self::Relu => bound,
+            Self::Identity | Self::Relu | Self::Gelu => bound,
             Self::LeakyRelu { slope } => bound * slope.abs().max(1.0),
             Self::Elu { alpha } => bound.max(alpha),
             Self::Softplus => bound + 1.0,
@@ -191,6 +202,26 @@ pub(crate) fn softplus<T: Scalar>(a: T) -> T {
     positive + (-a.abs()).fast_exp().fast_ln_1p()
 }
 
+/// `u` of [`Activation::Gelu`] and its derivative. Where `σ(u)` is 0 or 1 anyway `u` stays where it is,
+/// so that no power of `a` overflows.
+#[allow(clippy::inline_always)] // Or it would not be vectorised.
+#[inline(always)]
+fn gelu<T: Scalar>(a: T) -> (T, T) {
+    const FAR: f64 = 20.0;
+    let (far, two_over_root) = (T::of(FAR), T::of((8.0 / std::f64::consts::PI).sqrt()));
+    let cubic = T::of(0.044_715);
+    // Written so that a NaN passes through.
+    let a = if a > far {
+        far
+    } else if a < -far {
+        -far
+    } else {
+        a
+    };
+    let square = cubic * a * a;
+    (two_over_root * a * (T::one() + square), two_over_root * (T::one() + T::of(3.0) * square))
+}
+
 impl fmt::Display for Activation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -201,6 +232,7 @@ impl fmt::Display for Activation {
             Self::LeakyRelu { .. } => "leaky-relu",
             Self::Elu { .. } => "elu",
             Self::Softplus => "softplus",
+            Self::Gelu => "gelu",
         })
     }
 }
@@ -217,6 +249,7 @@ impl Activation {
             Self::LeakyRelu { slope: 0.01 },
             Self::Elu { alpha: 1.0 },
             Self::Softplus,
+            Self::Gelu,
         ]
         .into_iter()
     }
@@ -288,6 +321,30 @@ mod tests {
         assert_relative_eq!(Activation::Softplus.value(0.5), 0.974_076_984_180_106_7);
         assert_relative_eq!(Activation::Elu { alpha: 1.0 }.value(-0.5), -0.393_469_340_287_366_6);
         assert_relative_eq!(Activation::LeakyRelu { slope: 0.01 }.value(-0.5), -0.005);
+    }
+
+    /// Values computed with PyTorch, in float64:
+    /// ```python
+    /// a = torch.tensor([-3.0, -0.7, 0.4, 2.5], dtype=torch.float64, requires_grad=True)
+    /// h = torch.nn.functional.gelu(a, approximate="tanh")
+    /// h.sum().backward()
+    /// print(h.tolist(), a.grad.tolist())
+    /// ```
+    #[test]
+    fn gelu_is_that_of_pytorch() {
+        for (a, h, slope) in [
+            (-3.0, -0.003_637_392_081_772_994, -0.011_584_166_630_969_648),
+            (-0.7, -0.169_429_865_294_883_2, 0.023_642_781_343_896_052),
+            (0.4, 0.262_161_169_427_356_2, 0.802_658_834_420_561_4),
+            (2.5, 2.484_915_733_910_001, 1.037_951_576_212_666),
+        ] {
+            assert_relative_eq!(Activation::Gelu.value(a), h, max_relative = 1e-13);
+            assert_relative_eq!(Activation::Gelu.derivative(a), slope, max_relative = 1e-12);
+        }
+        for a in [-1e30_f32, 1e30] {
+            assert_eq!(Activation::Gelu.value(a), a.max(0.0));
+            assert_eq!(Activation::Gelu.derivative(a), if a > 0.0 { 1.0 } else { 0.0 });
+        }
     }
 
     #[test]

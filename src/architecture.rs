@@ -25,7 +25,10 @@ pub(crate) enum Item {
     Activation(Activation),
     MaxPool2d(MaxPool2d),
     AvgPool2d(AvgPool2d),
+    GlobalAvgPool2d,
     BatchNorm { momentum: f64, epsilon: f64 },
+    LayerNorm { epsilon: f64 },
+    Skip { layers: usize },
     Dropout(f64),
     Flatten,
 }
@@ -48,7 +51,10 @@ impl Architecture {
         let mut is_image = input.plane() != 1;
         for item in list {
             match item {
-                Item::Conv2d(_) | Item::MaxPool2d(_) | Item::AvgPool2d(_) => is_image = true,
+                Item::Conv2d(_)
+                | Item::MaxPool2d(_)
+                | Item::AvgPool2d(_)
+                | Item::GlobalAvgPool2d => is_image = true,
                 Item::Flatten => is_image = false,
                 Item::Dense { .. } => {
                     if is_image {
@@ -56,11 +62,22 @@ impl Architecture {
                     }
                     is_image = false;
                 }
-                Item::Activation(_) | Item::BatchNorm { .. } | Item::Dropout(_) => {}
+                Item::Activation(_)
+                | Item::BatchNorm { .. }
+                | Item::LayerNorm { .. }
+                | Item::Skip { .. }
+                | Item::Dropout(_) => {}
             }
             items.push(item);
         }
         Ok(Self { input, items })
+    }
+
+    /// The shape of what entry `index` of the list is given, of a list that has one.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn shape_before(&self, index: usize) -> Shape {
+        let items = self.items[..index].iter();
+        items.fold(self.input, |shape, item| item.output(shape).unwrap_or(shape))
     }
 
     /// All parameters of the network. Only sizes are computed: the network of a file may be larger
@@ -101,9 +118,14 @@ impl Item {
                     .map(|part| (part, input.channels, 1))
                     .to_vec()
             }
+            Self::LayerNorm { .. } => {
+                [Part::Scale, Part::Shift].map(|part| (part, input.len(), 1)).to_vec()
+            }
             Self::Activation(_)
+            | Self::Skip { .. }
             | Self::MaxPool2d(_)
             | Self::AvgPool2d(_)
+            | Self::GlobalAvgPool2d
             | Self::Dropout(_)
             | Self::Flatten => Vec::new(),
         }
@@ -116,8 +138,13 @@ impl Item {
             Self::Conv2d(config) => config.over(input)?.output(),
             Self::MaxPool2d(pool) => pool.over(input)?.output(),
             Self::AvgPool2d(pool) => pool.over(input)?.output(),
+            Self::GlobalAvgPool2d => input.channels.into(),
             Self::Flatten => input.len().into(),
-            Self::Activation(_) | Self::BatchNorm { .. } | Self::Dropout(_) => input,
+            Self::Activation(_)
+            | Self::BatchNorm { .. }
+            | Self::LayerNorm { .. }
+            | Self::Skip { .. }
+            | Self::Dropout(_) => input,
         })
     }
 }

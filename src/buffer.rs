@@ -94,11 +94,13 @@ pub(crate) struct Notes<T> {
     pub(crate) winners: Vec<u32>,
     /// Dropout: which units were kept.
     pub(crate) kept: Vec<bool>,
-    /// Batch normalisation: the statistics of each channel that it normalised by.
+    /// The statistics by which a normalisation normalised.
     pub(crate) statistics: Statistics<T>,
+    /// Layer normalisation: `x̂`, before scale and shift.
+    pub(crate) normalised: Vec<T>,
 }
 
-/// Mean, variance and `1/√(variance + ε)` of each channel.
+/// Mean, variance and `1/√(variance + ε)` of each channel, or of each sample.
 #[derive(Clone, Debug)]
 pub(crate) struct Statistics<T> {
     pub(crate) mean: Vec<T>,
@@ -112,6 +114,6 @@ impl<T> Notes<T> {
     pub(crate) fn new() -> Self {
         let (mean, variance, inverse_deviation) = (Vec::new(), Vec::new(), Vec::new());
         let statistics = Statistics { mean, variance, inverse_deviation, of_batch: false };
-        Self { winners: Vec::new(), kept: Vec::new(), statistics }
+        Self { winners: Vec::new(), kept: Vec::new(), statistics, normalised: Vec::new() }
     }
 }

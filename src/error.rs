@@ -97,6 +97,14 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// A residual connection that cannot be.
+    #[error("skip({layers}) cannot be: {reason}")]
+    Skip {
+        /// How many weighted layers it was to lead past.
+        layers: usize,
+        /// Why not.
+        reason: String,
+    },
     /// A parameter that a layer does not have, such as the bias of one that was built without.
     #[error("weighted layer {layer} has no {part}, and neither has an operation after it")]
     NoSuchParameter {

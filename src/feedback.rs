@@ -58,6 +58,8 @@ pub struct Feedback<T> {
     squares: Vec<f64>,
     /// For each hidden layer the first hop to it that has a matrix.
     first: Vec<Option<usize>>,
+    /// For each hidden layer whether residual connections send something down to it.
+    skipped: Vec<bool>,
     /// [`Route::is_direct`]
     direct: bool,
     /// Whether it sends something of the output beside the error, and whether the targets.
@@ -245,6 +247,7 @@ impl<T: Scalar> Feedback<T> {
         let first =
             |layer| hops.iter().position(|hop| hop.to == layer && hop.through != Through::Weights);
         let first = (0..layers - 1).map(first).collect();
+        let skipped = skipped(network, &route)?;
         let (direct, sends_target) = (route.is_direct(), route.sends(Signal::Target));
         let beside_error = sends_target || route.sends(Signal::ErrorSign);
         let matrices = vec![None; count];
@@ -255,6 +258,7 @@ impl<T: Scalar> Feedback<T> {
             matrices,
             squares,
             first,
+            skipped,
             direct,
             beside_error,
             sends_target,
@@ -412,6 +416,10 @@ impl<T: Scalar> Feedback<T> {
         if !self.layout.has_sizes_of(&network.layout) {
             return Err(mismatch(network.layout.to_string(), self.layout.to_string()));
         }
+        if self.skipped != skipped(network, &self.route)? {
+            let with = |layout: &Layout| format!("{layout}, with its residual connections");
+            return Err(mismatch(with(&network.layout), with(&self.layout)));
+        }
         // Kernels of other sizes can make the same layout.
         for (index, matrix) in self.matrices.iter().enumerate() {
             let hop = self.route.hops()[index];
@@ -437,6 +445,30 @@ fn stored_shape<T: Scalar>(
         Through::LikeWeights => Some(network.blocks[from.max(hop.to)].shape),
         Through::Matrix => Some((network.layout.output(hop.to), network.layout.blocks[from].a)),
     }
+}
+
+/// For each hidden layer whether residual connections send something down to it: something comes down
+/// from the layer above, and a connection from here leads to a layer that feedback reaches.
+fn skipped<T: Scalar>(network: &Network<T>, route: &Route) -> Result<Vec<bool>> {
+    let mut skipped = vec![false; network.layer_count() - 1];
+    for (end, operations) in network.layout.operations.iter().enumerate() {
+        for start in operations.iter().filter_map(|operation| operation.skip()?.from) {
+            let place = |to: usize| route.hops().iter().position(|hop| hop.to == to);
+            let down = |&hop: &Hop| hop.to == start && Transport::of(route, hop) == Transport::Down;
+            if !route.hops().iter().any(down) || !route.serves(end) {
+                continue;
+            }
+            if place(end) > place(start) {
+                return Err(Error::Conflict {
+                    first: format!("the route {route}"),
+                    second: format!("the residual connection from layer {start} to layer {end}"),
+                    reason: "what comes back along it would be needed before it is there",
+                });
+            }
+            skipped[start] = true;
+        }
+    }
+    Ok(skipped)
 }
 
 /// Whether the matrix of a hop is stored transposed: that of a dense layer on the way down.

@@ -9,8 +9,10 @@ mod batch_norm;
 mod conv2d;
 mod dropout;
 mod gradient;
+mod layer_norm;
 mod pool2d;
 mod shape;
+mod skip;
 mod unroll;
 
 use std::{
@@ -23,15 +25,18 @@ use nalgebra::{DMatrixView, DVectorView};
 pub use batch_norm::BatchNorm;
 pub use conv2d::Conv2d;
 pub use dropout::Dropout;
+pub use layer_norm::LayerNorm;
 pub use pool2d::{AvgPool2d, MaxPool2d, Pool2d};
 pub use shape::Shape;
+pub use skip::Skip;
 
 pub(crate) use conv2d::Convolution;
 pub(crate) use gradient::{Tile, Tiles, UPDATE_COST};
+pub(crate) use skip::add;
 
 use crate::{
     activation::Activation,
-    buffer::{Columns, Notes, Pass},
+    buffer::{Columns, Notes, Pass, Statistics, reserve},
     error::{Error, Result},
     linalg::{self, Start},
     parameters::OfLayer,
@@ -179,7 +184,7 @@ impl LinearMap {
     }
 }
 
-/// A local operation: it works on every unit, window or channel by itself.
+/// An operation between two weighted layers, without weights. All but [`Skip`] are local.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Operation {
@@ -189,8 +194,12 @@ pub enum Operation {
     Pool2d(Pool2d),
     /// Normalisation by the statistics of the batch.
     BatchNorm(BatchNorm),
+    /// Normalisation of every sample by itself.
+    LayerNorm(LayerNorm),
     /// Units dropped at random while training.
     Dropout(Dropout),
+    /// What an earlier layer passes on is added.
+    Skip(Skip),
 }
 
 /// What an operation with parameters learns from a batch, in the order of its slots: a gradient, or
@@ -198,6 +207,50 @@ pub enum Operation {
 pub(crate) type Learned<T> = [Vec<T>; 4];
 
 impl Operation {
+    /// The residual connection that it is, if it is one.
+    pub(crate) fn skip(&self) -> Option<&Skip> {
+        match self {
+            Self::Skip(skip) => Some(skip),
+            _ => None,
+        }
+    }
+
+    /// Makes room for what it notes of so many samples, from each of which it makes `size` numbers.
+    pub(crate) fn reserve_notes<T>(
+        &self,
+        notes: &mut Notes<T>,
+        size: usize,
+        samples: usize,
+    ) -> Result<()> {
+        let Notes { winners, kept, statistics, normalised } = notes;
+        let Statistics { mean, variance, inverse_deviation, .. } = statistics;
+        let length = size * samples;
+        let reserve_statistics = |count| {
+            let all = [mean, variance, inverse_deviation];
+            all.into_iter().try_for_each(|numbers| reserve(numbers, count))
+        };
+        match self {
+            Self::Activation(_) | Self::Skip(_) => Ok(()),
+            Self::Pool2d(_) => reserve(winners, length),
+            Self::Dropout(_) => reserve(kept, length),
+            Self::BatchNorm(norm) => reserve_statistics(norm.channels()),
+            Self::LayerNorm(_) => {
+                reserve_statistics(samples)?;
+                reserve(normalised, length)
+            }
+        }
+    }
+
+    /// Makes room for what it learns.
+    pub(crate) fn reserve_learned<T>(&self, learned: &mut Learned<T>) -> Result<()> {
+        let (parts, count) = match self {
+            Self::BatchNorm(norm) => (4, norm.channels()),
+            Self::LayerNorm(norm) => (2, norm.values()),
+            Self::Activation(_) | Self::Pool2d(_) | Self::Dropout(_) | Self::Skip(_) => (0, 0),
+        };
+        learned[..parts].iter_mut().try_for_each(|numbers| reserve(numbers, count))
+    }
+
     /// The windows of a pooling operation; all others keep the shape of what they are given.
     pub(crate) fn pooling(&self) -> Option<&Pool2d> {
         match self {
@@ -206,13 +259,13 @@ impl Operation {
         }
     }
 
-    /// `y ← operation(x)`, of operation number `index` after a layer with these parameters; notes are
-    /// what the way back needs beyond `x` and `y`. Returns false if
+    /// `y ← operation(x)`, of operation number `index` after a layer with these parameters; `beside` is
+    /// what a residual connection adds, and notes are what the way back needs beyond `x` and `y`. Returns false if
     /// a number that does not show in `y` is not finite.
     pub(crate) fn forward<T: Scalar>(
         &self,
         (parameters, index): (OfLayer<T>, usize),
-        x: &[T],
+        (x, beside): (&[T], &[T]),
         y: &mut [T],
         notes: &mut Notes<T>,
         (pass, frozen): (Pass, bool),
@@ -225,7 +278,11 @@ impl Operation {
                 let pass = if frozen { Pass::Evaluation } else { pass };
                 return norm.forward(parameters.of_operation(index), x, y, notes, pass);
             }
+            Self::LayerNorm(norm) => {
+                return norm.forward(parameters.of_operation(index), x, y, notes);
+            }
             Self::Dropout(dropout) => dropout.forward(x, y, &mut notes.kept, pass),
+            Self::Skip(_) => Skip::forward(x, beside, y),
         }
         true
     }
@@ -253,7 +310,12 @@ impl Operation {
             Self::BatchNorm(norm) => {
                 norm.backward(parameters.of_operation(index), x, notes, delta, learned);
             }
+            Self::LayerNorm(norm) => {
+                norm.backward(parameters.of_operation(index), notes, delta, learned);
+            }
             Self::Dropout(dropout) => dropout.backward(&notes.kept, delta),
+            // The copy that takes the short way is the business of the block.
+            Self::Skip(_) => {}
             Self::Pool2d(_) => unreachable!("pooling goes back from one buffer to another"),
         }
     }
@@ -265,7 +327,9 @@ impl fmt::Display for Operation {
             Self::Activation(activation) => activation.fmt(f),
             Self::Pool2d(pool) => pool.fmt(f),
             Self::BatchNorm(_) => f.write_str("batch-norm"),
+            Self::LayerNorm(_) => f.write_str("layer-norm"),
             Self::Dropout(dropout) => dropout.fmt(f),
+            Self::Skip(skip) => skip.fmt(f),
         }
     }
 }

@@ -51,7 +51,8 @@ pub use feedback::Feedback;
 pub use gradient_check::{GradientCheck, GradientReport, TensorCheck};
 pub use init::{FeedbackInit, Init};
 pub use layer::{
-    AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, MaxPool2d, Operation, Pool2d, Shape,
+    AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, LayerNorm, MaxPool2d, Operation, Pool2d,
+    Shape, Skip,
 };
 pub use loss::{Loss, Targets};
 #[cfg(feature = "safetensors")]

@@ -30,16 +30,14 @@ use crate::{
     architecture::Architecture,
     buffer::{Columns, Pass},
     error::{Error, Result, require, require_finite, require_samples, require_shape},
-    layer::{Layer, LinearMap, Operation, Shape, Tile},
+    layer::{Layer, LinearMap, Operation, Shape, Tile, add},
     linalg::zero_matrix,
     parameters::{Parameters, Part, Slot},
     rule::FeedbackRule,
     scalar::Scalar,
     threads::Chunks,
     vector::bound_of_squares,
-    workspace::{
-        Activations, BlockActivations, Deltas, Gradients, Layout, require_delivered, require_match,
-    },
+    workspace::{Activations, Below, Deltas, Gradients, Layout, require_delivered, require_match},
 };
 
 /// A feed-forward network, `a_l = W_l h_{l-1} + b_l`, `h_l = f_l(a_l)`, `h_0 = x`.
@@ -61,8 +59,6 @@ use crate::{
 pub struct Network<T> {
     architecture: Architecture,
     pub(crate) layout: Arc<Layout>,
-    /// Operations on the input: dropout.
-    input_operations: Vec<Operation>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) parameters: Parameters<T>,
     /// The rule for which [`Init::Nokland`](crate::Init) drew the weights.
@@ -269,14 +265,12 @@ impl<T: Scalar> Network<T> {
 
     /// A pass over the samples that already stand in `activations.input`.
     pub(crate) fn forward_loaded(&self, activations: &mut Activations<T>, pass: Pass) {
-        let Activations { input, input_operations, blocks, .. } = activations;
-        let first = self.parameters.layer(0);
-        operate((&self.input_operations, 0), first, input, input_operations, (pass, false));
-        let input = input_operations.last().map_or(&*input, |record| &record.output);
+        let Activations { input, input_operations, .. } = activations;
+        let with = (self.parameters.layer(0), Below::of_input(input));
+        operate((&self.layout.input_operations, 0), with, input, input_operations, (pass, false));
         for (index, block) in self.blocks.iter().enumerate() {
-            let (below, from) = blocks.split_at_mut(index);
-            let h = below.last().map_or(input, BlockActivations::output);
-            block.forward(self.parameters.layer(index), h, &mut from[0], pass);
+            let (below, from) = activations.split_at(index);
+            block.forward(self.parameters.layer(index), below, &mut from[0], pass);
         }
     }
 
@@ -304,8 +298,15 @@ impl<T: Scalar> Network<T> {
         let weights = self.parameters.layer(0).weights();
         let delta = deltas.blocks[0].delta();
         self.blocks[0].map.apply_transpose(weights, delta, gradient, &|_, _| ());
+        for (block, operations) in deltas.blocks.iter().zip(&self.layout.operations) {
+            for (copy, operation) in block.skipped.iter().zip(operations) {
+                if operation.skip().is_some_and(|skip| skip.from.is_none()) {
+                    add(gradient.as_mut_slice(), copy.as_slice());
+                }
+            }
+        }
         for (operation, record) in
-            self.input_operations.iter().zip(&activations.input_operations).rev()
+            self.layout.input_operations.iter().zip(&activations.input_operations).rev()
         {
             if let Operation::Dropout(dropout) = operation {
                 dropout.backward(&record.notes.kept, gradient.as_mut_slice());
@@ -476,7 +477,7 @@ impl<T: Scalar> fmt::Display for Network<T> {
     /// The layers and operations, such as `784-800 tanh-10`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.layout.inputs)?;
-        self.input_operations.iter().try_for_each(|operation| write!(f, " {operation}"))?;
+        self.layout.input_operations.iter().try_for_each(|operation| write!(f, " {operation}"))?;
         for block in &self.blocks {
             match &block.map {
                 LinearMap::Dense => write!(f, "-{}", block.shape.0)?,

@@ -112,7 +112,9 @@ impl Route {
                 Signal::Delta(from) => hops.iter().any(|hop| hop.to == from),
             };
             let ready = |to| waiting.iter().filter(|hop| hop.to == to).all(|hop| here(hop.signal));
-            let Some(to) = waiting.iter().map(|hop| hop.to).find(|&to| ready(to)) else {
+            // The highest first: what comes back along a residual connection is there when the layer
+            // has its turn that it leads back to.
+            let Some(to) = waiting.iter().map(|hop| hop.to).filter(|&to| ready(to)).max() else {
                 let stuck = waiting.iter().find(|hop| !here(hop.signal)).unwrap_or(&waiting[0]);
                 return Err(stuck.refuse("no delta is there to be sent when it is needed"));
             };

@@ -191,7 +191,7 @@ pub(crate) fn sum_channels<T: Scalar>(
 }
 
 /// `Σ f(x, y)`.
-fn sum_plane<T: Scalar>(x: &[T], y: &[T], f: impl Fn(T, T) -> f64 + Copy) -> f64 {
+pub(crate) fn sum_plane<T: Scalar>(x: &[T], y: &[T], f: impl Fn(T, T) -> f64 + Copy) -> f64 {
     if x.len() > LANES * RUN {
         let (left, right) = halves(0..x.len(), LANES * RUN);
         return sum_plane(&x[left.clone()], &y[left], f)

@@ -12,6 +12,6 @@ pub use activations::Activations;
 pub use deltas::Deltas;
 pub use gradients::Gradients;
 
-pub(crate) use activations::{BlockActivations, Record};
+pub(crate) use activations::{Below, BlockActivations, Record};
 pub(crate) use deltas::{AtOutput, BlockDeltas, require_delivered, require_match};
-pub(crate) use layout::{BlockLayout, Layout, Needs, require_layout};
+pub(crate) use layout::{BlockLayout, Layout, require_layout};

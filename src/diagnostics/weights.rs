@@ -40,7 +40,7 @@ pub(super) fn feedback_angles<T: Scalar>(
 }
 
 /// Calls `visit` with `(W_L ⋯ W_{l+1})ᵀ` of every hidden layer from the last down to `lowest`, as
-/// far as it is defined: pooling ends it.
+/// far as it is defined: pooling and residual connections end it.
 ///
 /// The product is what becomes of a batch of unit errors that goes back through the weights alone,
 /// which is `n_L` columns for each layer instead of a product of whole matrices, and does not care
@@ -64,7 +64,8 @@ fn descend<T: Scalar>(
         let what = || format!("the product of the weights above weighted layer {layer}");
         require_finite(what, rows, arrived.as_slice())?;
         visit(layer, arrived.as_slice());
-        if network.blocks[layer].operations.iter().any(|operation| operation.pooling().is_some()) {
+        let mut operations = network.blocks[layer].operations.iter();
+        if operations.any(|operation| operation.pooling().is_some() || operation.skip().is_some()) {
             break;
         }
         errors = arrived;

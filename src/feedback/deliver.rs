@@ -49,14 +49,23 @@ impl<T: Scalar> Feedback<T> {
             let parameters = network.parameters.layer(to);
             let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
                 let hop = self.route.hops()[index];
-                if Transport::of(&self.route, hop) == Transport::Up {
+                let up = Transport::of(&self.route, hop) == Transport::Up;
+                if up {
                     let from = self.route.sender(hop);
-                    network.blocks[from].relay(&activations.blocks[from], &mut deltas.blocks[from]);
+                    network.blocks[from]
+                        .send_up(&activations.blocks[from], &mut deltas.blocks[from]);
                 }
-                let (source, to) = deltas.sent(hop.signal, to);
-                self.send(index, network, activations, source, to, then);
+                let (source, receiver) = deltas.sent(hop.signal, to);
+                self.send(index, network, source, receiver, then);
+                if up {
+                    let (below, at) = deltas.blocks.split_at_mut(to);
+                    block.receive_from_below(saved, &mut at[0], below);
+                }
             };
-            if let [_] = hops {
+            let skipped = self.skipped[to];
+            if let [_] = hops
+                && !skipped
+            {
                 // Where a block is a layer and an activation, its derivative is part of the product.
                 let derivative = block.derivative(saved);
                 send(first, deltas, derivative);
@@ -69,6 +78,9 @@ impl<T: Scalar> Feedback<T> {
                     deltas.blocks[to].put_aside();
                     send(index, deltas, Derivative::none());
                     deltas.blocks[to].add_what_was_put_aside();
+                }
+                if skipped {
+                    deltas.add_what_was_skipped(to);
                 }
                 block.backward(parameters, saved, &mut deltas.blocks[to]);
             }
@@ -128,7 +140,6 @@ impl<T: Scalar> Feedback<T> {
         &self,
         index: usize,
         network: &Network<T>,
-        activations: &Activations<T>,
         source: &BlockDeltas<T>,
         to: &mut BlockDeltas<T>,
         then: Derivative<T>,
@@ -153,7 +164,6 @@ impl<T: Scalar> Feedback<T> {
                 let (map, matrix) = layer(hop.to);
                 let then = |place, delta: &mut [T], _: &mut [T]| then.multiply(place, delta);
                 map.apply(matrix, None, source.end(), &mut to.stages[0], &mut [], &then);
-                network.blocks[hop.to].relay(&activations.blocks[hop.to], to);
             }
             Transport::Straight => self.send_straight(index, source, to, then),
         }

@@ -54,6 +54,11 @@ impl AvgPool2d {
         Self { kernel: (kernel, kernel), stride: (stride, stride) }
     }
 
+    /// A single window over the whole of each plane.
+    pub(crate) fn whole(input: Shape) -> Self {
+        Self { kernel: (input.height, input.width), stride: (1, 1) }
+    }
+
     pub(crate) fn over(self, input: Shape) -> Result<Pool2d> {
         Pool2d::new(Pooling::Mean, input, self.kernel, self.stride)
     }

@@ -31,6 +31,13 @@ impl Shape {
         self.checked_len().unwrap_or(usize::MAX)
     }
 
+    /// Its sides as PyTorch lists them: one for plain features.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn dimensions(self) -> Vec<usize> {
+        let Self { channels, height, width } = self;
+        if self.plane() == 1 { vec![channels] } else { vec![channels, height, width] }
+    }
+
     /// Number of values, unless there are more than can be counted.
     pub(crate) fn checked_len(self) -> Option<usize> {
         match (self.channels, self.height, self.width) {

@@ -3,11 +3,11 @@
 use crate::{
     activation::Activation,
     buffer::{Columns, Pass},
-    layer::{LinearMap, Operation},
+    layer::{LinearMap, Operation, add},
     parameters::OfLayer,
     scalar::Scalar,
     vector::bound_of_squares,
-    workspace::{BlockActivations, BlockDeltas, Record},
+    workspace::{Below, BlockActivations, BlockDeltas, Record},
 };
 
 /// A weighted layer and the local operations after it, up to the next weighted layer. Feedback
@@ -54,20 +54,21 @@ impl Block {
     pub(super) fn forward<T: Scalar>(
         &self,
         parameters: OfLayer<T>,
-        h: &Columns<T>,
+        below: Below<T>,
         into: &mut BlockActivations<T>,
         pass: Pass,
     ) {
         let BlockActivations { a, bound, finite, operations } = into;
-        let how = (pass, self.frozen);
+        let (h, how) = (below.entering(), (pass, self.frozen));
+        let with = (parameters, below);
         if let [Operation::Activation(activation), above @ ..] = &self.operations[..] {
             let (first, records) = operations.split_first_mut().expect("one for each operation");
             let then = Some((*activation, &mut first.output));
             *bound = self.map.forward(parameters, h, a, then);
-            *finite = operate((above, 1), parameters, &first.output, records, how);
+            *finite = operate((above, 1), with, &first.output, records, how);
         } else {
             *bound = self.map.forward(parameters, h, a, None);
-            *finite = operate((&self.operations, 0), parameters, a, operations, how);
+            *finite = operate((&self.operations, 0), with, a, operations, how);
         }
         *finite &= bound.is_finite();
     }
@@ -104,7 +105,7 @@ impl Block {
         activations: &BlockActivations<T>,
         deltas: &mut BlockDeltas<T>,
     ) {
-        let BlockDeltas { stages, learned, .. } = deltas;
+        let BlockDeltas { stages, learned, skipped, .. } = deltas;
         let mut stage = stages.len() - 1;
         for (index, operation) in self.operations.iter().enumerate().rev() {
             let (before, record) = (activations.before(index), &activations.operations[index]);
@@ -115,23 +116,53 @@ impl Block {
             } else {
                 let (x, y) = (before.as_slice(), record.output.as_slice());
                 let delta = stages[stage].as_mut_slice();
+                if operation.skip().is_some() {
+                    skipped[index].as_mut_slice().copy_from_slice(delta);
+                }
                 let of = (parameters, index);
                 operation.backward(of, (x, y), &record.notes, delta, &mut learned[index]);
             }
         }
     }
 
-    /// Takes a signal at `a` up to the end of the block. Only pooling changes it: it picks the
-    /// winners of the forward pass, or takes means.
-    pub(crate) fn relay<T: Scalar>(
+    /// Takes a signal at `a` up to the end of the block, from where it goes on. Only pooling changes
+    /// it: it picks the winners of the forward pass, or takes means.
+    pub(crate) fn send_up<T: Scalar>(
         &self,
         activations: &BlockActivations<T>,
         deltas: &mut BlockDeltas<T>,
     ) {
+        self.go_up(activations, &mut deltas.stages, |_, _| ());
+        deltas.sent_up = true;
+    }
+
+    /// The same for what has arrived at `a` from the block below. Residual connections add what has
+    /// gone up from where they come from, one of the blocks `below`.
+    pub(crate) fn receive_from_below<T: Scalar>(
+        &self,
+        activations: &BlockActivations<T>,
+        deltas: &mut BlockDeltas<T>,
+        below: &[BlockDeltas<T>],
+    ) {
+        self.go_up(activations, &mut deltas.stages, |signal, operation| {
+            let from = operation.skip().and_then(|skip| skip.from);
+            if let Some(from) = from.map(|from| &below[from]).filter(|from| from.sent_up) {
+                add(signal.as_mut_slice(), from.end().as_slice());
+            }
+        });
+    }
+
+    fn go_up<T: Scalar>(
+        &self,
+        activations: &BlockActivations<T>,
+        stages: &mut [Columns<T>],
+        at: impl Fn(&mut Columns<T>, &Operation),
+    ) {
         let mut stage = 0;
         for (operation, record) in self.operations.iter().zip(&activations.operations) {
+            at(&mut stages[stage], operation);
             if let Some(pool) = operation.pooling() {
-                let (from, to) = deltas.stages.split_at_mut(stage + 1);
+                let (from, to) = stages.split_at_mut(stage + 1);
                 let (from, to) = (from[stage].as_slice(), to[0].as_mut_slice());
                 pool.relay(&record.notes.winners, from, to);
                 stage += 1;
@@ -144,7 +175,7 @@ impl Block {
 /// false if one of them met a number that is not finite and does not show in what it made.
 pub(super) fn operate<T: Scalar>(
     (operations, first): (&[Operation], usize),
-    parameters: OfLayer<T>,
+    (parameters, below): (OfLayer<T>, Below<T>),
     x: &Columns<T>,
     records: &mut [Record<T>],
     how: (Pass, bool),
@@ -152,8 +183,8 @@ pub(super) fn operate<T: Scalar>(
     let (mut from, mut finite) = (x, true);
     for (index, (operation, Record { output, notes })) in operations.iter().zip(records).enumerate()
     {
-        let (of, y) = ((parameters, first + index), output.as_mut_slice());
-        finite &= operation.forward(of, from.as_slice(), y, notes, how);
+        let (of, x) = ((parameters, first + index), (from.as_slice(), below.beside(operation)));
+        finite &= operation.forward(of, x, output.as_mut_slice(), notes, how);
         from = output;
     }
     finite

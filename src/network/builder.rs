@@ -8,11 +8,14 @@ use crate::{
     architecture::{Architecture, Item},
     error::{Error, Result, require_finite},
     init::Init,
-    layer::{AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, LinearMap, MaxPool2d, Operation, Shape},
+    layer::{
+        AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, LayerNorm, LinearMap, MaxPool2d, Operation,
+        Shape, Skip,
+    },
     parameters::{Parameters, Part},
     scalar::Scalar,
     seed::{Purpose, stream},
-    workspace::{BlockLayout, Layout, Needs},
+    workspace::{BlockLayout, Layout},
 };
 
 /// Lists the layers of a [`Network`] from the input to the output.
@@ -62,6 +65,11 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.push(Item::AvgPool2d(pool))
     }
 
+    /// The mean of each whole plane: one feature for each channel.
+    pub fn global_avg_pool2d(self) -> Self {
+        self.push(Item::GlobalAvgPool2d)
+    }
+
     /// Batch normalisation with a momentum of 0.1 and `ε` of 1e-5; see [`BatchNorm`].
     pub fn batch_norm(self) -> Self {
         let (momentum, epsilon) = BatchNorm::DEFAULTS;
@@ -71,6 +79,31 @@ impl<T: Scalar> NetworkBuilder<T> {
     /// Batch normalisation with a momentum in (0, 1] and a positive `ε` of one's own.
     pub fn batch_norm_with(self, momentum: f64, epsilon: f64) -> Self {
         self.push(Item::BatchNorm { momentum, epsilon })
+    }
+
+    /// Layer normalisation with an `ε` of 1e-5; see [`LayerNorm`].
+    pub fn layer_norm(self) -> Self {
+        self.layer_norm_with(LayerNorm::EPSILON)
+    }
+
+    /// Layer normalisation with a positive `ε` of one's own.
+    pub fn layer_norm_with(self, epsilon: f64) -> Self {
+        self.push(Item::LayerNorm { epsilon })
+    }
+
+    /// A residual connection past so many weighted layers, at least 1: adds what entered the first of
+    /// them to what stands here, which has to have the same shape; see [`Skip`].
+    ///
+    /// ```
+    /// use feedback_alignment::Network;
+    ///
+    /// // h = f(W₂ f(W₁ x + b₁) + b₂ + x), a block of two layers as in He et al. (2016).
+    /// let network = Network::<f32>::builder(8).dense(20).relu().dense(8).skip(2).relu().dense(3);
+    /// assert_eq!(network.build()?.to_string(), "8-20 relu-8 skip 2 relu-3");
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    pub fn skip(self, layers: usize) -> Self {
+        self.push(Item::Skip { layers })
     }
 
     /// Dropout with a probability in `[0, 1)`; also directly on the input.
@@ -120,6 +153,11 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.activation(Activation::Elu { alpha })
     }
 
+    /// [`Activation::Gelu`]
+    pub fn gelu(self) -> Self {
+        self.activation(Activation::Gelu)
+    }
+
     /// [`Activation::Softplus`]
     pub fn softplus(self) -> Self {
         self.activation(Activation::Softplus)
@@ -142,7 +180,7 @@ impl<T: Scalar> NetworkBuilder<T> {
     /// # Errors
     /// [`Error::ZeroWidth`] for an input or a layer without units, [`Error::NoWeightedLayer`],
     /// [`Error::OperationBeforeFirstLayer`], [`Error::OutputNotLinear`], [`Error::Window`] for a
-    /// kernel that does not fit, [`Error::InvalidParameter`] for an activation, dropout,
+    /// kernel that does not fit, [`Error::Skip`] for a residual connection that does not, [`Error::InvalidParameter`] for an activation, dropout,
     /// normalisation or [`Init`] out of range, [`Error::NonFinite`] where the scalar cannot
     /// represent what is drawn, and [`Error::TooLarge`] where memory does not suffice.
     pub fn build(self) -> Result<Network<T>> {
@@ -171,9 +209,10 @@ pub(super) fn assemble<T: Scalar>(architecture: Architecture) -> Result<Network<
 /// A network that is being put together, and the shape of what it yields so far.
 struct Assembly<T> {
     layout: Layout,
-    input_operations: Vec<Operation>,
     blocks: Vec<Block>,
     shape: Shape,
+    /// The shapes of what enters each layer.
+    entering: Vec<Shape>,
     dropouts: u64,
     scalar: std::marker::PhantomData<T>,
 }
@@ -182,9 +221,9 @@ impl<T: Scalar> Assembly<T> {
     fn new(input: Shape) -> Self {
         Self {
             layout: Layout { inputs: input.len(), ..Layout::default() },
-            input_operations: Vec::new(),
             blocks: Vec::new(),
             shape: input,
+            entering: Vec::new(),
             dropouts: 0,
             scalar: std::marker::PhantomData,
         }
@@ -221,10 +260,19 @@ impl<T: Scalar> Assembly<T> {
             Item::AvgPool2d(pool) => {
                 self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
             }
+            Item::GlobalAvgPool2d => {
+                let pool = AvgPool2d::whole(self.shape);
+                self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
+            }
             Item::BatchNorm { momentum, epsilon } => {
                 let norm = BatchNorm::new::<T>(self.shape, momentum, epsilon)?;
                 self.add_operation(Operation::BatchNorm(norm))?;
             }
+            Item::LayerNorm { epsilon } => {
+                let norm = LayerNorm::new::<T>(self.shape, epsilon)?;
+                self.add_operation(Operation::LayerNorm(norm))?;
+            }
+            Item::Skip { layers } => self.add_skip(layers)?,
             Item::Dropout(probability) => {
                 let dropout = Dropout::new(probability, self.dropouts)?;
                 self.dropouts += 1;
@@ -242,10 +290,28 @@ impl<T: Scalar> Assembly<T> {
         }
     }
 
+    fn add_skip(&mut self, layers: usize) -> Result<()> {
+        let count = self.blocks.len();
+        let refuse = |reason: String| Err(Error::Skip { layers, reason });
+        let Some(start) = count.checked_sub(layers).filter(|_| layers > 0) else {
+            return refuse(format!(
+                "it leads past at least 1 layer, and at most the {count} before it"
+            ));
+        };
+        let (from, to) = (self.entering[start], self.shape);
+        if from != to {
+            return refuse(format!(
+                "it would add what has the shape {from} to what has the shape {to}"
+            ));
+        }
+        self.add_operation(Operation::Skip(Skip::new(count - 1, layers, to.len())))
+    }
+
     fn add_layer(&mut self, map: LinearMap, shape: (usize, usize), output: Shape) {
         let a = output.len();
         self.layout.blocks.push(BlockLayout { a, operations: Vec::new(), stages: vec![a] });
-        self.layout.notes.push(Vec::new());
+        self.layout.operations.push(Vec::new());
+        self.entering.push(self.shape);
         self.blocks.push(Block { map, shape, operations: Vec::new(), frozen: false });
         self.shape = output;
     }
@@ -262,8 +328,7 @@ impl<T: Scalar> Assembly<T> {
                 let operation = operation.to_string();
                 return Err(Error::OperationBeforeFirstLayer { operation });
             }
-            self.input_operations.push(operation);
-            self.layout.input_operations += 1;
+            self.layout.input_operations.push(operation);
             return Ok(());
         };
         if let Some(pool) = operation.pooling() {
@@ -273,19 +338,13 @@ impl<T: Scalar> Assembly<T> {
             sizes.stages.push(self.shape.len());
         }
         sizes.operations.push(self.shape.len());
-        let needs = match &operation {
-            Operation::Activation(_) => Needs::Nothing,
-            Operation::Pool2d(_) => Needs::Winners,
-            Operation::Dropout(_) => Needs::Kept,
-            Operation::BatchNorm(norm) => Needs::Channels(norm.channels()),
-        };
-        self.layout.notes.last_mut().expect("there is a block").push(needs);
+        self.layout.operations.last_mut().expect("there is a block").push(operation);
         block.operations.push(operation);
         Ok(())
     }
 
     fn finish(self, architecture: Architecture) -> Result<Network<T>> {
-        let Self { mut layout, input_operations, blocks, .. } = self;
+        let Self { mut layout, blocks, .. } = self;
         let last = blocks.last().ok_or(Error::NoWeightedLayer)?;
         if let Some(operation) = last.operations.first() {
             return Err(Error::OutputNotLinear { operation: operation.to_string() });
@@ -293,14 +352,8 @@ impl<T: Scalar> Assembly<T> {
         layout.table = Arc::new(architecture.table()?);
         layout.architecture = Some(architecture.clone());
         let parameters = Parameters::initial(&layout.table)?;
-        let mut network = Network {
-            architecture,
-            layout: Arc::new(layout),
-            input_operations,
-            blocks,
-            parameters,
-            drawn_for: None,
-        };
+        let mut network =
+            Network { architecture, layout: Arc::new(layout), blocks, parameters, drawn_for: None };
         let name = network.to_string();
         Arc::make_mut(&mut network.layout).name = name;
         Ok(network)

@@ -52,9 +52,12 @@ impl Item {
             Self::AvgPool2d(AvgPool2d { kernel, stride }) => {
                 Line::new("avg-pool2d").with("kernel", kernel).with("stride", stride)
             }
+            Self::GlobalAvgPool2d => Line::new("global-avg-pool2d"),
             Self::BatchNorm { momentum, epsilon } => {
                 Line::new("batch-norm").with("momentum", momentum).with("epsilon", epsilon)
             }
+            Self::LayerNorm { epsilon } => Line::new("layer-norm").with("epsilon", epsilon),
+            Self::Skip { layers } => Line::new("skip").with("layers", layers),
             Self::Dropout(probability) => Line::new("dropout").with("probability", probability),
             Self::Flatten => Line::new("flatten"),
         }
@@ -78,10 +81,13 @@ impl Item {
                 kernel: entry.field("kernel")?,
                 stride: entry.field("stride")?,
             }),
+            "global-avg-pool2d" => Self::GlobalAvgPool2d,
             "batch-norm" => Self::BatchNorm {
                 momentum: entry.field("momentum")?,
                 epsilon: entry.field("epsilon")?,
             },
+            "layer-norm" => Self::LayerNorm { epsilon: entry.field("epsilon")? },
+            "skip" => Self::Skip { layers: entry.field("layers")? },
             "dropout" => Self::Dropout(entry.field("probability")?),
             "flatten" => Self::Flatten,
             name => {
@@ -135,6 +141,9 @@ mod tests {
             Item::Dropout(0.1 + 0.2),
             Item::Conv2d(conv),
             Item::BatchNorm { momentum: 0.1, epsilon: 1e-5 },
+            Item::LayerNorm { epsilon: 1e-3 },
+            Item::Skip { layers: 1 },
+            Item::GlobalAvgPool2d,
             Item::MaxPool2d(MaxPool2d { kernel: (2, 3), stride: (1, 2) }),
             Item::Conv2d(Conv2d { bias: Bias::Without, ..conv }),
             Item::AvgPool2d(AvgPool2d { kernel: (1, 2), stride: (2, 3) }),

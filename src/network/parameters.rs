@@ -24,6 +24,7 @@ impl Architecture {
                 vec![slot.rows, slot.columns / height / width, height, width]
             }
             (Part::Weights, _) => vec![slot.rows, slot.columns],
+            (_, Item::LayerNorm { .. }) => self.shape_before(slot.item).dimensions(),
             _ => vec![slot.rows],
         };
         Expected { name: format!("{}.{name}", slot.item), shape }

@@ -10,10 +10,11 @@ use std::{
 
 use nalgebra::DMatrixView;
 
-use super::layout::{Layout, Needs};
+use super::layout::Layout;
 use crate::{
-    buffer::{Columns, Notes, Pass, Statistics, reserve},
+    buffer::{Columns, Notes, Pass, Statistics},
     error::{Error, Result, require_finite},
+    layer::Operation,
     scalar::Scalar,
 };
 
@@ -65,20 +66,9 @@ impl<T: Scalar> Record<T> {
     }
 
     /// Makes room for `batch` samples.
-    fn set_batch(&mut self, batch: usize, needs: Needs) -> Result<()> {
+    fn set_batch(&mut self, batch: usize, operation: &Operation) -> Result<()> {
         self.output.set_batch(batch)?;
-        let Notes { winners, kept, statistics } = &mut self.notes;
-        let length = self.output.as_slice().len();
-        match needs {
-            Needs::Nothing => Ok(()),
-            Needs::Winners => reserve(winners, length),
-            Needs::Kept => reserve(kept, length),
-            Needs::Channels(channels) => {
-                let Statistics { mean, variance, inverse_deviation, .. } = statistics;
-                let all = [mean, variance, inverse_deviation];
-                all.into_iter().try_for_each(|numbers| reserve(numbers, channels))
-            }
-        }
+        operation.reserve_notes(&mut self.notes, self.output.rows(), batch)
     }
 }
 
@@ -98,6 +88,34 @@ fn unique_pass() -> usize {
     last + 1
 }
 
+/// What the forward pass has made before it comes to a block.
+#[derive(Clone, Copy)]
+pub(crate) struct Below<'a, T> {
+    input: &'a Columns<T>,
+    blocks: &'a [BlockActivations<T>],
+}
+
+impl<'a, T: Scalar> Below<'a, T> {
+    /// What the block reads.
+    pub(crate) fn entering(self) -> &'a Columns<T> {
+        self.blocks.last().map_or(self.input, BlockActivations::output)
+    }
+
+    /// What an operation of the block reads beside what stands before it.
+    pub(crate) fn beside(self, operation: &Operation) -> &'a [T] {
+        match operation.skip().map(|skip| skip.from) {
+            None => &[],
+            Some(None) => self.input.as_slice(),
+            Some(Some(layer)) => self.blocks[layer].output().as_slice(),
+        }
+    }
+
+    /// Nothing but an input.
+    pub(crate) fn of_input(input: &'a Columns<T>) -> Self {
+        Self { input, blocks: &[] }
+    }
+}
+
 impl<T: Scalar> BlockActivations<T> {
     /// `h`, what the block passes on.
     pub(crate) fn output(&self) -> &Columns<T> {
@@ -109,7 +127,7 @@ impl<T: Scalar> BlockActivations<T> {
         let what = || format!("a of weighted layer {layer} (units × samples)");
         require_finite(what, self.a.rows(), self.a.as_slice())?;
         for Record { notes: Notes { statistics, .. }, .. } in &self.operations {
-            let what = |name| format!("the {name} of batch normalisation after layer {layer}");
+            let what = |name| format!("the {name} of the normalisation after layer {layer}");
             let Statistics { mean, variance, .. } = statistics;
             require_finite(|| what("mean"), mean.len(), mean)?;
             // The running variance follows n/(n − 1) times that of the batch, at most twice.
@@ -165,7 +183,7 @@ impl<T: Scalar> Activations<T> {
             self.layout = Arc::clone(layout);
             self.input = Columns::new(layout.inputs);
             self.input_operations =
-                (0..layout.input_operations).map(|_| Record::new(layout.inputs)).collect();
+                layout.input_operations.iter().map(|_| Record::new(layout.inputs)).collect();
             self.blocks = layout
                 .blocks
                 .iter()
@@ -183,12 +201,12 @@ impl<T: Scalar> Activations<T> {
         }
         self.batch = batch;
         self.input.set_batch(batch)?;
-        let mut on_input = self.input_operations.iter_mut();
-        on_input.try_for_each(|record| record.set_batch(batch, Needs::Kept))?;
-        for (block, needs) in self.blocks.iter_mut().zip(&layout.notes) {
+        let mut on_input = self.input_operations.iter_mut().zip(&layout.input_operations);
+        on_input.try_for_each(|(record, operation)| record.set_batch(batch, operation))?;
+        for (block, operations) in self.blocks.iter_mut().zip(&layout.operations) {
             block.a.set_batch(batch)?;
-            let mut records = block.operations.iter_mut().zip(needs);
-            records.try_for_each(|(record, &needs)| record.set_batch(batch, needs))?;
+            let mut records = block.operations.iter_mut().zip(operations);
+            records.try_for_each(|(record, operation)| record.set_batch(batch, operation))?;
         }
         self.fits = true;
         Ok(())
@@ -247,6 +265,13 @@ impl<T: Scalar> Activations<T> {
             .last()
             .map(BlockActivations::output)
             .ok_or_else(|| Error::Empty { what: "the activations".into() })
+    }
+
+    /// What stands below the blocks from `layer` on, and these.
+    pub(crate) fn split_at(&mut self, layer: usize) -> (Below<'_, T>, &mut [BlockActivations<T>]) {
+        let (blocks, from) = self.blocks.split_at_mut(layer);
+        let input = self.input_operations.last().map_or(&self.input, |record| &record.output);
+        (Below { input, blocks }, from)
     }
 
     /// What block `layer` reads: the output of the one below, or the input.

@@ -6,12 +6,12 @@ use nalgebra::{DMatrixView, DMatrixViewMut};
 
 use super::{
     activations::Activations,
-    layout::{Layout, Needs, require_layout},
+    layout::{Layout, require_layout},
 };
 use crate::{
-    buffer::{Columns, reserve},
+    buffer::Columns,
     error::{Error, Result},
-    layer::Learned,
+    layer::{Learned, Operation, Skip, add},
     route::{Route, Signal},
     scalar::Scalar,
 };
@@ -76,6 +76,10 @@ pub(crate) struct BlockDeltas<T> {
     pub(crate) stages: Vec<Columns<T>>,
     /// What each operation learns on the way.
     pub(crate) learned: Vec<Learned<T>>,
+    /// For each operation the copy of the delta that a residual connection sends the short way.
+    pub(crate) skipped: Vec<Columns<T>>,
+    /// Whether `δ` has been taken to the end of the block, to go up from there.
+    pub(crate) sent_up: bool,
     /// Whether feedback has arrived, from which the block then learns.
     pub(crate) served: bool,
     /// The sum of the hops so far, while the next one is made. Takes no memory where a single hop
@@ -86,10 +90,13 @@ pub(crate) struct BlockDeltas<T> {
 impl<T: Scalar> BlockDeltas<T> {
     /// For a block whose delta takes buffers of these sizes on its way back, and with so many
     /// operations.
-    fn new(stages: &[usize], operations: usize) -> Self {
+    fn new(stages: &[usize], operations: &[Operation]) -> Self {
+        let skips = |operation: &Operation| operation.skip().map_or(0, Skip::size);
         Self {
             stages: stages.iter().map(|&size| Columns::new(size)).collect(),
-            learned: (0..operations).map(|_| Learned::default()).collect(),
+            learned: operations.iter().map(|_| Learned::default()).collect(),
+            skipped: operations.iter().map(skips).map(Columns::new).collect(),
+            sent_up: false,
             served: false,
             sum: Columns::new(stages.last().copied().unwrap_or(0)),
         }
@@ -114,9 +121,7 @@ impl<T: Scalar> BlockDeltas<T> {
     /// Adds what had arrived before.
     pub(crate) fn add_what_was_put_aside(&mut self) {
         let end = self.stages.last_mut().expect("a block has at least one stage");
-        for (arrived, &before) in end.as_mut_slice().iter_mut().zip(self.sum.as_slice()) {
-            *arrived += before;
-        }
+        add(end.as_mut_slice(), self.sum.as_slice());
     }
 
     /// What is at the end of the block.
@@ -130,12 +135,6 @@ impl<T: Scalar> BlockDeltas<T> {
     }
 }
 
-/// Makes room for what an operation learns.
-fn reserve_learned<T>(learned: &mut Learned<T>, needs: Needs) -> Result<()> {
-    let Needs::Channels(channels) = needs else { return Ok(()) };
-    learned.iter_mut().try_for_each(|numbers| reserve(numbers, channels))
-}
-
 impl<T: Scalar> Deltas<T> {
     /// Empty scratch for any network.
     #[must_use]
@@ -147,8 +146,8 @@ impl<T: Scalar> Deltas<T> {
             delivered: false,
             fits: false,
             blocks: Vec::new(),
-            signs: BlockDeltas::new(&[0], 0),
-            target: BlockDeltas::new(&[0], 0),
+            signs: BlockDeltas::new(&[0], &[]),
+            target: BlockDeltas::new(&[0], &[]),
             kept: Kept::Missing,
         }
     }
@@ -173,20 +172,22 @@ impl<T: Scalar> Deltas<T> {
             self.blocks = layout
                 .blocks
                 .iter()
-                .map(|block| BlockDeltas::new(&block.stages, block.operations.len()))
+                .zip(&layout.operations)
+                .map(|(block, operations)| BlockDeltas::new(&block.stages, operations))
                 .collect();
             let outputs = layout.blocks.last().map_or(0, |output| output.a);
-            self.signs = BlockDeltas::new(&[outputs], 0);
-            self.target = BlockDeltas::new(&[outputs], 0);
+            self.signs = BlockDeltas::new(&[outputs], &[]);
+            self.target = BlockDeltas::new(&[outputs], &[]);
             self.begin_delivery();
             self.delivered = false;
         }
         self.batch = *batch;
         let mut stages = self.blocks.iter_mut().flat_map(|block| &mut block.stages);
         stages.try_for_each(|stage| stage.set_batch(*batch))?;
-        for (block, needs) in self.blocks.iter_mut().zip(&layout.notes) {
-            let mut learned = block.learned.iter_mut().zip(needs);
-            learned.try_for_each(|(learned, &needs)| reserve_learned(learned, needs))?;
+        for (block, operations) in self.blocks.iter_mut().zip(&layout.operations) {
+            let mut learned = block.learned.iter_mut().zip(operations);
+            learned.try_for_each(|(learned, operation)| operation.reserve_learned(learned))?;
+            block.skipped.iter_mut().try_for_each(|copy| copy.set_batch(*batch))?;
         }
         self.pass = activations.pass;
         self.fits = true;
@@ -197,7 +198,7 @@ impl<T: Scalar> Deltas<T> {
     pub(crate) fn begin_delivery(&mut self) {
         let output = self.blocks.len().saturating_sub(1);
         for (layer, block) in self.blocks.iter_mut().enumerate() {
-            block.served = layer == output;
+            (block.served, block.sent_up) = (layer == output, false);
             block.learned.iter_mut().flatten().for_each(Vec::clear);
         }
         self.delivered = true;
@@ -250,6 +251,19 @@ impl<T: Scalar> Deltas<T> {
         let pair = self.blocks.get_disjoint_mut([from, to]);
         let [from, to] = pair.expect("a hop leads from one block to another");
         (from, to)
+    }
+
+    /// Adds to what has come down to a layer the copies that residual connections have sent there.
+    pub(crate) fn add_what_was_skipped(&mut self, to: usize) {
+        let (below, above) = self.blocks.split_at_mut(to + 1);
+        let arrived = below[to].arrival().as_mut_slice();
+        for (block, operations) in above.iter().zip(&self.layout.operations[to + 1..]) {
+            for (copy, operation) in block.skipped.iter().zip(operations) {
+                if block.served && operation.skip().is_some_and(|skip| skip.from == Some(to)) {
+                    add(arrived, copy.as_slice());
+                }
+            }
+        }
     }
 
     /// What can be sent from the output, and the deltas of the hidden layers.

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     architecture::{Architecture, Item},
     error::{Error, Result},
+    layer::Operation,
     parameters::Table,
 };
 
@@ -19,27 +20,15 @@ pub(crate) struct Layout {
     pub(crate) name: String,
     /// Number of inputs.
     pub(crate) inputs: usize,
-    /// Number of operations on the input.
-    pub(crate) input_operations: usize,
+    /// The operations on the input.
+    pub(crate) input_operations: Vec<Operation>,
     pub(crate) blocks: Vec<BlockLayout>,
     /// Numbers that a thread needs at most for itself.
     pub(crate) scratch: usize,
-    /// For each block and operation.
-    pub(crate) notes: Vec<Vec<Needs>>,
+    /// For each block.
+    pub(crate) operations: Vec<Vec<Operation>>,
     /// What parameters the network has.
     pub(crate) table: Arc<Table>,
-}
-
-/// What an operation needs to remember a forward pass by, beside its input and output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Needs {
-    Nothing,
-    /// Max-pooling: where each maximum stood.
-    Winners,
-    /// Dropout: which units were kept.
-    Kept,
-    /// Batch normalisation: statistics of so many channels, and their gradients.
-    Channels(usize),
 }
 
 /// The sizes of one block.
@@ -77,7 +66,7 @@ impl Layout {
 
     /// Whether everything has the same size, whatever the operations.
     pub(crate) fn has_sizes_of(&self, other: &Self) -> bool {
-        let sizes = |layout: &Self| (layout.inputs, layout.input_operations);
+        let sizes = |layout: &Self| (layout.inputs, layout.input_operations.len());
         sizes(self) == sizes(other) && self.blocks == other.blocks
     }
 }

@@ -62,9 +62,9 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
     use feedback_alignment::{
         Activations, AdamW, AvgPool2d, BatchNorm, Bias, ConfusionMatrix, Conv2d, Deltas, Diagnosis,
         Diagnostics, Dropout, EarlyStopping, Epoch, Error, Evaluation, FastGradientSign,
-        GradientCheck, GradientReport, Gradients, Hop, Init, Layer, LayerDiagnosis, MaxPool2d,
-        Optimizer, OptimizerState, Parameters, Part, Pool2d, Route, Scaling, Shape, Signal, Slot,
-        Step, TensorCheck, Through, TrainerBuilder, WeightDecay,
+        GradientCheck, GradientReport, Gradients, Hop, Init, Layer, LayerDiagnosis, LayerNorm,
+        MaxPool2d, Optimizer, OptimizerState, Parameters, Part, Pool2d, Route, Scaling, Shape,
+        Signal, Skip, Slot, Step, TensorCheck, Through, TrainerBuilder, WeightDecay,
         data::{
             Augmentation, Batch, Flip, Whitening,
             cifar::{Cifar, Labels},
@@ -76,7 +76,7 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
         Activation, Activations<f32>, Adam, AdamW, Augmentation, AvgPool2d, Batch<f32>,
         BatchNorm, Bias, Cifar<f32>, ConfusionMatrix, Conv2d, Dataset<f32>, Decay,
         Deltas<f32>, Diagnosis, Emnist, Diagnostics<f32>, Dropout, FastGradientSign<f32>, GradientCheck,
-        GradientReport, LayerDiagnosis, Part, TensorCheck, Flip, Labels, Layer<'static, f32>, Parameters<f32>, Slot, MaxPool2d,
+        GradientReport, LayerDiagnosis, Part, TensorCheck, Flip, Labels, Layer<'static, f32>, LayerNorm, Skip, Parameters<f32>, Slot, MaxPool2d,
         Operation, Pool2d, Progress, Shape, Stage, Whitening<f32>, EarlyStopping<f32>, Epoch, Evaluation, Feedback<f32>, FeedbackInit,
         FeedbackRule, Gradients<f32>, Hop, Init, Loss, Mnist<f32>, Momentum, Network<f32>,
         NetworkBuilder<f32>, Optimizer, OptimizerState<f32>, RmsProp, Scaling<f32>, Schedule, Sgd,

@@ -52,7 +52,7 @@ fn a_variance_that_overflows_is_an_error() {
     for rule in FeedbackRule::all() {
         let mut trainer = Trainer::builder(build()).rule(rule).build().unwrap();
         let message = refused(&mut trainer, &x, &[0, 1]);
-        assert!(message.contains("the variance of batch normalisation after layer 0"), "{message}");
+        assert!(message.contains("the variance of the normalisation after layer 0"), "{message}");
         let running = trainer.network().parameters().get(0, Part::RunningVariance).unwrap();
         assert!(running.iter().all(|&v| v == 1.0));
         let data = Dataset::new(x.clone(), vec![0, 1]).unwrap();

@@ -34,6 +34,7 @@ mod network_files;
 mod oracles;
 mod pytorch;
 mod rates;
+mod residuals;
 mod reference;
 mod routes;
 mod scalings;

@@ -20,3 +20,27 @@ pub fn conv_net() -> Network<f64> {
         .build()
         .unwrap()
 }
+
+/// Residual connections past one layer and two, before and after pooling and from the input, and layer
+/// normalisation.
+pub fn residual_net() -> Network<f64> {
+    let same = Conv2d { padding: (1, 1), ..Conv2d::new(2, 3) };
+    Network::builder((2, 6, 6))
+        .dropout(0.1)
+        .conv2d(same)
+        .tanh()
+        .skip(1)
+        .conv2d(same)
+        .layer_norm()
+        .skip(1)
+        .skip(2)
+        .tanh()
+        .max_pool2d(MaxPool2d::new(2, 2))
+        .dense(18)
+        .logistic()
+        .skip(1)
+        .dense(3)
+        .seed(2)
+        .build()
+        .unwrap()
+}

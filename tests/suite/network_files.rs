@@ -580,7 +580,11 @@ fn lists() -> impl Strategy<Value = NetworkBuilder<f64>> {
         (pair(), pair()).prop_map(|(kernel, stride)| Entry::Mean(AvgPool2d { kernel, stride })),
         (0.01..1.0, 1e-6..1e-2).prop_map(|(m, epsilon)| Entry::Norm(m, epsilon)),
         (0.0..0.99).prop_map(Entry::Dropout),
-        (0..7_usize).prop_map(|index| Entry::Activation(Activation::all().nth(index).unwrap())),
+        (1e-6..1e-2).prop_map(Entry::LayerNorm),
+        (1..3_usize).prop_map(Entry::Skip),
+        Just(Entry::Global),
+        (0..Activation::all().len())
+            .prop_map(|index| Entry::Activation(Activation::all().nth(index).unwrap())),
         (-2.0..2.0).prop_map(|slope| Entry::Activation(Activation::LeakyRelu { slope })),
         Just(Entry::Flatten),
     ];
@@ -596,6 +600,9 @@ fn lists() -> impl Strategy<Value = NetworkBuilder<f64>> {
                 Entry::Mean(pool) => list.avg_pool2d(pool),
                 Entry::Norm(momentum, epsilon) => list.batch_norm_with(momentum, epsilon),
                 Entry::Dropout(probability) => list.dropout(probability),
+                Entry::LayerNorm(epsilon) => list.layer_norm_with(epsilon),
+                Entry::Skip(layers) => list.skip(layers),
+                Entry::Global => list.global_avg_pool2d(),
                 Entry::Activation(activation) => list.activation(activation),
                 Entry::Flatten => list.flatten(),
             });
@@ -613,6 +620,9 @@ enum Entry {
     Norm(f64, f64),
     Dropout(f64),
     Activation(Activation),
+    LayerNorm(f64),
+    Skip(usize),
+    Global,
     Flatten,
 }
 

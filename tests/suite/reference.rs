@@ -43,8 +43,13 @@ fn f(activation: Activation, a: f64) -> f64 {
             }
         }
         Activation::Softplus => (1.0 + a.exp()).ln(),
+        Activation::Gelu => 0.5 * a * (1.0 + tanh_of_gelu(a)),
         _ => a,
     }
+}
+
+fn tanh_of_gelu(a: f64) -> f64 {
+    (0.797_884_560_802_865_4 * (a + 0.044_715 * a.powi(3))).tanh()
 }
 
 fn f_prime(activation: Activation, a: f64) -> f64 {
@@ -73,6 +78,10 @@ fn f_prime(activation: Activation, a: f64) -> f64 {
             }
         }
         Activation::Softplus => f(Activation::Logistic, a),
+        Activation::Gelu => {
+            let (t, slope) = (tanh_of_gelu(a), 0.797_884_560_802_865_4 * (1.0 + 0.134_145 * a * a));
+            0.5 * (1.0 + t) + 0.5 * a * (1.0 - t * t) * slope
+        }
         _ => 1.0,
     }
 }

@@ -1,7 +1,7 @@
 //! Routes that no rule has a name for, rules from outside the crate, and gradients that are changed
 //! before the step.
 
-use crate::nets::conv_net;
+use crate::nets::{conv_net, residual_net};
 use feedback_alignment::{
     Activations, Adam, Dataset, Deltas, Diagnostics, Error, Feedback, FeedbackInit, FeedbackRule,
     Gradients, Hop, Init, Loss, Momentum, Network, Optimizer, OptimizerState, Part, Result,
@@ -118,7 +118,7 @@ fn has_matrix(hop: Hop) -> bool {
 /// A route by its hops is the rule of that route, to the last bit of a training run.
 #[test]
 fn a_rule_is_nothing_but_its_route() {
-    for network in [mlp(), conv_net()] {
+    for network in [mlp(), conv_net(), residual_net()] {
         let data = data(&network);
         for rule in FeedbackRule::all() {
             let by_route =
@@ -170,7 +170,7 @@ fn signals_add_up_in_blocks_that_pool_and_normalise() {
 /// IFA through random weights that happen to be the network's own is IFA, and FA is BP.
 #[test]
 fn random_weights_stand_exactly_where_weights_would() {
-    for network in [mlp(), conv_net()] {
+    for network in [mlp(), conv_net(), residual_net()] {
         for (own, random) in [
             ("4:B(e)->0,W(0)->1,W(1)->2", "4:B(e)->0,R(0)->1,R(1)->2"),
             ("4:W(e)->2,W(2)->1,W(1)->0", "4:R(e)->2,R(2)->1,R(1)->0"),
@@ -182,22 +182,28 @@ fn random_weights_stand_exactly_where_weights_would() {
                     Signal::Delta(from) => from,
                     _ => 3,
                 };
-                let weights = network.layer(from.max(hop.to)).unwrap().weights().into_owned();
+                let owner = from.max(hop.to);
+                let weights = network.layer(owner).unwrap().weights().into_owned();
                 // What a dense layer sends down is shown as `B`; kernels are shown as they are.
-                let shape = random.matrix(hop.to).unwrap().unwrap().shape();
+                let is_dense = weights.nrows() == pre_activations(&network, owner);
                 match hop.through {
-                    Through::LikeWeights if weights.shape() == shape => {
-                        random.set_matrix(hop.to, weights).unwrap();
-                    }
-                    Through::LikeWeights => {
+                    Through::LikeWeights if from > hop.to && is_dense => {
                         random.set_matrix(hop.to, weights.transpose()).unwrap();
                     }
+                    Through::LikeWeights => random.set_matrix(hop.to, weights).unwrap(),
                     _ => random.set_matrix(0, own.matrix(0).unwrap().unwrap()).unwrap(),
                 }
             }
             assert_eq!(deltas(&network, &own, 1), deltas(&network, &random, 1));
         }
     }
+}
+
+/// How many numbers a layer computes for a sample.
+fn pre_activations(network: &Network<f64>, layer: usize) -> usize {
+    let mut activations = Activations::new();
+    network.forward(&numbers(network.input_len(), 2, 1), &mut activations).unwrap();
+    activations.pre_activation(layer).unwrap().nrows()
 }
 
 /// Routes of other signals of the output.
@@ -334,7 +340,9 @@ fn all_ways_of_making_a_step_are_one() {
     let routes: Vec<String> =
         ROUTES.into_iter().chain(SIGNALS).map(String::from).chain(rules).collect();
     for (index, text) in routes.iter().enumerate() {
-        for network in [mlp(), conv_net()].map(|network| frozen_where_needed(network, text)) {
+        for network in
+            [mlp(), conv_net(), residual_net()].map(|network| frozen_where_needed(network, text))
+        {
             let optimizer = optimizers()[index % 4];
             let feedback = feedback(&network, text);
             let trainer = || {
@@ -520,7 +528,7 @@ fn gradients(network: &Network<f64>, samples: usize) -> Gradients<f64> {
 
 #[test]
 fn gradients_show_all_that_is_learned() {
-    for network in [mlp(), conv_net()] {
+    for network in [mlp(), conv_net(), residual_net()] {
         let mut gradients = gradients(&network, 9);
         let count: usize = gradients.values().map(<[f64]>::len).sum();
         assert_eq!(count, network.parameter_count());
@@ -652,7 +660,7 @@ fn a_refused_change_leaves_everything_as_it_was() {
 /// Whatever is sent from the output in the place of the error: one bit of it, or the target.
 #[test]
 fn signs_and_targets_are_sent_like_the_error() {
-    for network in [mlp(), conv_net()] {
+    for network in [mlp(), conv_net(), residual_net()] {
         let x = numbers(network.input_len(), 9, 1);
         let y = labels(9, 3);
         let (mut activations, mut pass) = (Activations::new(), Deltas::new());
@@ -718,7 +726,7 @@ fn signs_do_not_see_the_scale_of_the_error() {
 /// DRTP's hidden layers never read the output: with another output layer they learn the same bits.
 #[test]
 fn targets_do_not_see_the_output() {
-    for network in [mlp(), conv_net()] {
+    for network in [mlp(), conv_net(), residual_net()] {
         let text = "4:B(t)->0,B(t)->1,B(t)->2";
         let mut other = network.clone();
         other.set_weights(3, network.layer(3).unwrap().weights() * -3.0).unwrap();

@@ -46,6 +46,7 @@ impl Draw {
         let builder = if batch > 1 && self.below(4) == 0 { builder.batch_norm() } else { builder };
         let all: Vec<Activation> = Activation::all().collect();
         let builder = builder.activation(all[self.below(all.len())]);
+        let builder = if self.below(5) == 0 { builder.layer_norm() } else { builder };
         if self.below(5) == 0 { builder.dropout(0.3) } else { builder }
     }
 
@@ -63,6 +64,9 @@ impl Draw {
                 builder.dense(width)
             };
             builder = self.activation(builder, batch);
+            if self.below(3) == 0 {
+                builder = self.activation(builder.dense(width).skip(1), batch);
+            }
         }
         (builder, inputs, batch)
     }
