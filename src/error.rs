@@ -15,6 +15,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// After an error nothing that lasts has changed: weights, optimiser state and counters are as
 /// they were before the call.
+///
+/// A message is complete: where something else is to blame, such as the system, it has that message
+/// in it. So `source()` is always `None`, and reports that follow it print nothing twice; the cause
+/// itself is in a field of the variant.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -301,12 +305,12 @@ pub enum Error {
     },
 
     /// A file could not be opened or read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file is missing in a folder that should hold it.
     #[error("{} holds none of: {}", path.display(), expected.join(", "))]
@@ -475,12 +479,12 @@ pub enum Error {
     },
     /// A file that is not safetensors, or whose header is cut off or damaged.
     #[cfg(feature = "safetensors")]
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
         /// What the parser says.
-        source: safetensors::SafeTensorError,
+        reason: String,
     },
     /// A file of another kind than what was to be loaded, or not of this crate.
     #[error("{}: expected a {expected} saved by this crate, found {found}", path.display())]
@@ -533,12 +537,12 @@ pub enum Error {
         found: String,
     },
     /// A file whose content this crate refuses as it would refuse it from a caller.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: Box<Error>,
+        cause: Box<Error>,
     },
     /// A tensor that the file does not have.
     #[error("{}: no tensor '{expected}', found: {}", path.display(), found.join(", "))]

@@ -172,7 +172,7 @@ fn dataset<T: Scalar>(images: Array, path: &Path, labels: &Path) -> Result<Datas
     let data = Dataset::new(DMatrix::from_vec(features, count, images.numbers()), labels);
     data.map_err(|error| match error {
         Error::Empty { .. } => error,
-        error => Error::Content { path: path.to_owned(), source: Box::new(error) },
+        error => Error::Content { path: path.to_owned(), cause: Box::new(error) },
     })
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Contents {
 /// Reads a file, which need not be of this crate: first its length, then its header, then exactly
 /// what that promises. It may be a pipe.
 pub(crate) fn read(path: &Path) -> Result<Contents> {
-    let bad = |source| Error::Safetensors { path: path.to_owned(), source };
+    let bad = |error| refuse(path, error);
     let mut source = OpenFile::open(path, Wanted::Tensors)?;
     let mut length = Vec::new();
     source.read_up_to(LENGTH, &mut length)?;
@@ -44,6 +44,11 @@ pub(crate) fn read(path: &Path) -> Result<Contents> {
     let more = u128::from(!source.is_at_end()?);
     require_length(path, &metadata, LENGTH + length, found as u128 + more)?;
     Ok(Contents { metadata, data })
+}
+
+/// The error of a file that the parser refuses.
+pub(super) fn refuse(path: &Path, error: SafeTensorError) -> Error {
+    Error::Safetensors { path: path.to_owned(), reason: error.to_string() }
 }
 
 /// The length of a header, as the beginning of a file has it.

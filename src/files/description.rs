@@ -159,8 +159,8 @@ impl<'a> Lines<'a> {
     }
 
     /// An error of what was made of the description.
-    pub(crate) fn blame(&self, source: Error) -> Error {
-        Error::Content { path: self.path.to_owned(), source: Box::new(source) }
+    pub(crate) fn blame(&self, cause: Error) -> Error {
+        Error::Content { path: self.path.to_owned(), cause: Box::new(cause) }
     }
 
     fn entry(&self, index: usize, text: &'a str) -> Entry<'a> {

@@ -28,7 +28,7 @@ pub(crate) struct OpenFile<'a> {
 impl<'a> OpenFile<'a> {
     /// Opens a file and refuses what is known to be something else than `wanted`.
     pub(crate) fn open(path: &'a Path, wanted: Wanted) -> Result<Self> {
-        let io = |source| Error::Io { path: path.to_owned(), source };
+        let io = |cause| Error::Io { path: path.to_owned(), cause };
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         // Some files that the system makes up say that they are empty.
@@ -47,7 +47,7 @@ impl<'a> OpenFile<'a> {
     fn decompressed(self) -> Result<Self> {
         let members = super::gzip::Members::new(BufReader::new(self.reader));
         let (start, reader) = peek(Box::new(members))
-            .map_err(|source| Error::Io { path: self.path.to_owned(), source })?;
+            .map_err(|cause| Error::Io { path: self.path.to_owned(), cause })?;
         let left = self.left.map(|left| left * super::gzip::LARGEST_RATIO);
         Ok(Self { start, reader, left, compressed: true, ..self })
     }
@@ -83,7 +83,7 @@ impl<'a> OpenFile<'a> {
             let step = if is_there { length } else { found.max(STEP) }.min(length - found);
             bytes.try_reserve_exact(step).map_err(|_| self.too_large(length))?;
             let part = self.reader.by_ref().take(step as u64).read_to_end(bytes);
-            let part = part.map_err(|source| Error::Io { path: self.path.to_owned(), source })?;
+            let part = part.map_err(|cause| Error::Io { path: self.path.to_owned(), cause })?;
             found += part;
             if part < step {
                 break;
@@ -120,8 +120,8 @@ impl<'a> OpenFile<'a> {
 
     /// The error of bytes for which there is no memory.
     fn too_large(&self, length: usize) -> Error {
-        let source = Box::new(Error::TooLarge { rows: length, columns: 1 });
-        Error::Content { path: self.path.to_owned(), source }
+        let cause = Box::new(Error::TooLarge { rows: length, columns: 1 });
+        Error::Content { path: self.path.to_owned(), cause }
     }
 }
 
@@ -170,7 +170,7 @@ impl Wanted {
 pub(crate) fn require_folder(folder: &Path) -> Result<()> {
     match fs::read_dir(folder) {
         Ok(_) => Ok(()),
-        Err(source) => Err(Error::Io { path: folder.to_owned(), source }),
+        Err(cause) => Err(Error::Io { path: folder.to_owned(), cause }),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// replaced leaves its mode to the new one, and its owner as far as the system lets us. A file that
 /// may not be written, and what is no regular file, is refused before anything is written.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
+    let io = |cause| Error::Io { path: path.to_owned(), cause };
     let target = target(path).map_err(io)?;
     let old = replaceable(&target).map_err(io)?;
     let (mut file, temporary) = create_beside(&target, old.is_some()).map_err(io)?;

@@ -12,7 +12,7 @@ use safetensors::{
 };
 
 use super::{
-    contents::{Contents, header_length},
+    contents::{Contents, header_length, refuse},
     description::{Line, Lines, text},
     numbers::{decode, dtype, encode},
     replace::replace,
@@ -63,7 +63,7 @@ impl<'a> Draft<'a> {
 
     /// Writes the file in one step.
     pub(crate) fn save(self) -> Result<()> {
-        let bad = |source| Error::Safetensors { path: self.path.to_owned(), source };
+        let bad = |error| refuse(self.path, error);
         let contents = self.tensors.iter().map(|(name, (_, _, bytes))| (&**name, &**bytes));
         let description = Description {
             head: head(FORMAT, env!("CARGO_PKG_VERSION"), self.kind),
@@ -317,8 +317,8 @@ impl<'a> File<'a> {
     }
 
     /// An error of what was made of the content of this file.
-    pub(crate) fn blame(&self, source: Error) -> Error {
-        Error::Content { path: self.path.to_owned(), source: Box::new(source) }
+    pub(crate) fn blame(&self, cause: Error) -> Error {
+        Error::Content { path: self.path.to_owned(), cause: Box::new(cause) }
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {

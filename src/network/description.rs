@@ -198,8 +198,8 @@ mod tests {
         }
         for text in ["input shape=0x1x1\n", "input shape=4294967296x4294967296x4294967296\n"] {
             let refused = read(text).unwrap_err();
-            let Error::Content { source, .. } = &refused else { panic!("{refused}") };
-            assert!(matches!(**source, Error::ZeroWidth { .. } | Error::TooLarge { .. }));
+            let Error::Content { cause, .. } = &refused else { panic!("{refused}") };
+            assert!(matches!(**cause, Error::ZeroWidth { .. } | Error::TooLarge { .. }));
         }
     }
 }

@@ -172,11 +172,8 @@ fn files_that_are_not_there_are_named() {
         load10_dir::<f32>(folder.join("nowhere")).unwrap_err(),
         load100_dir::<f32>(folder.join("nowhere"), Labels::Fine).unwrap_err(),
     ] {
-        let Error::Io { path, source } = &refused else { panic!("{refused}") };
-        assert_eq!(
-            (&path, source.kind()),
-            (&&folder.join("nowhere"), std::io::ErrorKind::NotFound)
-        );
+        let Error::Io { path, cause } = &refused else { panic!("{refused}") };
+        assert_eq!((&path, cause.kind()), (&&folder.join("nowhere"), std::io::ErrorKind::NotFound));
     }
 }
 

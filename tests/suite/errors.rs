@@ -65,6 +65,44 @@ fn state<T: feedback_alignment::Scalar>(trainer: &Trainer<T>) -> String {
     )
 }
 
+/// Every error along `source()` is complete without the next, and the first says what is behind it.
+fn assert_told_once(error: &(dyn std::error::Error + 'static), cause: &str) {
+    let message = error.to_string();
+    assert_eq!(message.matches(cause).count(), 1, "'{message}' does not name '{cause}' once");
+    let mut chain = Some(error);
+    while let Some(error) = chain {
+        chain = error.source();
+        if let Some(source) = chain {
+            let (message, source) = (error.to_string(), source.to_string());
+            assert!(!message.contains(&source), "'{message}' is followed by '{source}'");
+        }
+    }
+}
+
+#[test]
+fn a_cause_is_told_once_by_those_who_print_an_error_and_all_behind_it() {
+    let path = std::path::Path::new("nowhere").join("at all");
+    let missing = feedback_alignment::data::idx::read::<f32>(&path).unwrap_err();
+    let Error::Io { cause, .. } = &missing else { panic!("{missing}") };
+    assert_told_once(&missing, &cause.to_string());
+
+    let cause = network().layer(7).unwrap_err();
+    let text = cause.to_string();
+    let refused = Error::Content { path: path.clone(), cause: Box::new(cause) };
+    assert_told_once(&refused, &text);
+    assert_told_once(&Error::Content { path, cause: Box::new(refused) }, &text);
+
+    #[cfg(feature = "safetensors")]
+    {
+        let folder = crate::common::Folder::new();
+        let path = folder.write("damaged", b"\x02\0\0\0\0\0\0\0{]");
+        let damaged = Network::<f32>::load(path).unwrap_err();
+        let Error::Safetensors { reason, .. } = &damaged else { panic!("{damaged}") };
+        assert!(reason.contains("header"), "{reason}");
+        assert_told_once(&damaged, reason);
+    }
+}
+
 #[test]
 fn a_layer_without_units_is_named_by_number() {
     let refuse = |network: Result<Network<f32>, Error>, number: usize| {

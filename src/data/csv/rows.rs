@@ -40,8 +40,8 @@ impl<'a> Rows<'a> {
         let found = self.reader.read_byte_record(&mut self.record);
         let found = found.map_err(|error| Error::Io {
             path: self.path.to_owned(),
-            source: match error.into_kind() {
-                ErrorKind::Io(source) => source,
+            cause: match error.into_kind() {
+                ErrorKind::Io(cause) => cause,
                 other => io::Error::new(io::ErrorKind::InvalidData, format!("{other:?}")),
             },
         })?;
@@ -94,8 +94,8 @@ impl<'a> Row<'a> {
     }
 
     pub(super) fn too_large(&self) -> Error {
-        let source = Error::TooLarge { rows: self.record.len(), columns: usize::MAX };
-        Error::Content { path: self.path.to_owned(), source: Box::new(source) }
+        let cause = Error::TooLarge { rows: self.record.len(), columns: usize::MAX };
+        Error::Content { path: self.path.to_owned(), cause: Box::new(cause) }
     }
 }
 
