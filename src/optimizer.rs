@@ -55,6 +55,7 @@ impl Default for Sgd {
 
 /// The momentum of [`Sgd`], with `μ` in `[0, 1)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Momentum {
     /// `w ← w − η g`
     #[default]
@@ -67,6 +68,7 @@ pub enum Momentum {
 
 /// How the weights shrink, by `λ ≥ 0`. Biases, and the parameters of batch normalisation, do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum WeightDecay {
     /// Not at all.
     #[default]

@@ -47,6 +47,7 @@ pub struct Augmentation {
 
 /// Whether images are mirrored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Flip {
     /// Left and right stay where they are.
     Never,

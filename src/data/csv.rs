@@ -75,6 +75,7 @@ impl Default for Format {
 
 /// Whether the first line names the columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Header {
     /// The first line names the columns. Names that are all numbers are taken for a sample and
     /// refused, except `0,1,2,…`, which pandas gives to columns without names.
@@ -108,6 +109,7 @@ impl From<usize> for Column {
 
 /// What is to be learned of a sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Target {
     /// A class, a whole number from 0 to 2³² − 1, which may be written `3.0`.
     Class(Column),
@@ -126,6 +128,7 @@ pub enum Target {
 /// row; or, without a header, a first column that counts ten or more rows. A network learns the
 /// order of the file from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RowNumbers {
     /// It is refused: it can be left out ([`Format::leave_out`]).
     Refuse,

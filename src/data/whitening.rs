@@ -61,6 +61,7 @@ pub struct Whitening<T> {
 
 /// How far the fitting of a [`Whitening`] has come.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Progress {
     /// What is being computed.
     pub stage: Stage,
@@ -70,6 +71,7 @@ pub struct Progress {
 
 /// The stages of fitting a [`Whitening`], in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Stage {
     /// Mean and covariance; a product of `2·features²` operations for each sample.
     Covariance,
