@@ -33,6 +33,11 @@ use crate::{
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Activation {
     /// `f(a) = a`: a linear layer.

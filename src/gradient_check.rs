@@ -53,6 +53,11 @@ use crate::{
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct GradientCheck {
     /// `h` for parameters of magnitude 1 or less, positive; 1e-5 by default, where the error of
     /// the difference, of order `h²`, and that of rounding, of order `10⁻¹⁶ J/h`, are both small.
@@ -70,6 +75,7 @@ impl Default for GradientCheck {
 
 /// What a [`GradientCheck`] found.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct GradientReport {
     /// All tensors of parameters, from the first layer up.
@@ -78,6 +84,7 @@ pub struct GradientReport {
 
 /// What a [`GradientCheck`] found in one tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct TensorCheck {
     /// The weighted layer that it belongs to, counted from 0.

@@ -18,6 +18,11 @@ const LAYERS: usize = 3;
 /// (for a dense layer: columns and rows of `W`). Biases are zero unless said otherwise. Numbers
 /// are drawn as `f64` and rounded, so a seed gives the same network in both scalars.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Init {
     /// `W, b ~ U(±1/√fan_in)`, under which every rule learns; Torch's default and Nøkland's (2016)
@@ -114,6 +119,11 @@ impl Init {
 /// Any distribution of `rand_distr` serves through [`Feedback::sample`](crate::Feedback::sample),
 /// matrices of one's own through [`Feedback::from_matrices`](crate::Feedback::from_matrices).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum FeedbackInit {
     /// `U(±1/√n_l)`, with the number of units that receive the feedback; Nøkland 2016 (his code).

@@ -37,6 +37,8 @@ mod engine;
 pub mod data;
 mod trainer;
 mod diagnostics;
+#[cfg(feature = "serde")]
+mod text_form;
 
 pub use nalgebra;
 pub use rand;

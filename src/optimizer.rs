@@ -38,6 +38,11 @@ use crate::{
 /// With classical momentum `v ← μ v + g`, `w ← w − η v` (Polyak 1964); with Nesterov's
 /// `w ← w − η (g + μ v)` (Sutskever et al. 2013, in the form that PyTorch uses).
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Sgd {
     /// `η`, positive; 0.1 by default.
     pub learning_rate: f64,
@@ -55,6 +60,11 @@ impl Default for Sgd {
 
 /// The momentum of [`Sgd`], with `μ` in `[0, 1)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum Momentum {
     /// `w ← w − η g`
@@ -68,6 +78,11 @@ pub enum Momentum {
 
 /// How the weights shrink, by `λ ≥ 0`. Biases, and the parameters of batch normalisation, do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum WeightDecay {
     /// Not at all.
@@ -82,6 +97,11 @@ pub enum WeightDecay {
 /// RMSprop as in Torch, which Nøkland (2016) uses: `m ← α m + (1 − α) g²`,
 /// `w ← w − η g / (√m + ε)`, from `m = 0` and without bias correction (Tieleman and Hinton 2012).
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct RmsProp {
     /// `η`, positive; 1e-4 by default, as Nøkland takes for MNIST.
     pub learning_rate: f64,
@@ -102,6 +122,11 @@ impl Default for RmsProp {
 ///
 /// All defaults are those of the source.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Adam {
     /// `η`, positive; 1e-3 by default.
     pub learning_rate: f64,
@@ -122,6 +147,11 @@ impl Default for Adam {
 /// Adam with decoupled weight decay, `w ← w − η λ w` before the step (Loshchilov and Hutter
 /// 2019, algorithm 2). Biases do not decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct AdamW {
     /// The step; [`Adam::default`] by default.
     pub adam: Adam,
@@ -137,6 +167,11 @@ impl Default for AdamW {
 
 /// Any of the optimisers.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum Optimizer {
     /// Stochastic gradient descent.

@@ -16,6 +16,7 @@ use crate::{
 
 /// Which parameter of a layer a [`Slot`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Part {
     /// `W`, column by column; the kernels of a convolution are its rows.

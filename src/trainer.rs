@@ -3,6 +3,8 @@
 mod builder;
 #[cfg(feature = "safetensors")]
 mod checkpoint;
+#[cfg(feature = "serde")]
+mod counts;
 mod early_stopping;
 mod evaluation;
 mod scores;

@@ -34,6 +34,11 @@ use crate::{
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Augmentation {
     /// Channels, height and width of an image, whose pixels lie row by row, one channel after the
     /// other; all at least 1.
@@ -47,6 +52,11 @@ pub struct Augmentation {
 
 /// Whether images are mirrored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum Flip {
     /// Left and right stay where they are.

@@ -35,6 +35,11 @@ pub struct Cifar<T> {
 
 /// Which of the two labels of CIFAR-100 is the class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 pub enum Labels {
     /// The 100 classes, such as "maple".
     Fine,

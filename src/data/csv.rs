@@ -46,6 +46,11 @@ use rows::{Row, Rows};
 /// assert_ne!(iris, wine);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Format {
     /// Whether the first line names the columns; [`Header::Present`] by default.
     pub header: Header,
@@ -75,6 +80,11 @@ impl Default for Format {
 
 /// Whether the first line names the columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum Header {
     /// The first line names the columns. Names that are all numbers are taken for a sample and
@@ -88,6 +98,11 @@ pub enum Header {
 
 /// A column of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 pub enum Column {
     /// By the name in the header.
     Name(String),
@@ -109,6 +124,11 @@ impl From<usize> for Column {
 
 /// What is to be learned of a sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Target {
     /// A class, a whole number from 0 to 2³² − 1, which may be written `3.0`.
@@ -128,6 +148,11 @@ pub enum Target {
 /// row; or, without a header, a first column that counts ten or more rows. A network learns the
 /// order of the file from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum RowNumbers {
     /// It is refused: it can be left out ([`Format::leave_out`]).

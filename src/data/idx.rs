@@ -35,6 +35,11 @@ pub struct Mnist<T> {
 /// The splits of EMNIST (Cohen, Afshar, Tapson and van Schaik, "EMNIST: an extension of MNIST to
 /// handwritten letters", 2017).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum Emnist {
     /// 814,255 digits and letters of 62 classes.

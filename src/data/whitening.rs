@@ -61,6 +61,7 @@ pub struct Whitening<T> {
 
 /// How far the fitting of a [`Whitening`] has come.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Progress {
     /// What is being computed.
@@ -71,6 +72,11 @@ pub struct Progress {
 
 /// The stages of fitting a [`Whitening`], in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum Stage {
     /// Mean and covariance; a product of `2·features²` operations for each sample.

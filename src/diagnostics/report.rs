@@ -6,6 +6,7 @@ use std::fmt;
 ///
 /// Its `Display` is a table with a row for each layer; `–` stands for `None`.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Diagnosis {
     /// The rule whose deltas are compared with those of backpropagation, or the route if it has no
@@ -29,6 +30,7 @@ impl Diagnosis {
 /// The output layer has the same delta under every rule, so its angles are 0 (`None` where there
 /// is no error at all); what the diagnosis says of it are its norms.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct LayerDiagnosis {
     /// The layer, counted from 0.

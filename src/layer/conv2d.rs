@@ -30,6 +30,11 @@ use crate::{
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Conv2d {
     /// Number of kernels, `C_out`.
     pub channels: usize,

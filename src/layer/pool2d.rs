@@ -17,6 +17,11 @@ use crate::{
 ///
 /// Windows lie wholly within the image: `⌊(size − kernel)/stride⌋ + 1` along each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct MaxPool2d {
     /// Height and width of a window.
     pub kernel: (usize, usize),
@@ -40,6 +45,11 @@ impl MaxPool2d {
 ///
 /// Windows lie wholly within the image: `⌊(size − kernel)/stride⌋ + 1` along each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct AvgPool2d {
     /// Height and width of a window.
     pub kernel: (usize, usize),

@@ -14,6 +14,11 @@ use std::fmt;
 /// assert_eq!(Shape::from(784).to_string(), "784");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
 pub struct Shape {
     /// Number of planes, or of features.
     pub channels: usize,

@@ -29,6 +29,11 @@ use crate::{
 /// assert!(!options.narrow);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct LoadOptions {
     /// What names in the file may begin with and is dropped, as often as it comes, such as
     /// `module.` of `DataParallel` and `_orig_mod.` of `torch.compile`.

@@ -15,6 +15,11 @@ use crate::error::{Result, require};
 /// assert!((schedule.factor(60) - 0.5).abs() < 1e-12);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Schedule {
     /// The learning rate rises linearly over so many steps, to the full rate in the last of them;
     /// 0 by default.
@@ -25,6 +30,11 @@ pub struct Schedule {
 
 /// How the learning rate falls, as a factor after `s` steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 #[non_exhaustive]
 pub enum Decay {
     /// `1`

@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
+#[cfg(feature = "serde")]
+use super::counts::Counts;
+
 /// What one training step saw, before it changed the weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Step {
     /// `J`, the mean loss of the batch.
@@ -16,6 +20,7 @@ pub struct Step {
 
 /// What the training passes of one epoch saw, as they happened.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Epoch {
     /// Number of the epoch, counted from 1.
@@ -38,6 +43,7 @@ impl fmt::Display for Epoch {
 
 /// How a network does on a dataset.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Evaluation {
     /// Mean loss of a sample.
@@ -81,11 +87,16 @@ fn write_scores(f: &mut fmt::Formatter<'_>, loss: f64, error_rate: Option<f64>) 
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(into = "Counts", try_from = "Counts")
+)]
 pub struct ConfusionMatrix {
-    classes: usize,
+    pub(super) classes: usize,
     /// By actual and predicted class; only what has been seen, since a network may tell many
     /// classes apart.
-    counts: BTreeMap<(usize, usize), usize>,
+    pub(super) counts: BTreeMap<(usize, usize), usize>,
 }
 
 impl ConfusionMatrix {

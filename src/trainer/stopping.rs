@@ -6,6 +6,11 @@ use crate::error::{Result, require};
 /// from `m = 1`; finished at `m ≤ threshold`. `E` is the error rate counted on the training
 /// passes as they happen.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct StoppingRule {
     /// `μ` in `[0, 1)`; 0.75 by default.
     pub momentum: f64,

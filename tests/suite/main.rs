@@ -38,6 +38,8 @@ mod residuals;
 mod reference;
 mod routes;
 mod scalings;
+#[cfg(feature = "serde")]
+mod serialized;
 mod stability;
 mod stages;
 #[cfg(feature = "csv")]
