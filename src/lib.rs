@@ -1,3 +1,4 @@
+#![cfg_attr(docsrs, feature(doc_cfg))] // docs.rs says which feature an item needs.
 #![doc = include_str!("../README.md")]
 //!
 //! # Where to find what
