@@ -92,7 +92,7 @@ pub struct Trainer<T> {
     scratch: Scratch<T>,
 }
 
-/// Memory that steps and evaluations use again and again.
+/// Memory that steps use again and again.
 #[derive(Clone, Debug)]
 struct Scratch<T> {
     activations: Activations<T>,

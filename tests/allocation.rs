@@ -304,6 +304,24 @@ fn an_epoch_allocates_nothing() {
     }
 }
 
+/// An evaluation takes memory for its first batch and for none after it, whatever the trainer does.
+#[test]
+fn an_evaluation_of_many_batches_allocates_as_often_as_one_of_two() {
+    let data = |samples: usize| {
+        let x = DMatrix::from_fn(6, samples, |i, j| ((i + j) % 16) as f32 / 16.0);
+        Dataset::new(x, (0..samples).map(|j| j % 3).collect()).unwrap()
+    };
+    let (few, many) = (data(2 * 256), data(10 * 256 + 5));
+    let trainer = Trainer::builder(network::<f32>(2)).build().unwrap();
+    trainer.evaluate(&few).unwrap();
+    let (of_few, ..) = allocated(|| trainer.evaluate(&few).unwrap());
+    let (of_many, ..) = allocated(|| trainer.evaluate(&many).unwrap());
+    assert_eq!(of_many, of_few);
+    let (of_few, ..) = allocated(|| trainer.top_k_error(&few, 2).unwrap());
+    let (of_many, ..) = allocated(|| trainer.top_k_error(&many, 2).unwrap());
+    assert_eq!(of_many, of_few);
+}
+
 #[test]
 fn a_convolutional_step_allocates_nothing() {
     let samples = 6;

@@ -2,7 +2,7 @@
 
 use nalgebra::DMatrix;
 
-use super::{ConfusionMatrix, Evaluation, Scratch, Step, Trainer, scores::Tally};
+use super::{ConfusionMatrix, Evaluation, Step, Trainer, scores::Tally};
 use crate::{
     buffer::{Columns, Pass},
     data::{BatchTargets, Dataset},
@@ -14,36 +14,23 @@ use crate::{
 };
 
 impl<T: Scalar> Trainer<T> {
-    /// Loss, error rate and confusion matrix on a dataset; changes nothing.
+    /// Loss, error rate and confusion matrix on a dataset; changes nothing, so that several threads
+    /// can evaluate one trainer at a time. It takes the memory of one batch of 256 samples.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`], those of [`Loss::error`] for targets that do not fit, and
     /// [`Error::NonFinite`] where a layer or the loss overflows.
-    pub fn evaluate(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
+    pub fn evaluate(&self, data: &Dataset<T>) -> Result<Evaluation> {
         self.check(data)?;
-        let threads = self.threads.clone();
-        threads.run(self.network.work(EVALUATION_BATCH), || self.evaluate_checked(data))
-    }
-
-    fn evaluate_checked(&mut self, data: &Dataset<T>) -> Result<Evaluation> {
         let mut tally = Tally::default();
         let mut confusion = Some(ConfusionMatrix::new(self.network.output_len().max(2)));
         let mut e = Columns::new(self.network.output_len());
-        let order: Vec<usize> = (0..data.len()).collect();
-        for indices in order.chunks(EVALUATION_BATCH) {
-            let Scratch { activations, targets, .. } = &mut self.scratch;
-            activations.fit(&self.network.layout, indices.len())?;
-            data.gather_inputs(indices, activations.input.as_mut_slice());
-            data.gather_targets(indices, targets);
-            self.network.forward_loaded(activations, Pass::Evaluation);
-            activations.require_finite()?;
-            e.set_batch(indices.len())?;
-            let logits = activations.logit_columns()?;
-            let targets = targets.as_targets();
-            let loss = self.loss.evaluate(&targets, logits, &mut e);
+        self.for_each_batch(data, |targets, logits| {
+            e.set_batch(targets.len())?;
+            let loss = self.loss.evaluate(targets, logits, &mut e);
             require_finite(|| "the loss of the evaluation".into(), 1, &[loss])?;
-            let errors = count_errors(self.loss, &targets, logits);
-            tally.add(&Step { loss, samples: indices.len(), errors });
+            let errors = count_errors(self.loss, targets, logits);
+            tally.add(&Step { loss, samples: targets.len(), errors });
             if errors.is_none() {
                 confusion = None;
             }
@@ -54,7 +41,8 @@ impl<T: Scalar> Trainer<T> {
                     confusion.add(actual, self.loss.class(z));
                 }
             }
-        }
+            Ok(())
+        })?;
         Ok(Evaluation { loss: tally.loss(), error_rate: tally.error_rate(), confusion })
     }
 
@@ -83,31 +71,41 @@ impl<T: Scalar> Trainer<T> {
         let outputs = self.network.output_len();
         let valid = (1..=outputs).contains(&k) && outputs > 1;
         require(valid, "k", k as f64, "a number from 1 to that of the outputs, at least two")?;
-        self.threads.run(self.network.work(EVALUATION_BATCH), || self.top_k_error_checked(data, k))
-    }
-
-    fn top_k_error_checked(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
-        let outputs = self.network.output_len();
         let mut wrong = 0_usize;
-        let order: Vec<usize> = (0..data.len()).collect();
-        let (mut activations, mut targets) = (Activations::new(), BatchTargets::Labels(Vec::new()));
-        for indices in order.chunks(EVALUATION_BATCH) {
-            activations.fit(&self.network.layout, indices.len())?;
-            data.gather_inputs(indices, activations.input.as_mut_slice());
-            data.gather_targets(indices, &mut targets);
-            self.network.forward_loaded(&mut activations, Pass::Evaluation);
-            activations.require_finite()?;
-            let logits = activations.logit_columns()?;
+        self.for_each_batch(data, |targets, logits| {
             for (sample, z) in logits.as_slice().chunks_exact(outputs).enumerate() {
-                let class = targets.as_targets().class(sample, self.loss);
+                let class = targets.class(sample, self.loss);
                 let class = class.ok_or(Error::NoClasses { what: "the top-k error" })?;
                 let (below, above) = z.split_at(class);
                 let ahead = below.iter().filter(|&&other| other >= z[class]).count()
                     + above.iter().filter(|&&other| other > z[class]).count();
                 wrong += usize::from(ahead >= k);
             }
-        }
+            Ok(())
+        })?;
         Ok(wrong as f64 / data.len() as f64)
+    }
+
+    /// Calls `score` with the targets and the logits of one batch after the other, of a dataset that
+    /// has been checked. The memory is that of the first batch and is given back at the end.
+    fn for_each_batch(
+        &self,
+        data: &Dataset<T>,
+        mut score: impl FnMut(&Targets<T>, &Columns<T>) -> Result<()> + Send,
+    ) -> Result<()> {
+        let order: Vec<usize> = (0..data.len()).collect();
+        self.threads.run(self.network.work(EVALUATION_BATCH), || {
+            let mut activations = Activations::new();
+            let mut targets = BatchTargets::Labels(Vec::new());
+            order.chunks(EVALUATION_BATCH).try_for_each(|indices| {
+                activations.fit(&self.network.layout, indices.len())?;
+                data.gather_inputs(indices, activations.input.as_mut_slice());
+                data.gather_targets(indices, &mut targets);
+                self.network.forward_loaded(&mut activations, Pass::Evaluation);
+                activations.require_finite()?;
+                score(&targets.as_targets(), activations.logit_columns()?)
+            })
+        })
     }
 
     /// The class of each column of `x`, under the loss.

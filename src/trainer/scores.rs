@@ -78,7 +78,7 @@ fn write_scores(f: &mut fmt::Formatter<'_>, loss: f64, error_rate: Option<f64>) 
 /// let mut network = Network::<f32>::builder(1).dense(2).build()?;
 /// network.set_weights(0, DMatrix::zeros(2, 1))?;
 /// network.set_bias(0, DVector::from_column_slice(&[1.0, 0.0]))?;
-/// let mut trainer = Trainer::builder(network).build()?;
+/// let trainer = Trainer::builder(network).build()?;
 /// let data = Dataset::new(DMatrix::zeros(1, 4), vec![0, 0, 0, 1])?;
 /// let confusion = trainer.evaluate(&data)?.confusion.expect("labels are classes");
 /// assert_eq!(confusion.count(1, 0), 1);

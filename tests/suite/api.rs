@@ -177,7 +177,7 @@ fn the_confusion_matrix_counts_every_sample_once_in_the_row_of_its_class() {
     // 300 samples, so that the evaluation takes more than one pass.
     let data = clusters(300);
     let network = Network::builder(2).dense(4).tanh().dense(3).build().unwrap();
-    let mut trainer = Trainer::builder(network).build().unwrap();
+    let trainer = Trainer::builder(network).build().unwrap();
     let evaluation = trainer.evaluate(&data).unwrap();
     let confusion = evaluation.confusion.unwrap();
     let Targets::Labels(labels) = data.targets() else { panic!("labels") };

@@ -38,7 +38,7 @@ fn a_unit_that_rests_at_its_kink_keeps_no_other_parameter_from_being_checked() {
 #[test]
 fn among_equal_outputs_the_first_is_ahead() {
     let network = Network::<f64>::builder(1).dense(3).init(Init::Zeros).build().unwrap();
-    let mut trainer = Trainer::builder(network).build().unwrap();
+    let trainer = Trainer::builder(network).build().unwrap();
     let x = DMatrix::zeros(1, 3);
     assert_eq!(trainer.predict_classes(&x).unwrap(), [0; 3]);
     let data = Dataset::new(x, vec![0, 1, 2]).unwrap();

@@ -191,7 +191,7 @@ fn one_hot_and_soft_targets_are_scored_as_classes() {
     let soft = one_hot(&labels).map(|y| 0.1 + 0.7 * y);
     let soft = Dataset::with_values(data().inputs(), &soft).unwrap();
     for loss in Loss::all() {
-        let mut trainer = Trainer::builder(network()).loss(loss).build().unwrap();
+        let trainer = Trainer::builder(network()).loss(loss).build().unwrap();
         let (found, of_labels) =
             (trainer.evaluate(&soft).unwrap(), trainer.evaluate(&data()).unwrap());
         let is_softmax = loss == Loss::SoftmaxCrossEntropy;
@@ -217,14 +217,14 @@ fn numbers_0_and_1_of_a_single_output_are_classes() {
     let values = DMatrix::from_fn(1, 22, |_, j| labels[j] as f64);
     let of_values = Dataset::with_values(data().inputs(), &values).unwrap();
     for loss in [Loss::LogisticCrossEntropy, Loss::MeanSquaredError] {
-        let mut trainer = Trainer::builder(network.clone()).loss(loss).build().unwrap();
+        let trainer = Trainer::builder(network.clone()).loss(loss).build().unwrap();
         assert_eq!(trainer.evaluate(&of_values).unwrap(), trainer.evaluate(&of_labels).unwrap());
     }
 }
 
 #[test]
 fn the_top_k_error_counts_what_is_further_down() {
-    let mut trainer = Trainer::builder(network()).build().unwrap();
+    let trainer = Trainer::builder(network()).build().unwrap();
     let data = Dataset::new(data().inputs(), (0..22).map(|j| j % 3).collect()).unwrap();
     let errors = [1, 2, 3].map(|k| trainer.top_k_error(&data, k).unwrap());
     assert_eq!(Some(errors[0]), trainer.evaluate(&data).unwrap().error_rate);
@@ -244,7 +244,7 @@ fn the_top_k_error_counts_what_is_further_down() {
 #[test]
 fn a_network_with_very_many_outputs_can_be_evaluated() {
     let network = Network::<f32>::builder(1).dense(200_000).build().unwrap();
-    let mut trainer = Trainer::builder(network).build().unwrap();
+    let trainer = Trainer::builder(network).build().unwrap();
     let data = Dataset::new(DMatrix::from_element(1, 3, 0.5), vec![0, 7, 199_999]).unwrap();
     let confusion = trainer.evaluate(&data).unwrap().confusion.unwrap();
     assert_eq!((confusion.classes(), confusion.samples()), (200_000, 3));

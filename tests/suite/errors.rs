@@ -740,7 +740,7 @@ mod divergence {
 
     #[test]
     fn an_evaluation_refuses_a_loss_that_overflows() {
-        let mut trainer = trainer(FeedbackRule::Dfa, 0.1);
+        let trainer = trainer(FeedbackRule::Dfa, 0.1);
         let huge = DMatrix::from_element(2, 3, 1e30_f32);
         let data = Dataset::with_values(DMatrix::zeros(2, 3), &huge).unwrap();
         let before = state(&trainer);

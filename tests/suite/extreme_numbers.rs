@@ -203,7 +203,7 @@ fn what_is_no_number_is_of_no_class() {
     network.set_weights(0, DMatrix::from_element(2, 1, 3e38)).unwrap();
     let x = DMatrix::from_element(1, 3, 10.0);
     assert!(matches!(network.predict(&x), Err(Error::NonFinite { .. })));
-    let mut trainer = Trainer::builder(network).build().unwrap();
+    let trainer = Trainer::builder(network).build().unwrap();
     assert!(matches!(trainer.predict_classes(&x), Err(Error::NonFinite { .. })));
     let data = Dataset::new(x, vec![0, 1, 0]).unwrap();
     assert!(matches!(trainer.evaluate(&data), Err(Error::NonFinite { .. })));
