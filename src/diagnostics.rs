@@ -141,7 +141,10 @@ impl<T: Scalar> Diagnostics<T> {
         activations.set_time(trainer.optimizer().steps());
         let diagnosis = network
             .forward(x, &mut activations)
-            .and_then(|()| trainer.loss().error(targets, &activations, &mut deltas))
+            .and_then(|()| {
+                let weights = trainer.class_weights().unwrap_or_default();
+                trainer.loss().error_by(weights, &targets.into(), &activations, &mut deltas)
+            })
             .and_then(|_| feedback.deliver(network, &activations, &mut deltas))
             .and_then(|()| self.compare(network, feedback, &activations, &deltas));
         (self.activations, self.deltas) = (activations, deltas);

@@ -1,9 +1,13 @@
 //! Losses on logits, and the error `e = ∂J/∂a_L` that every learning rule starts from.
 
+mod weighted;
+
 use std::{fmt, str::FromStr};
 
 use multiversion::multiversion;
 use nalgebra::{DMatrix, DMatrixView};
+
+pub(crate) use weighted::require_class_weights;
 
 use crate::{
     activation::{logistic, softplus},
@@ -153,11 +157,22 @@ impl Loss {
         deltas: &mut Deltas<T>,
     ) -> Result<f64> {
         let targets = targets.into();
+        let logits = self.prepare(&targets, activations, deltas)?;
+        Ok(self.evaluate(&targets, logits, deltas.error_mut()))
+    }
+
+    /// The logits, once targets and deltas fit them.
+    fn prepare<'a, T: Scalar>(
+        self,
+        targets: &Targets<T>,
+        activations: &'a Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<&'a Columns<T>> {
         let logits = activations.logit_columns()?;
-        self.check(&targets, logits.rows(), activations.batch)?;
+        self.check(targets, logits.rows(), activations.batch)?;
         deltas.fit(activations)?;
         deltas.set_target(|target| targets.write(target, logits.rows()))?;
-        Ok(self.evaluate(&targets, logits, deltas.error_mut()))
+        Ok(logits)
     }
 
     /// `J` of logits and targets that fit each other; `e ← ∂J/∂a_L`.
@@ -167,8 +182,17 @@ impl Loss {
         logits: &Columns<T>,
         e: &mut Columns<T>,
     ) -> f64 {
-        let (outputs, z, e) = (logits.rows(), logits.as_slice(), e.as_mut_slice());
-        let sum = match self {
+        let e = e.as_mut_slice();
+        let sum = self.sum(targets, logits.as_slice(), e, logits.rows());
+        let batch = targets.len() as f64;
+        let scale = T::of(batch);
+        e.iter_mut().for_each(|e| *e /= scale);
+        sum / batch
+    }
+
+    /// The sum of the losses of samples whose columns have `outputs` rows; `e ← ŷ − y`.
+    fn sum<T: Scalar>(self, targets: &Targets<T>, z: &[T], e: &mut [T], outputs: usize) -> f64 {
+        match self {
             Self::SoftmaxCrossEntropy => softmax_cross_entropy(targets, z, e, outputs),
             Self::LogisticCrossEntropy => {
                 targets.write(e, outputs);
@@ -178,11 +202,7 @@ impl Loss {
                 targets.write(e, outputs);
                 by_pieces(z, e, squared_error)
             }
-        };
-        let batch = targets.len() as f64;
-        let scale = T::of(batch);
-        e.iter_mut().for_each(|e| *e /= scale);
-        sum / batch
+        }
     }
 
     /// `ŷ` of the logits, `n_L × N`: probabilities of the classes.

@@ -78,6 +78,8 @@ pub struct Trainer<T> {
     feedback: Feedback<T>,
     feedback_init: FeedbackInit,
     loss: Loss,
+    /// For each class, or empty.
+    class_weights: Vec<f64>,
     optimizer: OptimizerState<T>,
     batch_size: usize,
     drop_last: bool,
@@ -112,7 +114,7 @@ impl<T: Scalar> Trainer<T> {
     /// One training step on the samples `x`, of shape `n_0 × N`.
     ///
     /// # Errors
-    /// Those of [`Network::forward`] and [`Loss::error`] for inputs and targets that do not fit,
+    /// Those of [`Network::forward`] and [`Loss::error_weighted`] for inputs and targets that do not fit,
     /// [`Error::NonFiniteLoss`], or [`Error::NonFinite`] for an overflow in a layer that the loss
     /// does not see and for a step that would leave a parameter that is not finite. Weights,
     /// moments, running statistics and counters are then as they were.
@@ -250,10 +252,10 @@ impl<T: Scalar> Trainer<T> {
     /// batches of which the last may be smaller, or is [left out](TrainerBuilder::drop_last).
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] for another number of features, those of [`Loss::error`] for
+    /// [`Error::ShapeMismatch`] for another number of features, those of [`Loss::error_weighted`] for
     /// targets that do not fit, [`Error::BatchTooSmall`] if batch normalisation would see a single
     /// value in the last batch or if no batch is whole, [`Error::NoClasses`] if a stopping rule has
-    /// no error rate to go by, all before anything is learned; [`Error::NonFiniteLoss`] or
+    /// no error rate to go by or class weights no classes, all before anything is learned; [`Error::NonFiniteLoss`] or
     /// [`Error::NonFinite`] in the step that finds it, with the weights as they were before it.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
         let threads = self.threads.clone();
@@ -346,7 +348,8 @@ impl<T: Scalar> Trainer<T> {
         step
     }
 
-    /// Perturbs the samples of the last forward pass, where that is wanted, and passes again.
+    /// Perturbs the samples of the last forward pass, where that is wanted, and passes again. Class
+    /// weights do not show in the sign of a sample's gradient.
     fn perturb(&mut self, targets: &Targets<T>) -> Result<()> {
         let Some(attack) = &mut self.adversarial else { return Ok(()) };
         let activations = &mut self.scratch.activations;
@@ -367,14 +370,15 @@ impl<T: Scalar> Trainer<T> {
         self.perturb(targets)?;
         let Scratch { activations, deltas, .. } = &mut self.scratch;
         deltas.keep_target(self.feedback.sends_target());
-        let loss = self.loss.error(*targets, activations, deltas)?;
+        let (loss, weight) =
+            self.loss.error_by(&self.class_weights, targets, activations, deltas)?;
         if !loss.is_finite() {
             let (epoch, step) = (self.epochs + 1, self.optimizer.steps() + 1);
             return Err(Error::NonFiniteLoss { loss, epoch, step });
         }
         activations.require_finite()?;
         let errors = count_errors(self.loss, targets, activations.logit_columns()?);
-        Ok(Step { loss, samples: targets.len(), errors })
+        Ok(Step { loss, samples: targets.len(), weight, errors })
     }
 
     /// Stages 3 to 5 in one.
@@ -491,6 +495,12 @@ impl<T: Scalar> Trainer<T> {
         self.loss
     }
 
+    /// The weight of each class in the loss; `None` where all count the same.
+    #[must_use]
+    pub fn class_weights(&self) -> Option<&[f64]> {
+        Some(&*self.class_weights).filter(|weights| !weights.is_empty())
+    }
+
     /// The optimiser's state.
     #[must_use]
     pub fn optimizer(&self) -> &OptimizerState<T> {
@@ -546,6 +556,7 @@ impl<T: Scalar> Trainer<T> {
             (self.network.input_len(), data.len()),
             (data.features(), data.len()),
         )?;
-        self.loss.check(&data.targets(), self.network.output_len(), data.len())
+        self.loss.check(&data.targets(), self.network.output_len(), data.len())?;
+        self.loss.check_weights(&self.class_weights, &data.targets(), self.network.output_len())
     }
 }

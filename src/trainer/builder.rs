@@ -9,7 +9,7 @@ use crate::{
     feedback::Feedback,
     init::FeedbackInit,
     layer::Operation,
-    loss::Loss,
+    loss::{Loss, require_class_weights},
     network::Network,
     optimizer::{Optimizer, OptimizerState, Schedule},
     rule::FeedbackRule,
@@ -27,6 +27,7 @@ pub struct TrainerBuilder<T> {
     feedback_init: Option<FeedbackInit>,
     feedback: Option<Feedback<T>>,
     loss: Loss,
+    class_weights: Option<Vec<f64>>,
     optimizer: Optimizer,
     schedule: Schedule,
     max_norm: Option<f64>,
@@ -48,6 +49,7 @@ impl<T: Scalar> TrainerBuilder<T> {
             feedback_init: None,
             feedback: None,
             loss: Loss::default(),
+            class_weights: None,
             optimizer: Optimizer::default(),
             schedule: Schedule::default(),
             max_norm: None,
@@ -84,6 +86,27 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// The loss; [`Loss::SoftmaxCrossEntropy`] by default.
     pub fn loss(mut self, loss: Loss) -> Self {
         self.loss = loss;
+        self
+    }
+
+    /// A weight `w_c` for each class in the loss of steps, epochs and evaluations, so that rare
+    /// classes are not neglected: `J = Σ w_{y_i} ℓ_i / Σ w_{y_i}` over each batch. All count the
+    /// same by default; error rates and confusion matrices always count samples. See
+    /// [`Loss::error_weighted`].
+    ///
+    /// ```
+    /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::DMatrix};
+    ///
+    /// // Three samples of class 0 for each of class 1.
+    /// let x = DMatrix::from_fn(2, 40, |i, j| ((i * 7 + j * 3) % 11) as f32 / 11.0);
+    /// let data = Dataset::new(x, (0..40).map(|j| usize::from(j % 4 == 3)).collect())?;
+    /// let network = Network::<f32>::builder(2).dense(2).build()?;
+    /// let mut trainer = Trainer::builder(network).class_weights([40.0 / 30.0, 40.0 / 10.0]).build()?;
+    /// trainer.epoch(&data)?;
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    pub fn class_weights(mut self, weights: impl Into<Vec<f64>>) -> Self {
+        self.class_weights = Some(weights.into());
         self
     }
 
@@ -168,7 +191,8 @@ impl<T: Scalar> TrainerBuilder<T> {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a hyper-parameter out of its range,
-    /// [`Error::ShapeMismatch`] for an augmentation of other images,
+    /// [`Error::ShapeMismatch`] for an augmentation of other images and for another number of class
+    /// weights than of classes,
     /// [`Error::SoftmaxNeedsTwoOutputs`], [`Error::StageMismatch`] for feedback of another
     /// network, [`Error::Conflict`] where one setting makes another useless: a rule beside feedback
     /// of another rule, a distribution beside matrices of one's own, weights that
@@ -190,6 +214,9 @@ impl<T: Scalar> TrainerBuilder<T> {
         let Self { network, .. } = self;
         require_batch_size(self.batch_size)?;
         self.loss.check_outputs(network.output_len())?;
+        if let Some(weights) = &self.class_weights {
+            require_class_weights(weights, network.output_len())?;
+        }
         let mut optimizer =
             OptimizerState::new(&network, self.optimizer)?.with_schedule(self.schedule)?;
         if let Some(max_norm) = self.max_norm {
@@ -226,6 +253,7 @@ impl<T: Scalar> TrainerBuilder<T> {
             feedback,
             feedback_init,
             loss: self.loss,
+            class_weights: self.class_weights.unwrap_or_default(),
             optimizer,
             batch_size: self.batch_size,
             drop_last: self.drop_last,

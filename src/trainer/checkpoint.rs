@@ -26,7 +26,7 @@ const KIND: &str = "checkpoint";
 
 impl<T: Scalar> Trainer<T> {
     /// Saves the whole training run as a safetensors file: network and running statistics, rule
-    /// and feedback matrices, loss, optimiser with its moments, schedule and max-norm, stopping
+    /// and feedback matrices, loss and class weights, optimiser with its moments, schedule and max-norm, stopping
     /// rule and its average, augmentation, perturbation, frozen layers, batch size, seed, steps and epochs.
     /// Training that goes on from there ([`load`](Self::load)) is the one that was never
     /// interrupted, to the bit. See [`files`](crate::files) for the format.
@@ -132,6 +132,7 @@ impl<T: Scalar> Trainer<T> {
                 None => Rule::Route(self.feedback.route().clone()),
             },
             loss: self.loss,
+            class_weights: self.class_weights.clone(),
             batch_size: self.batch_size,
             drop_last: self.drop_last,
             seed: self.seed,
@@ -170,6 +171,9 @@ impl Settings {
             .schedule(self.schedule)
             .batch_size(self.batch_size)
             .seed(self.seed);
+        if !self.class_weights.is_empty() {
+            builder = builder.class_weights(self.class_weights);
+        }
         if let Some(bound) = self.max_norm {
             builder = builder.max_norm(bound);
         }

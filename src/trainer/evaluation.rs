@@ -18,7 +18,7 @@ impl<T: Scalar> Trainer<T> {
     /// can evaluate one trainer at a time. It takes the memory of one batch of 256 samples.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`], those of [`Loss::error`] for targets that do not fit, and
+    /// [`Error::ShapeMismatch`], those of [`Loss::error_weighted`] for targets that do not fit, and
     /// [`Error::NonFinite`] where a layer or the loss overflows.
     pub fn evaluate(&self, data: &Dataset<T>) -> Result<Evaluation> {
         self.check(data)?;
@@ -27,10 +27,11 @@ impl<T: Scalar> Trainer<T> {
         let mut e = Columns::new(self.network.output_len());
         self.for_each_batch(data, |targets, logits| {
             e.set_batch(targets.len())?;
-            let loss = self.loss.evaluate(targets, logits, &mut e);
+            let (loss, weight) =
+                self.loss.evaluate_by(&self.class_weights, targets, logits, &mut e);
             require_finite(|| "the loss of the evaluation".into(), 1, &[loss])?;
             let errors = count_errors(self.loss, targets, logits);
-            tally.add(&Step { loss, samples: targets.len(), errors });
+            tally.add(&Step { loss, samples: targets.len(), weight, errors });
             if errors.is_none() {
                 confusion = None;
             }

@@ -14,6 +14,9 @@ pub struct Step {
     pub loss: f64,
     /// Samples in the batch.
     pub samples: usize,
+    /// The sum of their class weights, by which losses of several batches are averaged; without
+    /// class weights, the number of samples.
+    pub weight: f64,
     /// Samples put into the wrong class; `None` where targets are no classes.
     pub errors: Option<usize>,
 }
@@ -25,7 +28,8 @@ pub struct Step {
 pub struct Epoch {
     /// Number of the epoch, counted from 1.
     pub number: u64,
-    /// Mean loss of a sample.
+    /// Mean loss of a sample, weighted by class where the trainer has
+    /// [class weights](crate::TrainerBuilder::class_weights).
     pub loss: f64,
     /// Share of samples put into the wrong class, from 0 to 1; `None` where targets are no
     /// classes.
@@ -46,10 +50,11 @@ impl fmt::Display for Epoch {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Evaluation {
-    /// Mean loss of a sample.
+    /// Mean loss of a sample, weighted by class where the trainer has
+    /// [class weights](crate::TrainerBuilder::class_weights).
     pub loss: f64,
-    /// Share of samples put into the wrong class, from 0 to 1; `None` where targets are no
-    /// classes.
+    /// Share of samples put into the wrong class, from 0 to 1, each counting the same; `None` where
+    /// targets are no classes.
     pub error_rate: Option<f64>,
     /// Which classes are taken for which; `None` where targets are no classes.
     pub confusion: Option<ConfusionMatrix>,
@@ -241,6 +246,7 @@ impl fmt::Display for ConfusionMatrix {
 /// Adds up what steps saw.
 pub(super) struct Tally {
     loss: f64,
+    weight: f64,
     samples: usize,
     /// None as soon as one step could not tell.
     errors: Option<usize>,
@@ -248,19 +254,20 @@ pub(super) struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { loss: 0.0, samples: 0, errors: Some(0) }
+        Self { loss: 0.0, weight: 0.0, samples: 0, errors: Some(0) }
     }
 }
 
 impl Tally {
     pub(super) fn add(&mut self, step: &Step) {
-        self.loss += step.loss * step.samples as f64;
+        self.loss += step.loss * step.weight;
+        self.weight += step.weight;
         self.samples += step.samples;
         self.errors = self.errors.zip(step.errors).map(|(all, more)| all + more);
     }
 
     pub(super) fn loss(&self) -> f64 {
-        self.loss / self.samples as f64
+        self.loss / self.weight
     }
 
     pub(super) fn error_rate(&self) -> Option<f64> {
@@ -315,7 +322,7 @@ mod tests {
 
     #[test]
     fn one_step_without_an_error_rate_leaves_none() {
-        let step = |errors| Step { loss: 1.0, samples: 2, errors };
+        let step = |errors| Step { loss: 1.0, samples: 2, weight: 2.0, errors };
         let mut tally = Tally::default();
         tally.add(&step(Some(1)));
         assert_eq!(tally.error_rate(), Some(0.5));

@@ -6,7 +6,7 @@ use crate::{
     adversarial::FastGradientSign,
     data::{Augmentation, require_batch_size},
     error::Result,
-    loss::Loss,
+    loss::{Loss, require_class_weights},
     optimizer::{Optimizer, Schedule},
     scalar::Scalar,
 };
@@ -108,6 +108,21 @@ impl<T: Scalar> Trainer<T> {
     pub fn set_loss(&mut self, loss: Loss) -> Result<()> {
         loss.check_outputs(self.network.output_len())?;
         self.loss = loss;
+        Ok(())
+    }
+
+    /// Goes on with other weights of the classes in the loss, or without any; see
+    /// [`TrainerBuilder::class_weights`](crate::TrainerBuilder::class_weights).
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) for another number than that of
+    /// classes, [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a weight that is not
+    /// positive or above 1e100; the old ones then stay.
+    pub fn set_class_weights(&mut self, weights: Option<Vec<f64>>) -> Result<()> {
+        if let Some(weights) = &weights {
+            require_class_weights(weights, self.network.outputs())?;
+        }
+        self.class_weights = weights.unwrap_or_default();
         Ok(())
     }
 

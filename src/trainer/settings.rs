@@ -23,6 +23,8 @@ const MOST: u64 = 1 << 53;
 pub(super) struct Settings {
     pub(super) rule: Rule,
     pub(super) loss: Loss,
+    /// For each class, or empty.
+    pub(super) class_weights: Vec<f64>,
     pub(super) batch_size: usize,
     pub(super) drop_last: bool,
     pub(super) seed: u64,
@@ -84,6 +86,10 @@ impl Settings {
             self.schedule.line(),
         ];
         lines.extend(self.max_norm.map(|bound| Line::new("max-norm").with("bound", bound)));
+        let class_weight = |(class, &weight): (usize, &f64)| {
+            Line::new("class-weight").with("class", class).with("weight", weight)
+        };
+        lines.extend(self.class_weights.iter().enumerate().map(class_weight));
         lines.extend(
             self.rate_factors.iter().map(|&(layer, factor)| {
                 Line::new("rate").with("layer", layer).with("factor", factor)
@@ -134,6 +140,7 @@ impl Settings {
             optimizer: Optimizer::read(&optimizer)?,
             schedule: Schedule::read(&schedule)?,
             max_norm: optional(lines, "max-norm", "bound")?,
+            class_weights: read_class_weights(lines)?,
             rate_factors: read_rate_factors(lines)?,
             adversarial: optional(lines, "adversarial", "epsilon")?,
             stopping: lines.take_if("stopping").map(|entry| read_stopping(&entry)).transpose()?,
@@ -201,6 +208,18 @@ fn read_augmentation(entry: &Entry) -> Result<Augmentation> {
     Ok(Augmentation { shape, flip, crop_padding })
 }
 
+/// A line for each class, in order, or none.
+fn read_class_weights(lines: &mut Lines) -> Result<Vec<f64>> {
+    let mut weights = Vec::new();
+    while let Some(entry) = lines.take_if("class-weight") {
+        if entry.field::<usize>("class")? != weights.len() {
+            return Err(entry.refuse(format!("'class=' with {}", weights.len())));
+        }
+        weights.push(entry.field("weight")?);
+    }
+    Ok(weights)
+}
+
 /// A line for each layer that has one, in order.
 fn read_rate_factors(lines: &mut Lines) -> Result<Vec<(usize, f64)>> {
     let mut factors: Vec<(usize, f64)> = Vec::new();
@@ -245,6 +264,7 @@ mod tests {
         Settings {
             rule: Rule::Named(FeedbackRule::Dfa),
             loss: Loss::SoftmaxCrossEntropy,
+            class_weights: Vec::new(),
             batch_size: 64,
             drop_last: false,
             seed: 7,
@@ -317,6 +337,7 @@ mod tests {
             Settings { schedule, ..plain() }
         }));
         variants.extend([
+            Settings { class_weights: vec![odd, 1e-300, 1e100], ..plain() },
             Settings { max_norm: Some(odd), ..plain() },
             Settings { drop_last: true, ..plain() },
             Settings { adversarial: Some(0.08), ..plain() },
@@ -391,6 +412,8 @@ mod tests {
             let message = refused.to_string();
             assert!(message.contains(expected), "'{message}' does not name '{expected}'");
         }
+        let skipped = read(&format!("{good}class-weight class=1 weight=2.0\n"));
+        assert!(matches!(skipped, Err(Error::Description { line: 5, .. })));
         let extra = read(&format!("{good}max-norm bound=1.0\nmax-norm bound=1.0\n"));
         assert!(matches!(extra, Err(Error::Description { line: 6, .. })));
         let twice = read(&format!("{good}frozen layer=1\nfrozen layer=1\n"));

@@ -64,6 +64,7 @@ fn full<T: Scalar>(network: NetworkBuilder<T>) -> TrainerBuilder<T> {
     Trainer::builder(network.seed(2).build().unwrap())
         .feedback_init(FeedbackInit::Lillicrap)
         .loss(Loss::LogisticCrossEntropy)
+        .class_weights([0.5, 0.1 + 0.2, 2.0])
         .schedule(Schedule { warm_up: 3, decay: Decay::Exponential { every: 5, factor: 0.8 } })
         .max_norm(1.3)
         .batch_size(6)
@@ -311,6 +312,9 @@ fn the_same_state_makes_the_same_file_and_says_what_it_is() {
             "optimizer name=adam learning_rate=0.001 beta1=0.9 beta2=0.999 epsilon=1e-8",
             "schedule warm_up=3 decay=exponential every=5 factor=0.8",
             "max-norm bound=1.3",
+            "class-weight class=0 weight=0.5",
+            "class-weight class=1 weight=0.30000000000000004",
+            "class-weight class=2 weight=2.0",
             "adversarial epsilon=0.05",
             "stopping momentum=0.6 threshold=0.5",
             "augmentation shape=1x4x4 flip=horizontal crop_padding=1",
@@ -429,6 +433,8 @@ fn settings_that_do_not_go_together_are_refused() {
         ("factor=0.8", "factor=NaN", "factor is NaN,"),
         ("every=5", "every=0", "every is 0,"),
         ("bound=1.3", "bound=-1.3", "max_norm is -1.3,"),
+        ("class=2 weight=2.0", "class=2 weight=-2.0", "class weight is -2,"),
+        ("class-weight class=2 weight=2.0\n", "", "3 × 1"),
         ("adversarial epsilon=0.05", "adversarial epsilon=-0.05", "epsilon is -0.05,"),
         ("momentum=0.6", "momentum=1.6", "momentum is 1.6,"),
         ("threshold=0.5", "threshold=-0.5", "threshold is -0.5,"),
@@ -447,8 +453,8 @@ fn settings_that_do_not_go_together_are_refused() {
         ("steps=4", "steps=9007199254740992", 5),
         ("feedback init=lillicrap\n", "", 6),
         ("max-norm bound=1.3\n", "max-norm bound=1.3\nmax-norm bound=1.3\n", 10),
-        ("stopping momentum", "stepping momentum", 11),
-        ("input shape", "inputs shape", 13),
+        ("stopping momentum", "stepping momentum", 14),
+        ("input shape", "inputs shape", 16),
     ] {
         let error = refuse(from, to);
         let found = matches!(error, Error::Description { line: found, .. } if found == line);

@@ -15,6 +15,7 @@ mod changes_in_mid_run;
 #[cfg(feature = "safetensors")]
 mod checkpoints;
 mod cifar;
+mod class_weights;
 mod convolution;
 #[cfg(feature = "safetensors")]
 mod damaged_files;
