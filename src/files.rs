@@ -75,6 +75,14 @@
 //!   anything is written.
 //! - The other names of a file with hard links keep the old content: the path is a new file then.
 //!
+//! # Readers and writers
+//! `write_to` and `read_from`, and [`Network::load_parameters_from`], do the same with any
+//! [`Write`](std::io::Write) and [`Read`](std::io::Read): bytes in memory, an archive, a connection.
+//! The bytes are those of the file. Errors name `the reader` and `the writer` in the place of a
+//! path. A reader has to end with the file, so take as many bytes as it has
+//! ([`Read::take`](std::io::Read::take)) where something follows. What a writer has got when it
+//! fails is its own affair: the safety of [saving](#saving) is that of paths.
+//!
 //! # What can go wrong
 //! Loading either succeeds or returns a named [`Error`](crate::Error) and changes nothing, whether
 //! a file is cut off, damaged, made by something else or made up by somebody. The first bytes are
@@ -95,6 +103,7 @@
 //! [`Network::load`]: crate::Network::load
 //! [`Network::load_parameters`]: crate::Network::load_parameters
 //! [`Network::load_parameters_with`]: crate::Network::load_parameters_with
+//! [`Network::load_parameters_from`]: crate::Network::load_parameters_from
 //! [`Network::save`]: crate::Network::save
 //! [`Trainer::load`]: crate::Trainer::load
 //! [`Trainer::save`]: crate::Trainer::save
@@ -119,12 +128,18 @@ mod replace;
 #[cfg(feature = "safetensors")]
 mod tensors;
 
+/// What errors call a reader or a writer in the place of a path.
+#[cfg(feature = "safetensors")]
+pub(crate) const READER: &str = "the reader";
+#[cfg(feature = "safetensors")]
+pub(crate) const WRITER: &str = "the writer";
+
 pub(crate) use open::{OpenFile, first_of, require_folder};
 pub(crate) use recognise::Wanted;
 
 #[cfg(feature = "safetensors")]
 pub(crate) use {
-    contents::read,
+    contents::{Contents, read, read_from},
     description::{Entry, Line, Lines},
     tensors::{Draft, Expected, File, Precision},
 };

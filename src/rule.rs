@@ -60,7 +60,7 @@ impl FeedbackRule {
     /// // Three hidden layers and the output layer.
     /// assert_eq!(FeedbackRule::Bp.route(4).to_string(), "4:W(e)->2,W(2)->1,W(1)->0");
     /// assert_eq!(FeedbackRule::Fa.route(4).to_string(), "4:R(e)->2,R(2)->1,R(1)->0");
-    /// assert_eq!(FeedbackRule::Dfa.route(4).to_string(), "4:B(e)->0,B(e)->1,B(e)->2");
+    /// assert_eq!(FeedbackRule::Dfa.route(4).to_string(), "4:B(e)->2,B(e)->1,B(e)->0");
     /// assert_eq!(FeedbackRule::Ifa.route(4).to_string(), "4:B(e)->0,W(0)->1,W(1)->2");
     /// ```
     #[must_use]

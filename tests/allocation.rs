@@ -424,12 +424,17 @@ mod saved {
         *,
     };
 
-    /// Bytes allocated by loading, as a network and as a checkpoint, and whether that succeeded.
+    /// Bytes allocated by loading, as a network, from a reader too, and as a checkpoint, and whether
+    /// that succeeded.
     fn loading(folder: &Folder, bytes: &[u8]) -> (usize, bool) {
         let path = folder.write("file", bytes);
         let (_, network, loaded) = allocated(|| Network::<f32>::load(&path).is_ok());
         let (_, checkpoint, resumed) = allocated(|| Trainer::<f32>::load(&path).is_ok());
-        (network.max(checkpoint), loaded || resumed)
+        let (_, reader, read) = allocated(|| Network::<f32>::read_from(bytes).is_ok());
+        assert_eq!(read, loaded);
+        // Where nobody knows how much will come, memory is taken by 64 KiB.
+        let reader = reader.saturating_sub(1 << 16);
+        (network.max(checkpoint).max(reader), loaded || resumed)
     }
 
     /// A file with this header and some bytes after it.

@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 #[cfg(feature = "safetensors")]
-use std::path::Path;
+use std::{
+    io::{Read, Write},
+    path::Path,
+};
 
 use nalgebra::DMatrix;
 
 #[cfg(feature = "safetensors")]
-use crate::files::{Draft, Expected, File, Line, read};
+use crate::files::{Contents, Draft, Expected, File, Line, READER, WRITER, read, read_from};
 use crate::{
     data::Dataset,
     error::{Error, Result, require, require_finite, require_positive, require_samples},
@@ -330,11 +333,23 @@ impl<T: Scalar> Scaling<T> {
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.draft(path.as_ref())?.save()
+    }
+
+    /// Writes the bytes of the file that [`save`](Self::save) makes.
+    ///
+    /// # Errors
+    /// Those of [`save`](Self::save); [`Error::Io`] if the writer fails.
+    pub fn write_to(&self, writer: impl Write) -> Result<()> {
+        self.draft(Path::new(WRITER))?.write_to(writer)
+    }
+
+    fn draft<'a>(&self, path: &'a Path) -> Result<Draft<'a>> {
         let [offset, divisor] = tensors(self.offset.len());
-        let mut draft = Draft::new(path.as_ref(), KIND, &[line(self.features.is_some())]);
+        let mut draft = Draft::new(path, KIND, &[line(self.features.is_some())]);
         draft.add(offset, &self.offset)?;
         draft.add(divisor, &self.divisor)?;
-        draft.save()
+        Ok(draft)
     }
 
     /// Loads a scaling that [`save`](Self::save) wrote.
@@ -344,8 +359,21 @@ impl<T: Scalar> Scaling<T> {
     /// divisor below 0.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = read(path)?;
-        let file = File::parse(path, &bytes)?;
+        Self::from_contents(path, &read(path)?)
+    }
+
+    /// [`load`](Self::load) from a reader, which has to end with the scaling; see
+    /// [`files`](crate::files#readers-and-writers). Memory is taken only as bytes arrive.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn read_from(reader: impl Read) -> Result<Self> {
+        let name = Path::new(READER);
+        Self::from_contents(name, &read_from(reader, name)?)
+    }
+
+    fn from_contents(path: &Path, contents: &Contents) -> Result<Self> {
+        let file = File::parse(path, contents)?;
         let mut lines = file.lines(KIND)?;
         let entry = lines.take("scaling")?;
         let each = match entry.word("for")? {

@@ -1,12 +1,15 @@
 //! ZCA whitening: decorrelating the features while moving them as little as possible.
 
 #[cfg(feature = "safetensors")]
-use std::path::Path;
+use std::{
+    io::{Read, Write},
+    path::Path,
+};
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
 #[cfg(feature = "safetensors")]
-use crate::files::{Draft, Expected, File, read};
+use crate::files::{Contents, Draft, Expected, File, READER, WRITER, read, read_from};
 use crate::{
     data::{Dataset, scaling::means},
     error::{Error, Result, require, require_finite, require_shape},
@@ -219,11 +222,23 @@ impl<T: Scalar> Whitening<T> {
     /// # Errors
     /// [`Error::Io`], [`Error::NonFinite`] for an infinite entry.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.draft(path.as_ref())?.save()
+    }
+
+    /// Writes the bytes of the file that [`save`](Self::save) makes.
+    ///
+    /// # Errors
+    /// Those of [`save`](Self::save); [`Error::Io`] if the writer fails.
+    pub fn write_to(&self, writer: impl Write) -> Result<()> {
+        self.draft(Path::new(WRITER))?.write_to(writer)
+    }
+
+    fn draft<'a>(&self, path: &'a Path) -> Result<Draft<'a>> {
         let [mean, matrix] = tensors(self.mean.len());
-        let mut draft = Draft::new(path.as_ref(), KIND, &[]);
+        let mut draft = Draft::new(path, KIND, &[]);
         draft.add(mean, self.mean.as_slice())?;
         draft.add(matrix, self.matrix.as_slice())?; // Symmetric: by rows or by columns is the same.
-        draft.save()
+        Ok(draft)
     }
 
     /// Loads what [`save`](Self::save) wrote, bit by bit.
@@ -238,8 +253,21 @@ impl<T: Scalar> Whitening<T> {
     /// or an infinity in it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = read(path)?;
-        let file = File::parse(path, &bytes)?;
+        Self::from_contents(path, &read(path)?)
+    }
+
+    /// [`load`](Self::load) from a reader, which has to end with the whitening; see
+    /// [`files`](crate::files#readers-and-writers). Memory is taken only as bytes arrive.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn read_from(reader: impl Read) -> Result<Self> {
+        let name = Path::new(READER);
+        Self::from_contents(name, &read_from(reader, name)?)
+    }
+
+    fn from_contents(path: &Path, contents: &Contents) -> Result<Self> {
+        let file = File::parse(path, contents)?;
         file.lines(KIND)?.require(&[])?;
         let features = file.shape("mean")?.iter().product();
         if features == 0 {

@@ -1,6 +1,6 @@
 //! Reading a file in the safetensors format: a length, a header in JSON, and what it promises.
 
-use std::path::Path;
+use std::{io::Read, path::Path};
 
 use safetensors::{SafeTensorError, tensor::Metadata};
 
@@ -23,8 +23,16 @@ pub(crate) struct Contents {
 /// Reads a file, which need not be of this crate: first its length, then its header, then exactly
 /// what that promises. It may be a pipe.
 pub(crate) fn read(path: &Path) -> Result<Contents> {
+    contents(OpenFile::open(path, Wanted::Tensors)?, path)
+}
+
+/// [`read`] from a reader, which has to end with the file; errors call it `name`.
+pub(crate) fn read_from(reader: impl Read, name: &Path) -> Result<Contents> {
+    contents(OpenFile::over(Box::new(reader), None, name, Wanted::Tensors)?, name)
+}
+
+fn contents(mut source: OpenFile, path: &Path) -> Result<Contents> {
     let bad = |error| refuse(path, error);
-    let mut source = OpenFile::open(path, Wanted::Tensors)?;
     let mut length = Vec::new();
     source.read_up_to(LENGTH, &mut length)?;
     let length = length.first_chunk().ok_or(SafeTensorError::HeaderTooSmall).map_err(bad)?;

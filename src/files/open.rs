@@ -12,13 +12,14 @@ use crate::error::{Error, Result};
 /// Memory is taken in steps of at least this many bytes.
 const STEP: usize = 1 << 16;
 
-/// A file that is being read, through decompression where it starts as gzip does. It may be a pipe.
+/// A file that is being read, through decompression where it starts as gzip does. It may be a pipe,
+/// or any other reader under the name that errors give it.
 pub(crate) struct OpenFile<'a> {
     path: &'a Path,
     wanted: Wanted,
     /// The first bytes, [`LOOKED_AT`] at most.
     start: Vec<u8>,
-    reader: Box<dyn Read>,
+    reader: Box<dyn Read + 'a>,
     /// How many bytes can still come at most; unknown for pipes and devices.
     left: Option<u128>,
     /// Whether fewer may come, since they are compressed.
@@ -34,7 +35,18 @@ impl<'a> OpenFile<'a> {
         // Some files that the system makes up say that they are empty.
         let known = metadata.is_file() && metadata.len() > 0;
         let left = known.then(|| u128::from(metadata.len()));
-        let (start, reader) = peek(Box::new(BufReader::new(file))).map_err(io)?;
+        Self::over(Box::new(BufReader::new(file)), left, path, wanted)
+    }
+
+    /// [`open`](Self::open) for a reader that holds so many bytes at most, if that is known.
+    pub(crate) fn over(
+        reader: Box<dyn Read + 'a>,
+        left: Option<u128>,
+        path: &'a Path,
+        wanted: Wanted,
+    ) -> Result<Self> {
+        let (start, reader) =
+            peek(reader).map_err(|cause| Error::Io { path: path.to_owned(), cause })?;
         let mut source = Self { path, wanted, start, reader, left, compressed: false };
         if recognise(&source.start) == Kind::Gzip && wanted.is_decompressed() {
             source = source.decompressed()?;
@@ -114,7 +126,7 @@ impl<'a> OpenFile<'a> {
     }
 
     #[cfg(feature = "csv")]
-    pub(crate) fn into_reader(self) -> Box<dyn Read> {
+    pub(crate) fn into_reader(self) -> Box<dyn Read + 'a> {
         self.reader
     }
 
@@ -126,7 +138,7 @@ impl<'a> OpenFile<'a> {
 }
 
 /// The first bytes, and a reader that begins with them.
-fn peek(mut reader: Box<dyn Read>) -> io::Result<(Vec<u8>, Box<dyn Read>)> {
+fn peek<'a>(mut reader: Box<dyn Read + 'a>) -> io::Result<(Vec<u8>, Box<dyn Read + 'a>)> {
     let mut start = Vec::new();
     reader.by_ref().take(LOOKED_AT as u64).read_to_end(&mut start)?;
     let whole = Cursor::new(start.clone()).chain(reader);

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write,
     path::Path,
 };
 
@@ -63,6 +64,20 @@ impl<'a> Draft<'a> {
 
     /// Writes the file in one step.
     pub(crate) fn save(self) -> Result<()> {
+        let path = self.path;
+        replace(path, &self.bytes()?)
+    }
+
+    /// Writes the file to a writer.
+    pub(crate) fn write_to(self, mut writer: impl Write) -> Result<()> {
+        let path = self.path;
+        let bytes = self.bytes()?;
+        let written = writer.write_all(&bytes).and_then(|()| writer.flush());
+        written.map_err(|cause| Error::Io { path: path.to_owned(), cause })
+    }
+
+    /// The whole file.
+    fn bytes(self) -> Result<Vec<u8>> {
         let bad = |error| refuse(self.path, error);
         let contents = self.tensors.iter().map(|(name, (_, _, bytes))| (&**name, &**bytes));
         let description = Description {
@@ -78,7 +93,7 @@ impl<'a> Draft<'a> {
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(bad)?;
         let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
         header_length(length).map_err(bad)?;
-        replace(self.path, &bytes)
+        Ok(bytes)
     }
 }
 

@@ -1,12 +1,15 @@
 //! Saving and loading a network.
 
-use std::path::Path;
+use std::{
+    io::{Read, Write},
+    path::Path,
+};
 
 use super::{LoadOptions, Network, builder::assemble};
 use crate::{
     architecture::Architecture,
     error::Result,
-    files::{Draft, File, Precision, read},
+    files::{Contents, Draft, File, Precision, READER, WRITER, read, read_from},
     scalar::Scalar,
 };
 
@@ -43,9 +46,32 @@ impl<T: Scalar> Network<T> {
     /// [`Error::NonFinite`](crate::Error::NonFinite) if a parameter is infinite, as the last step of a training that diverges may leave it; the old file then
     /// stays.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let mut draft = Draft::new(path.as_ref(), KIND, &self.architecture.lines());
+        self.draft(path.as_ref())?.save()
+    }
+
+    /// Writes the bytes of the file that [`save`](Self::save) makes.
+    ///
+    /// ```
+    /// use feedback_alignment::Network;
+    ///
+    /// let network = Network::<f32>::builder(4).dense(8).tanh().dense(3).build()?;
+    /// let mut bytes = Vec::new();
+    /// network.write_to(&mut bytes)?;
+    /// assert_eq!(Network::read_from(&bytes[..])?, network);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`](crate::Error::NonFinite) if a parameter is infinite; nothing is then
+    /// written. [`Error::Io`](crate::Error::Io) if the writer fails.
+    pub fn write_to(&self, writer: impl Write) -> Result<()> {
+        self.draft(Path::new(WRITER))?.write_to(writer)
+    }
+
+    fn draft<'a>(&self, path: &'a Path) -> Result<Draft<'a>> {
+        let mut draft = Draft::new(path, KIND, &self.architecture.lines());
         self.add_to(&mut draft)?;
-        draft.save()
+        Ok(draft)
     }
 
     /// Loads a network that [`save`](Self::save) wrote, to the bit. One of `f32` can be loaded as
@@ -80,8 +106,21 @@ impl<T: Scalar> Network<T> {
     /// [`Error::WrongFormat`]: crate::Error::WrongFormat
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let contents = read(path)?;
-        let file = File::parse(path, &contents)?.with_precision(Precision::Widen);
+        Self::from_contents(path, &read(path)?)
+    }
+
+    /// [`load`](Self::load) from a reader, which has to end with the network; see
+    /// [`files`](crate::files#readers-and-writers). Memory is taken only as bytes arrive.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn read_from(reader: impl Read) -> Result<Self> {
+        let name = Path::new(READER);
+        Self::from_contents(name, &read_from(reader, name)?)
+    }
+
+    fn from_contents(path: &Path, contents: &Contents) -> Result<Self> {
+        let file = File::parse(path, contents)?.with_precision(Precision::Widen);
         let mut lines = file.lines(KIND)?;
         let architecture = Architecture::read(&mut lines)?;
         lines.require(&architecture.lines())?;
@@ -163,8 +202,26 @@ impl<T: Scalar> Network<T> {
         options: &LoadOptions,
     ) -> Result<()> {
         let path = path.as_ref();
-        let contents = read(path)?;
-        let file = File::parse(path, &contents)?;
+        self.take_contents(path, &read(path)?, options)
+    }
+
+    /// [`load_parameters_with`](Self::load_parameters_with) from a reader, which has to end with the
+    /// file; see [`files`](crate::files#readers-and-writers).
+    ///
+    /// # Errors
+    /// Those of [`load_parameters_with`](Self::load_parameters_with).
+    pub fn load_parameters_from(&mut self, reader: impl Read, options: &LoadOptions) -> Result<()> {
+        let name = Path::new(READER);
+        self.take_contents(name, &read_from(reader, name)?, options)
+    }
+
+    fn take_contents(
+        &mut self,
+        path: &Path,
+        contents: &Contents,
+        options: &LoadOptions,
+    ) -> Result<()> {
+        let file = File::parse(path, contents)?;
         if file.is_ours() {
             file.lines(KIND)?;
         }

@@ -1,6 +1,9 @@
 //! Saving a training run and going on with it.
 
-use std::path::Path;
+use std::{
+    io::{Read, Write},
+    path::Path,
+};
 
 use nalgebra::DMatrix;
 
@@ -13,7 +16,7 @@ use crate::{
     architecture::Architecture,
     error::Result,
     feedback::Feedback,
-    files::{Draft, Expected, File, read},
+    files::{Contents, Draft, Expected, File, READER, WRITER, read, read_from},
     network::{Network, column_major, row_major},
     optimizer::{MOMENTS, Optimizer},
     parameters::{Parameters, Slot},
@@ -61,12 +64,25 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network was replaced by one of
     /// other shapes; the old file then stays.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.draft(path.as_ref())?.save()
+    }
+
+    /// Writes the bytes of the file that [`save`](Self::save) makes.
+    ///
+    /// # Errors
+    /// Those of [`save`](Self::save), before anything is written but for
+    /// [`Error::Io`](crate::Error::Io), if the writer fails.
+    pub fn write_to(&self, writer: impl Write) -> Result<()> {
+        self.draft(Path::new(WRITER))?.write_to(writer)
+    }
+
+    fn draft<'a>(&self, path: &'a Path) -> Result<Draft<'a>> {
         self.feedback.require_network(&self.network)?;
         self.optimizer.require_saved_with(&self.network)?;
 
         let mut lines = self.settings().lines();
         lines.extend(self.network.architecture().lines());
-        let mut draft = Draft::new(path.as_ref(), KIND, &lines);
+        let mut draft = Draft::new(path, KIND, &lines);
         self.network.add_to(&mut draft)?;
         let tensors = feedback_tensors(&self.network, self.feedback.route());
         for (tensor, (_, matrix)) in tensors.into_iter().zip(self.feedback.matrices()) {
@@ -79,7 +95,7 @@ impl<T: Scalar> Trainer<T> {
                 draft.add(tensor, &row_major(moments.slot(slot), slot.rows))?;
             }
         }
-        draft.save()
+        Ok(draft)
     }
 
     /// Goes on with the training run that [`save`](Self::save) saved.
@@ -88,8 +104,21 @@ impl<T: Scalar> Trainer<T> {
     /// As for [`Network::load`], for checkpoints.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = read(path)?;
-        let file = File::parse(path, &bytes)?;
+        Self::from_contents(path, &read(path)?)
+    }
+
+    /// [`load`](Self::load) from a reader, which has to end with the checkpoint; see
+    /// [`files`](crate::files#readers-and-writers). Memory is taken only as bytes arrive.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn read_from(reader: impl Read) -> Result<Self> {
+        let name = Path::new(READER);
+        Self::from_contents(name, &read_from(reader, name)?)
+    }
+
+    fn from_contents(path: &Path, contents: &Contents) -> Result<Self> {
+        let file = File::parse(path, contents)?;
         let mut lines = file.lines(KIND)?;
         let settings = Settings::read(&mut lines)?;
         let architecture = Architecture::read(&mut lines)?;

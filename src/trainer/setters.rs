@@ -120,7 +120,7 @@ impl<T: Scalar> Trainer<T> {
     /// positive or above 1e100; the old ones then stay.
     pub fn set_class_weights(&mut self, weights: Option<Vec<f64>>) -> Result<()> {
         if let Some(weights) = &weights {
-            require_class_weights(weights, self.network.outputs())?;
+            require_class_weights(weights, self.network.output_len())?;
         }
         self.class_weights = weights.unwrap_or_default();
         Ok(())

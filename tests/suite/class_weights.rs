@@ -120,7 +120,7 @@ fn a_class_of_weight_three_is_as_good_as_three_of_each_sample() {
             assert_eq!((step.samples, other.samples as f64), (10, other.weight));
             for layer in 0..2 {
                 let weights = |trainer: &Trainer<f64>| {
-                    trainer.network().layer(layer).unwrap().weights().clone()
+                    trainer.network().layer(layer).unwrap().weights().into_owned()
                 };
                 assert_relative_eq!(weights(&by_weight), weights(&by_count), epsilon = 1e-9);
             }

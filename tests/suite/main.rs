@@ -35,8 +35,10 @@ mod network_files;
 mod oracles;
 mod pytorch;
 mod rates;
-mod residuals;
+#[cfg(feature = "safetensors")]
+mod readers;
 mod reference;
+mod residuals;
 mod routes;
 mod scalings;
 #[cfg(feature = "serde")]

@@ -18,7 +18,7 @@ const LONGEST_ROW: usize = 64 << 20;
 /// Reads a file row by row; a pipe as well, since nothing is read twice.
 pub(super) struct Rows<'a> {
     path: &'a Path,
-    reader: Reader<Kept>,
+    reader: Reader<Kept<'a>>,
     record: ByteRecord,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Rows<'a> {
 /// A row that has been read.
 pub(super) struct Row<'a> {
     path: &'a Path,
-    kept: &'a Kept,
+    kept: &'a Kept<'a>,
     record: &'a ByteRecord,
 }
 
@@ -110,8 +110,8 @@ pub(super) fn shortened(text: &str) -> String {
 
 /// A reader that keeps what it has read since the beginning of a row, so that the line of the row
 /// can be counted. The parser's own count lags behind at `\r\n` and at blank lines.
-struct Kept {
-    file: Box<dyn Read>,
+struct Kept<'a> {
+    file: Box<dyn Read + 'a>,
     /// The last bytes that were read.
     bytes: Vec<u8>,
     /// How many of them stand before the row.
@@ -120,7 +120,7 @@ struct Kept {
     lines: Lines,
 }
 
-impl Kept {
+impl Kept<'_> {
     /// The row begins at this byte of the file.
     fn release(&mut self, start: u64) {
         let before = start.saturating_sub(self.lines.position);
@@ -140,7 +140,7 @@ impl Kept {
     }
 }
 
-impl Read for Kept {
+impl Read for Kept<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         self.bytes.drain(..self.released);
         self.released = 0;
