@@ -1,6 +1,6 @@
 //! The fast-gradient-sign perturbation of the input.
 
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, DMatrixView};
 
 use crate::{
     buffer::Columns,
@@ -73,14 +73,15 @@ impl<T: Scalar> FastGradientSign<T> {
     /// Those of [`Network::forward`] and [`Loss::error`],
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) for a network unlike the one it was
     /// made for.
-    pub fn perturb<'a>(
+    pub fn perturb<'x, 'a>(
         &mut self,
         network: &Network<T>,
         loss: Loss,
-        x: &DMatrix<T>,
+        x: impl Into<DMatrixView<'x, T>>,
         targets: impl Into<Targets<'a, T>>,
     ) -> Result<DMatrix<T>> {
-        let mut perturbed = x.clone();
+        let x = x.into();
+        let mut perturbed = x.into_owned();
         let mut activations = std::mem::take(&mut self.activations);
         let result = network.forward(x, &mut activations).and_then(|()| {
             self.add_to(perturbed.as_mut_slice(), network, loss, &activations, &targets.into())
@@ -93,11 +94,11 @@ impl<T: Scalar> FastGradientSign<T> {
     ///
     /// # Errors
     /// As for [`perturb`](Self::perturb).
-    pub fn input_gradient<'a>(
+    pub fn input_gradient<'x, 'a>(
         &mut self,
         network: &Network<T>,
         loss: Loss,
-        x: &DMatrix<T>,
+        x: impl Into<DMatrixView<'x, T>>,
         targets: impl Into<Targets<'a, T>>,
     ) -> Result<DMatrix<T>> {
         self.perturb(network, loss, x, targets)?;

@@ -87,6 +87,17 @@ pub(crate) enum Pass {
     Evaluation,
 }
 
+/// When a pass is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// In training, one step after the pass before.
+    Next,
+    /// In training, at this step.
+    At(u64),
+    /// Not in training.
+    Evaluating,
+}
+
 /// What an operation remembers of the forward pass beside its input and output.
 #[derive(Clone, Debug)]
 pub(crate) struct Notes<T> {

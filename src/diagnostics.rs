@@ -4,7 +4,7 @@
 mod report;
 mod weights;
 
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, DMatrixView};
 
 pub use report::{Diagnosis, LayerDiagnosis};
 
@@ -12,6 +12,7 @@ use weights::feedback_angles;
 
 use crate::{
     angle::{angle, distance, norm},
+    buffer::When,
     error::{Error, Result, require, require_finite, require_shape},
     feedback::Feedback,
     init::FeedbackInit,
@@ -128,19 +129,20 @@ impl<T: Scalar> Diagnostics<T> {
     /// # Errors
     /// Those of [`Network::forward`], [`Loss::error`](crate::Loss::error) and
     /// [`compare`](Self::compare).
-    pub fn observe<'a>(
+    pub fn observe<'x, 'a>(
         &mut self,
         trainer: &Trainer<T>,
-        x: &DMatrix<T>,
+        x: impl Into<DMatrixView<'x, T>>,
         targets: impl Into<Targets<'a, T>>,
     ) -> Result<Diagnosis> {
         let (network, feedback) = (trainer.network(), trainer.feedback());
         let mut activations = std::mem::take(&mut self.activations);
         let mut deltas = std::mem::take(&mut self.deltas);
         activations.set_seed(trainer.seed());
-        activations.set_time(trainer.optimizer().steps());
+        let when = When::At(trainer.optimizer().steps());
         let diagnosis = network
-            .forward(x, &mut activations)
+            .train_pass(x.into(), &mut activations, when)
+            .and_then(|()| activations.require_finite())
             .and_then(|()| {
                 let weights = trainer.class_weights().unwrap_or_default();
                 trainer.loss().error_by(weights, &targets.into(), &activations, &mut deltas)

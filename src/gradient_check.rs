@@ -6,7 +6,7 @@ use nalgebra::{DMatrix, DMatrixView};
 use rand::seq::index;
 
 use crate::{
-    buffer::{Columns, Pass},
+    buffer::{Columns, When},
     error::{Result, require, require_finite},
     feedback::Feedback,
     init::FeedbackInit,
@@ -136,17 +136,17 @@ impl GradientCheck {
     ///
     /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
     /// [`Error::NonFinite`]: crate::Error::NonFinite
-    pub fn run<'a, T: Scalar>(
+    pub fn run<'x, 'a, T: Scalar>(
         self,
         network: &Network<T>,
         loss: Loss,
-        x: &DMatrix<T>,
+        x: impl Into<DMatrixView<'x, T>>,
         targets: impl Into<Targets<'a, T>>,
     ) -> Result<GradientReport> {
         let valid = self.step > 0.0 && self.step.is_finite();
         require(valid, "step", self.step, "a positive number")?;
         require(self.entries > 0, "entries", 0.0, "at least 1")?;
-        let targets = targets.into();
+        let (x, targets) = (x.into(), targets.into());
         let gradients = backpropagate(network, loss, x, targets)?;
         let values = match targets {
             Targets::Values(values) => values.map(T::as_f64),
@@ -209,7 +209,7 @@ impl GradientCheck {
 fn backpropagate<T: Scalar>(
     network: &Network<T>,
     loss: Loss,
-    x: &DMatrix<T>,
+    x: DMatrixView<T>,
     targets: Targets<T>,
 ) -> Result<Gradients<T>> {
     let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
@@ -240,16 +240,15 @@ impl<'a> Differences<'a> {
     fn new<T: Scalar>(
         network: Network<f64>,
         loss: Loss,
-        x: &DMatrix<T>,
+        x: DMatrixView<T>,
         targets: Targets<'a, f64>,
     ) -> Result<Self> {
         let mut base = Activations::new();
-        base.fit(&network.layout, x.ncols())?;
-        for (to, from) in base.input.as_mut_slice().iter_mut().zip(x) {
-            *to = from.as_f64();
-        }
+        network.pass(&mut base, x.ncols(), FIRST, |input| {
+            input.iter_mut().zip(x.iter()).for_each(|(to, from)| *to = from.as_f64());
+            Ok(f64::INFINITY)
+        })?;
         let stepped = base.clone();
-        network.forward_loaded(&mut base, PASS);
         let mut e = Columns::new(network.output_len());
         e.set_batch(x.ncols())?;
         Ok(Self { network, loss, targets, base, stepped, e })
@@ -275,7 +274,9 @@ impl<'a> Differences<'a> {
 
     /// The loss, unless a unit has crossed a kink or a window has another winner.
     fn loss(&mut self) -> Option<f64> {
-        self.network.forward_loaded(&mut self.stepped, PASS);
+        let samples = self.stepped.batch();
+        let write = |_: &mut [f64]| Ok(f64::INFINITY);
+        self.network.pass(&mut self.stepped, samples, FIRST, write).ok()?;
         let logits = self.stepped.blocks.last()?.output();
         let loss = self.loss.evaluate(&self.targets, logits, &mut self.e);
         self.on_same_branch().then_some(loss)
@@ -304,7 +305,7 @@ impl<'a> Differences<'a> {
 }
 
 /// The first training pass of `Activations::new`, again and again.
-const PASS: Pass = Pass::Training { seed: 0, time: 0 };
+const FIRST: When = When::At(0);
 
 impl fmt::Display for GradientReport {
     /// A row for each tensor, and what it comes to.
@@ -340,13 +341,14 @@ mod tests {
     fn report_on_wrong(layer: usize, part: Part, by: f64) -> GradientReport {
         let (network, (x, y)) = (network(), batch());
         let loss = Loss::SoftmaxCrossEntropy;
-        let mut gradients = backpropagate(&network, loss, &x, (&y).into()).unwrap();
+        let mut gradients = backpropagate(&network, loss, x.as_view(), (&y).into()).unwrap();
         let right = GradientCheck::default().run(&network, loss, &x, &y).unwrap();
         assert!(right.relative_difference() < 1e-8, "{right}");
         let slot = gradients.numbers.find(layer, part).unwrap();
         let entries = gradients.numbers.slot_mut(&slot);
         entries[entries.len() / 2 - 1] += by * right.largest();
-        let mut differences = Differences::new(network, loss, &x, Targets::from(&y)).unwrap();
+        let mut differences =
+            Differences::new(network, loss, x.as_view(), Targets::from(&y)).unwrap();
         GradientCheck::default().compare(&mut differences, &gradients).unwrap()
     }
 
@@ -426,9 +428,13 @@ mod tests {
     #[test]
     fn differences_leave_the_parameters_as_they_were() {
         let (network, (x, y)) = (network(), batch());
-        let mut differences =
-            Differences::new(network.clone(), Loss::LogisticCrossEntropy, &x, Targets::from(&y))
-                .unwrap();
+        let mut differences = Differences::new(
+            network.clone(),
+            Loss::LogisticCrossEntropy,
+            x.as_view(),
+            Targets::from(&y),
+        )
+        .unwrap();
         for slot in network.parameters.slots().iter().filter(|slot| slot.part.is_learned()) {
             assert!(differences.at(slot, 1, 0.1).unwrap().is_some());
         }

@@ -13,7 +13,7 @@ mod setters;
 mod settings;
 mod stopping;
 
-use nalgebra::DMatrix;
+use nalgebra::DMatrixView;
 
 pub use builder::TrainerBuilder;
 pub use early_stopping::EarlyStopping;
@@ -26,6 +26,7 @@ use scores::Tally;
 
 use crate::{
     adversarial::FastGradientSign,
+    buffer::When,
     data::{Augmentation, BatchTargets, Dataset},
     error::{Error, Result, require_shape},
     feedback::Feedback,
@@ -118,8 +119,12 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::NonFiniteLoss`], or [`Error::NonFinite`] for an overflow in a layer that the loss
     /// does not see and for a step that would leave a parameter that is not finite. Weights,
     /// moments, running statistics and counters are then as they were.
-    pub fn step<'a>(&mut self, x: &DMatrix<T>, targets: impl Into<Targets<'a, T>>) -> Result<Step> {
-        let targets = targets.into();
+    pub fn step<'x, 'a>(
+        &mut self,
+        x: impl Into<DMatrixView<'x, T>>,
+        targets: impl Into<Targets<'a, T>>,
+    ) -> Result<Step> {
+        let (x, targets) = (x.into(), targets.into());
         let threads = self.threads.clone();
         threads.run(self.network.work(x.ncols()), || {
             self.pass(x)?;
@@ -151,13 +156,13 @@ impl<T: Scalar> Trainer<T> {
     /// # Errors
     /// As for [`step`](Self::step), and whatever error `change` returns; nothing has then been
     /// learned.
-    pub fn step_with<'a>(
+    pub fn step_with<'x, 'a>(
         &mut self,
-        x: &DMatrix<T>,
+        x: impl Into<DMatrixView<'x, T>>,
         targets: impl Into<Targets<'a, T>>,
         change: impl FnOnce(&mut Gradients<T>) -> Result<()>,
     ) -> Result<Step> {
-        let step = self.step_to_gradients(x, &targets.into())?;
+        let step = self.step_to_gradients(x.into(), &targets.into())?;
         change(&mut self.scratch.gradients)?;
         self.follow_gradients()?;
         Ok(step)
@@ -178,8 +183,8 @@ impl<T: Scalar> Trainer<T> {
     ///
     /// let (mut part, mut whole) = (Gradients::new(), Gradients::new());
     /// for half in [0, 2] {
-    ///     let x = x.columns(half, 2).into_owned();
-    ///     trainer.gradients(&x, &labels[half..half + 2], &mut part)?;
+    ///     let x = x.columns(half, 2);
+    ///     trainer.gradients(x, &labels[half..half + 2], &mut part)?;
     ///     whole.add(&part, 0.5)?;
     /// }
     /// trainer.apply(&whole)?;
@@ -194,13 +199,13 @@ impl<T: Scalar> Trainer<T> {
     ///
     /// # Errors
     /// As for [`step`](Self::step).
-    pub fn gradients<'a>(
+    pub fn gradients<'x, 'a>(
         &mut self,
-        x: &DMatrix<T>,
+        x: impl Into<DMatrixView<'x, T>>,
         targets: impl Into<Targets<'a, T>>,
         gradients: &mut Gradients<T>,
     ) -> Result<Step> {
-        let targets = targets.into();
+        let (x, targets) = (x.into(), targets.into());
         std::mem::swap(&mut self.scratch.gradients, gradients);
         let step = self.step_to_gradients(x, &targets);
         std::mem::swap(&mut self.scratch.gradients, gradients);
@@ -225,7 +230,7 @@ impl<T: Scalar> Trainer<T> {
     }
 
     /// Stages 1 to 4, into the gradients in the scratch.
-    fn step_to_gradients(&mut self, x: &DMatrix<T>, targets: &Targets<T>) -> Result<Step> {
+    fn step_to_gradients(&mut self, x: DMatrixView<T>, targets: &Targets<T>) -> Result<Step> {
         let threads = self.threads.clone();
         threads.run(self.network.work(x.ncols()), || {
             self.pass(x)?;
@@ -236,9 +241,9 @@ impl<T: Scalar> Trainer<T> {
     }
 
     /// Stage 1.
-    fn pass(&mut self, x: &DMatrix<T>) -> Result<()> {
-        self.scratch.activations.set_time(self.optimizer.steps());
-        self.network.forward_unchecked(x, &mut self.scratch.activations)
+    fn pass(&mut self, x: DMatrixView<T>) -> Result<()> {
+        let when = When::At(self.optimizer.steps());
+        self.network.train_pass(x, &mut self.scratch.activations, when)
     }
 
     /// Stages 3 and 4, into the gradients in the scratch.
@@ -325,18 +330,15 @@ impl<T: Scalar> Trainer<T> {
     /// Stage 1, on some samples of a dataset that has been checked; their targets are gathered.
     fn pass_on(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
         let Scratch { activations, targets, .. } = &mut self.scratch;
-        activations.fit(&self.network.layout, indices.len())?;
-        train.gather_inputs(indices, activations.input.as_mut_slice());
         train.gather_targets(indices, targets);
-        activations.set_time(self.optimizer.steps());
-        if let Some(augmentation) = &self.augmentation {
-            let x = activations.input.as_mut_slice();
-            augmentation.apply_to_batch(self.seed, self.epochs, indices, x);
-        }
-        activations.input_squares = bound_of_squares(activations.input.as_slice());
-        let pass = activations.next_pass();
-        self.network.forward_loaded(activations, pass);
-        Ok(())
+        let when = When::At(self.optimizer.steps());
+        self.network.pass(activations, indices.len(), when, |x| {
+            train.gather_inputs(indices, x);
+            if let Some(augmentation) = &self.augmentation {
+                augmentation.apply_to_batch(self.seed, self.epochs, indices, x);
+            }
+            Ok(bound_of_squares(x))
+        })
     }
 
     /// [`score`](Self::score) by the targets that were gathered.
@@ -358,11 +360,8 @@ impl<T: Scalar> Trainer<T> {
             attack.add_to(x.as_mut_slice(), &self.network, self.loss, activations, targets);
         activations.input = x;
         result?;
-        activations.input_squares = bound_of_squares(activations.input.as_slice());
-        activations.set_time(self.optimizer.steps());
-        let pass = activations.next_pass();
-        self.network.forward_loaded(activations, pass);
-        Ok(())
+        let (samples, when) = (activations.batch(), When::At(self.optimizer.steps()));
+        self.network.pass(activations, samples, when, |x| Ok(bound_of_squares(x)))
     }
 
     /// Stage 2, after a forward pass.

@@ -1,10 +1,10 @@
 //! What a trained network is worth on a dataset.
 
-use nalgebra::DMatrix;
+use nalgebra::DMatrixView;
 
 use super::{ConfusionMatrix, Evaluation, Step, Trainer, scores::Tally};
 use crate::{
-    buffer::{Columns, Pass},
+    buffer::{Columns, When},
     data::{BatchTargets, Dataset},
     error::{Error, Result, require, require_finite},
     loss::{Loss, Targets},
@@ -99,10 +99,12 @@ impl<T: Scalar> Trainer<T> {
             let mut activations = Activations::new();
             let mut targets = BatchTargets::Labels(Vec::new());
             order.chunks(EVALUATION_BATCH).try_for_each(|indices| {
-                activations.fit(&self.network.layout, indices.len())?;
-                data.gather_inputs(indices, activations.input.as_mut_slice());
                 data.gather_targets(indices, &mut targets);
-                self.network.forward_loaded(&mut activations, Pass::Evaluation);
+                let (samples, when) = (indices.len(), When::Evaluating);
+                self.network.pass(&mut activations, samples, when, |x| {
+                    data.gather_inputs(indices, x);
+                    Ok(f64::INFINITY)
+                })?;
                 activations.require_finite()?;
                 score(&targets.as_targets(), activations.logit_columns()?)
             })
@@ -113,7 +115,8 @@ impl<T: Scalar> Trainer<T> {
     ///
     /// # Errors
     /// As for [`Network::predict`](crate::Network::predict).
-    pub fn predict_classes(&self, x: &DMatrix<T>) -> Result<Vec<usize>> {
+    pub fn predict_classes<'x>(&self, x: impl Into<DMatrixView<'x, T>>) -> Result<Vec<usize>> {
+        let x = x.into();
         let work = self.network.work(x.ncols());
         self.threads.run(work, || self.loss.classes(&self.network.predict(x)?))
     }

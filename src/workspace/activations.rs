@@ -12,7 +12,7 @@ use nalgebra::DMatrixView;
 
 use super::layout::Layout;
 use crate::{
-    buffer::{Columns, Notes, Pass, Statistics},
+    buffer::{Columns, Notes, Pass, Statistics, When},
     error::{Error, Result, require_finite},
     layer::Operation,
     scalar::Scalar,
@@ -212,22 +212,21 @@ impl<T: Scalar> Activations<T> {
         Ok(())
     }
 
-    /// The next training pass; time moves on.
-    pub(crate) fn next_pass(&mut self) -> Pass {
+    /// Begins a pass.
+    pub(crate) fn begin_pass(&mut self, when: When) -> Pass {
+        match when {
+            When::Next => {}
+            When::At(time) => self.time = time,
+            When::Evaluating => return Pass::Evaluation,
+        }
         self.pass = unique_pass();
-        let pass = Pass::Training { seed: self.seed, time: self.time };
         self.time += 1;
-        pass
+        Pass::Training { seed: self.seed, time: self.time - 1 }
     }
 
     /// Sets the seed of the dropout masks.
     pub(crate) fn set_seed(&mut self, seed: u64) {
         self.seed = seed;
-    }
-
-    /// Sets the time of the next training pass.
-    pub(crate) fn set_time(&mut self, time: u64) {
-        self.time = time;
     }
 
     /// Number of samples of the last forward pass.

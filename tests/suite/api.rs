@@ -10,7 +10,7 @@ use std::{
 
 use approx::assert_relative_eq;
 use feedback_alignment::{
-    Activation, Adam, Dataset, Decay, Feedback, FeedbackInit, FeedbackRule, Loss, Momentum,
+    Activation, Adam, Dataset, Decay, Error, Feedback, FeedbackInit, FeedbackRule, Loss, Momentum,
     Network, NetworkBuilder, Operation, RmsProp, Scalar, Schedule, Sgd, StoppingRule, Targets,
     Trainer,
     nalgebra::{DMatrix, DVector},
@@ -61,10 +61,10 @@ fn declared(folder: &Path) -> BTreeSet<String> {
 fn every_public_type_can_be_sent_shared_cloned_and_shown() {
     use feedback_alignment::{
         Activations, AdamW, AvgPool2d, BatchNorm, Bias, ConfusionMatrix, Conv2d, Deltas, Diagnosis,
-        Diagnostics, Dropout, EarlyStopping, Epoch, Error, Evaluation, FastGradientSign,
-        GradientCheck, GradientReport, Gradients, Hop, Init, Layer, LayerDiagnosis, LayerNorm,
-        MaxPool2d, Optimizer, OptimizerState, Parameters, Part, Pool2d, Route, Scaling, Shape,
-        Signal, Skip, Slot, Step, TensorCheck, Through, TrainerBuilder, WeightDecay,
+        Diagnostics, Dropout, EarlyStopping, Epoch, Evaluation, FastGradientSign, GradientCheck,
+        GradientReport, Gradients, Hop, Init, Layer, LayerDiagnosis, LayerNorm, MaxPool2d,
+        Optimizer, OptimizerState, Parameters, Part, Pool2d, Route, Scaling, Shape, Signal, Skip,
+        Slot, Step, TensorCheck, Through, TrainerBuilder, WeightDecay,
         data::{
             Augmentation, Batch, Flip, Whitening,
             cifar::{Cifar, Labels},
@@ -510,4 +510,34 @@ fn schedules_change_the_learning_rate_from_step_to_step() {
             assert_eq!(*trainer.network(), before);
         }
     }
+}
+
+/// Some columns of a matrix, some rows of a larger one, a single vector and a slice go in as they are.
+#[test]
+fn inputs_are_views() {
+    let network = Network::<f64>::builder(3).dense(4).dropout(0.2).tanh().dense(2).build().unwrap();
+    let all = DMatrix::from_fn(5, 9, |i, j| ((i * 7 + j * 5) % 11) as f64 / 5.0 - 1.0);
+    let (view, copy) = (all.view((1, 2), (3, 6)), all.view((1, 2), (3, 6)).into_owned());
+    assert_eq!(network.predict(view).unwrap(), network.predict(&copy).unwrap());
+    let labels = [0, 1, 1, 0, 1, 0];
+    let trainer = || Trainer::builder(network.clone()).build().unwrap();
+    let (mut by_view, mut by_copy) = (trainer(), trainer());
+    let step = by_view.step(view, &labels).unwrap();
+    assert_eq!(step, by_copy.step(&copy, &labels).unwrap());
+    assert_eq!(by_view.network(), by_copy.network());
+    assert_eq!(by_view.predict_classes(view).unwrap(), by_copy.predict_classes(&copy).unwrap());
+
+    let first = copy.column(0).into_owned();
+    let expected = network.predict(copy.columns(0, 1)).unwrap();
+    assert_eq!(network.predict(&first).unwrap(), expected);
+    let slice = nalgebra::DMatrixView::from_slice(&copy.as_slice()[..3], 3, 1);
+    assert_eq!(network.predict(slice).unwrap(), expected);
+
+    // What is wrong in a view is found where it is in the view.
+    let mut wrong = all.clone();
+    wrong[(2, 7)] = f64::NAN;
+    let refused = network.predict(wrong.view((1, 2), (3, 6))).unwrap_err();
+    assert!(matches!(refused, Error::NonFinite { row: 1, column: 5, .. }), "{refused}");
+    let refused = by_view.step(wrong.view((1, 2), (3, 6)), &labels).unwrap_err();
+    assert!(matches!(refused, Error::NonFinite { row: 1, column: 5, .. }), "{refused}");
 }
