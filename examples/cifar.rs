@@ -15,6 +15,8 @@
 mod common;
 #[path = "common/curves.rs"]
 mod curves;
+#[path = "common/rules.rs"]
+mod rules;
 #[path = "common/runs.rs"]
 mod runs;
 #[path = "common/training.rs"]
@@ -37,8 +39,8 @@ use feedback_alignment::{
     nalgebra::DMatrix,
     rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
 };
+use rules::Rules;
 use runs::Run;
-use verbose::Rules;
 
 /// Trains a convolutional network by each learning rule and compares them.
 #[derive(Parser)]

@@ -1,19 +1,22 @@
-//! The four learning rules side by side on real handwritten digits.
+//! Learning rules side by side on real handwritten digits.
 //!
 //! ```text
 //! cargo run --release --example digits
 //! cargo run --release --example digits -- --rule bp,dfa --hidden 200,200,200 --epochs 40
+//! cargo run --release --example digits -- --rule all
 //! ```
 //!
 //! Every rule trains the same network from the same initial weights, with the same optimiser, on
 //! the same 1,297 images of the UCI digits; 500 others are the test. Backpropagation sends the
-//! error back through the transposed weights. The other rules send it through matrices that are
-//! random and never change, and the network learns all the same. The example prints how well,
+//! error back through the transposed weights. Feedback alignment and its direct and indirect kin
+//! send it through matrices that are random and never change, and the network learns all the same. The example prints how well,
 //! and draws the test error after each epoch.
 
 mod common;
 #[path = "common/curves.rs"]
 mod curves;
+#[path = "common/rules.rs"]
+mod rules;
 #[path = "common/runs.rs"]
 mod runs;
 #[path = "common/training.rs"]
@@ -29,14 +32,15 @@ use clap::Parser;
 use common::{Result, Split};
 use feedback_alignment::{Adam, FeedbackRule, Loss, Network, Trainer};
 use indicatif::ProgressBar;
+use rules::Rules;
 use runs::Run;
 
 /// Trains a network on handwritten digits by each learning rule and compares them.
 #[derive(Parser)]
 struct Args {
-    /// Learning rules, separated by commas
+    /// Learning rules, separated by commas, or `all`
     #[arg(long, value_delimiter = ',', default_value = "bp,fa,dfa,ifa")]
-    rule: Vec<FeedbackRule>,
+    rule: Vec<Rules>,
 
     /// Units of the hidden layers, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "100,100")]
@@ -64,9 +68,10 @@ fn compare(args: &Args) -> Result<()> {
     let network = network(args, data.train.features())?;
     let (train, test) = (data.train.len(), data.test.len());
     writeln!(io::stdout(), "Network {network}, {train} digits to learn from, {test} to test")?;
-    let bar = common::progress(args.epochs * args.rule.len() as u64)?;
+    let rules: Vec<_> = args.rule.iter().flat_map(|Rules(rules)| rules.iter().copied()).collect();
+    let bar = common::progress(args.epochs * rules.len() as u64)?;
     let runs: Result<Vec<Run>> =
-        args.rule.iter().map(|&rule| learn(network.clone(), rule, args, &data, &bar)).collect();
+        rules.into_iter().map(|rule| learn(network.clone(), rule, args, &data, &bar)).collect();
     bar.finish_and_clear();
     runs::report(&runs?, "Test error on handwritten digits", &args.plot)
 }
@@ -96,7 +101,7 @@ fn learn(
         .seed(args.seed)
         .build()?;
     training::train(trainer, data, args.epochs, |_, test| {
-        bar.set_message(format!("{rule:<3}  test {test}"));
+        bar.set_message(format!("{rule:<7}  test {test}"));
         bar.inc(1);
         Ok(())
     })

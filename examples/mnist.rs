@@ -15,6 +15,8 @@
 mod common;
 #[path = "common/curves.rs"]
 mod curves;
+#[path = "common/rules.rs"]
+mod rules;
 #[path = "common/runs.rs"]
 mod runs;
 #[path = "common/training.rs"]
@@ -34,8 +36,8 @@ use feedback_alignment::{
     Activation, Adam, AdamW, Error, FeedbackRule, Init, Loss, Network, Optimizer, RmsProp, Sgd,
     Trainer, data::idx,
 };
+use rules::Rules;
 use runs::Run;
-use verbose::Rules;
 
 /// Trains a network on MNIST and prints how it does after every epoch.
 #[derive(Parser)]
@@ -138,7 +140,7 @@ impl Args {
     fn rules(&self) -> Vec<FeedbackRule> {
         match (&self.rule[..], &self.data) {
             ([], Some(_)) => vec![FeedbackRule::Dfa],
-            ([], None) => FeedbackRule::all().collect(),
+            ([], None) => FeedbackRule::nokland().into_iter().collect(),
             (rules, _) => rules.iter().flat_map(|rules| rules.0.clone()).collect(),
         }
     }

@@ -4,6 +4,8 @@
 mod report;
 mod weights;
 
+use std::borrow::Cow;
+
 use nalgebra::{DMatrix, DMatrixView};
 
 pub use report::{Diagnosis, LayerDiagnosis};
@@ -135,7 +137,7 @@ impl<T: Scalar> Diagnostics<T> {
         x: impl Into<DMatrixView<'x, T>>,
         targets: impl Into<Targets<'a, T>>,
     ) -> Result<Diagnosis> {
-        let (network, feedback) = (trainer.network(), trainer.feedback());
+        let (network, mut feedback) = (trainer.network(), Cow::Borrowed(trainer.feedback()));
         let mut activations = std::mem::take(&mut self.activations);
         let mut deltas = std::mem::take(&mut self.deltas);
         activations.set_seed(trainer.seed());
@@ -147,8 +149,13 @@ impl<T: Scalar> Diagnostics<T> {
                 let weights = trainer.class_weights().unwrap_or_default();
                 trainer.loss().error_by(weights, &targets.into(), &activations, &mut deltas)
             })
-            .and_then(|_| feedback.deliver(network, &activations, &mut deltas))
-            .and_then(|()| self.compare(network, feedback, &activations, &deltas));
+            .and_then(|_| {
+                if feedback.route().follows_weights() {
+                    feedback.to_mut().follow(network, &activations)?;
+                }
+                feedback.deliver(network, &activations, &mut deltas)
+            })
+            .and_then(|()| self.compare(network, &feedback, &activations, &deltas));
         (self.activations, self.deltas) = (activations, deltas);
         diagnosis
     }

@@ -5,16 +5,18 @@
 //! error is sent directly, a layer makes its own delta too, when its turn comes.
 
 use crate::{
-    error::Result,
-    feedback::Feedback,
+    error::{Error, Result},
+    feedback::{Feedback, Learning},
     layer::Operation,
     network::{Block, Network},
-    optimizer::{NextStep, Numbers, OptimizerState, of_learned},
+    optimizer::{NextStep, Numbers, OptimizerState, of_gradients, of_learned},
     route::Signal,
     scalar::Scalar,
     threads,
     vector::bound_of_squares,
-    workspace::{Activations, AtOutput, BlockDeltas, Deltas, require_delivered, require_match},
+    workspace::{
+        Activations, AtOutput, BlockDeltas, Deltas, Gradients, require_delivered, require_match,
+    },
 };
 
 impl<T: Scalar> OptimizerState<T> {
@@ -72,13 +74,56 @@ impl<T: Scalar> OptimizerState<T> {
         })
     }
 
+    /// [`step`](Self::step), and the same step on the matrices of the feedback that learn, those of
+    /// [`KolenPollack`](crate::Through::KolenPollack): each gets what the weights get in whose place it
+    /// stands, by moments of its own, and without max-norm. Where none learns this is
+    /// [`step`](Self::step).
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step), for the feedback too; nothing has then changed in either.
+    pub fn step_with_feedback(
+        &mut self,
+        network: &mut Network<T>,
+        feedback: &mut Feedback<T>,
+        gradients: &Gradients<T>,
+    ) -> Result<()> {
+        if !feedback.learns() {
+            return self.step(network, gradients);
+        }
+        feedback.require_network(network)?;
+        self.require_gradients(network, gradients)?;
+        feedback.fit_moments(self.moment_count())?;
+        let squares = of_gradients(network, gradients);
+        let (next, largest) = (self.next_step(), feedback.largest_moment());
+        let (is_safe, moment) = next.is_safe(squares, largest, || feedback.largest_entry());
+        let before = (!is_safe || !self.is_safe(network, squares)).then(|| feedback.copy());
+        for Learning { layer, matrix, moments } in feedback.learning() {
+            let (gradient, learned) = gradients.of_layer(layer);
+            if learned[0] && !network.blocks[layer].frozen {
+                let [m, v] = moments;
+                let numbers = [matrix.as_mut_slice(), m, v];
+                next.follow_matrix(layer, numbers, gradient.weights());
+            }
+        }
+        feedback.set_largest_moment(moment);
+        let Some(before) = before else { return self.step(network, gradients) };
+        feedback.measure_moments();
+        let result = feedback.require_finite().and_then(|()| self.step(network, gradients));
+        if result.is_err() {
+            feedback.go_back(before);
+        }
+        result
+    }
+
     /// Stages 3 to 5 in one, with the bits of [`Feedback::deliver`] and [`learn`](Self::learn) one
     /// after the other. Where every hidden layer receives the error itself, as under DFA, nothing
     /// waits for a delta of another layer: each layer makes its own `δ_l`, gradient and update in
     /// one go, all layers at once.
     ///
     /// # Errors
-    /// As for [`Feedback::deliver`] and [`learn`](Self::learn); nothing has then been learned.
+    /// As for [`Feedback::deliver`] and [`learn`](Self::learn), and
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) for feedback whose matrices learn, which
+    /// takes [`step_with_feedback`](Self::step_with_feedback); nothing has then been learned.
     pub fn deliver_and_learn(
         &mut self,
         network: &mut Network<T>,
@@ -89,6 +134,14 @@ impl<T: Scalar> OptimizerState<T> {
         feedback.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
         self.require_network(network)?;
+        if feedback.learns() {
+            return Err(Error::StageMismatch {
+                stage: "deliver and learn",
+                what: "feedback matrices",
+                expected: "matrices that stay as they are".into(),
+                found: format!("{}, which step_with_feedback teaches", feedback.rule_name()),
+            });
+        }
         if feedback.is_direct() && is_plain(network) {
             feedback.prepare(deltas)?;
             deltas.begin_delivery();

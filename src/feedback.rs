@@ -1,8 +1,12 @@
 //! A route at work on one network, with its matrices.
 
 mod deliver;
+mod learn;
+mod signs;
 
-use std::sync::Arc;
+pub(crate) use learn::Learning;
+
+use std::{fmt, sync::Arc};
 
 use nalgebra::DMatrix;
 use rand::Rng;
@@ -45,7 +49,7 @@ use crate::{
 /// assert_eq!(dfa.matrix(0)?.unwrap().shape(), (6, 4));
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct Feedback<T> {
     /// The rule whose route it is, if it has a name.
     rule: Option<FeedbackRule>,
@@ -65,6 +69,37 @@ pub struct Feedback<T> {
     /// Whether it sends something of the output beside the error, and whether the targets.
     beside_error: bool,
     sends_target: bool,
+    /// What magnitudes are drawn from that are drawn anew for every step, if there are such.
+    magnitudes: Option<(FeedbackInit, u64)>,
+    /// The forward pass whose weights the matrices follow, if they follow weights.
+    followed: usize,
+    /// For each matrix that learns its moments; empty before the first step, and for all others.
+    moments: Vec<[Vec<T>; 2]>,
+    /// A number that none of the first moments exceeds.
+    largest_moment: f64,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Feedback<T> {
+    /// What [`PartialEq`] compares.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feedback")
+            .field("rule", &self.rule)
+            .field("route", &self.route)
+            .field("network", &self.layout.name)
+            .field("matrices", &self.matrices)
+            .field("magnitudes", &self.magnitudes)
+            .field("moments", &self.moments)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: PartialEq> PartialEq for Feedback<T> {
+    /// Compares the rule, the route, the matrices and their moments, and which network they are for.
+    fn eq(&self, other: &Self) -> bool {
+        (self.rule, &self.route, &self.layout) == (other.rule, &other.route, &other.layout)
+            && (&self.matrices, self.magnitudes) == (&other.matrices, other.magnitudes)
+            && self.moments == other.moments
+    }
 }
 
 /// How a hop of a route acts on a network.
@@ -84,7 +119,7 @@ impl Transport {
     fn of(route: &Route, hop: Hop) -> Self {
         match hop.through {
             Through::Matrix => Self::Straight,
-            Through::Weights | Through::LikeWeights => {
+            Through::Weights | Through::LikeWeights | Through::Signs(_) | Through::KolenPollack => {
                 if route.sender(hop) > hop.to {
                     Self::Down
                 } else {
@@ -150,6 +185,8 @@ impl<T: Scalar> Feedback<T> {
             init.spread(receivers, senders).fill(matrix.as_mut_slice(), &mut rng);
             require_finite(|| name, rows, matrix.as_slice())?;
         }
+        feedback.draw_magnitudes_from(init, seed);
+        feedback.copy_signs(network, 0);
         Ok(feedback.bounded())
     }
 
@@ -262,6 +299,10 @@ impl<T: Scalar> Feedback<T> {
             direct,
             beside_error,
             sends_target,
+            magnitudes: None,
+            followed: 0,
+            moments: (0..count).map(|_| Default::default()).collect(),
+            largest_moment: 0.0,
         };
         for index in 0..count {
             let shape = stored_shape(network, &feedback.route, feedback.route.hops()[index]);
@@ -442,7 +483,9 @@ fn stored_shape<T: Scalar>(
     let from = route.sender(hop);
     match hop.through {
         Through::Weights => None,
-        Through::LikeWeights => Some(network.blocks[from.max(hop.to)].shape),
+        Through::LikeWeights | Through::Signs(_) | Through::KolenPollack => {
+            Some(network.blocks[from.max(hop.to)].shape)
+        }
         Through::Matrix => Some((network.layout.output(hop.to), network.layout.blocks[from].a)),
     }
 }

@@ -35,7 +35,8 @@
 //!
 //! A checkpoint also holds the feedback matrix of each hidden layer `l` that has one, as
 //! `feedback.l` in the shape that [`Feedback::matrix`] has, and the moments of the optimiser, as
-//! `first_moment.` and `second_moment.` before the name of their parameter.
+//! `first_moment.` and `second_moment.` before the name of their parameter; where feedback matrices
+//! learn, their moments too, as `first_moment.feedback.hop.i` for hop `i` of the route.
 //!
 //! # Description
 //! The header's `__metadata__` has one entry, `feedback-alignment`. It is a text of lines:

@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_papers_initialisation_depends_on_rule_and_units() {
-        for rule in FeedbackRule::all() {
+        for rule in FeedbackRule::nokland() {
             let zero = matches!(rule, FeedbackRule::Fa | FeedbackRule::Dfa);
             let expected = if zero { Spread::Zero } else { Spread::Uniform(0.5) };
             assert_eq!(Init::nokland(rule).spread(4, 9, true), (expected, expected), "{rule}");

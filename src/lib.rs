@@ -65,7 +65,7 @@ pub use optimizer::{
     Adam, AdamW, Decay, Momentum, Optimizer, OptimizerState, RmsProp, Schedule, Sgd, WeightDecay,
 };
 pub use parameters::{Parameters, Part, Slot};
-pub use route::{Hop, Route, Signal, Through};
+pub use route::{Hop, Magnitudes, Route, Signal, Through};
 pub use rule::FeedbackRule;
 pub use scalar::Scalar;
 pub use trainer::{

@@ -22,7 +22,7 @@ pub(crate) use {
     moments::MOMENTS,
 };
 
-pub(crate) use guard::of_learned;
+pub(crate) use guard::{of_gradients, of_learned};
 pub(crate) use step::{NextStep, Numbers};
 
 use crate::{
@@ -510,8 +510,7 @@ impl<T: Scalar> OptimizerState<T> {
     /// of another network; [`Error::NonFinite`](crate::Error::NonFinite) if a parameter, a moment
     /// or a running statistic would become infinite or NaN. Nothing has then changed.
     pub fn step(&mut self, network: &mut Network<T>, gradients: &Gradients<T>) -> Result<()> {
-        self.require_network(network)?;
-        require_layout(STAGE, "gradients", &network.layout, &gradients.layout)?;
+        self.require_gradients(network, gradients)?;
         let bound = guard::of_gradients(network, gradients);
         self.guarded(network, bound, |step, blocks, mut numbers| {
             for (layer, block) in blocks.iter().enumerate().filter(|(_, block)| !block.frozen) {
@@ -519,6 +518,16 @@ impl<T: Scalar> OptimizerState<T> {
                 step.follow((layer, block), numbers.layer(layer), gradient, learned);
             }
         })
+    }
+
+    /// Fails unless gradients and this state are of the network.
+    pub(crate) fn require_gradients(
+        &self,
+        network: &Network<T>,
+        gradients: &Gradients<T>,
+    ) -> Result<()> {
+        self.require_network(network)?;
+        require_layout(STAGE, "gradients", &network.layout, &gradients.layout)
     }
 
     /// Fails unless this state was made for a network like this one.

@@ -86,6 +86,58 @@ pub enum Through {
     /// `B`, fixed and random, with a row for every unit that receives and a column for every unit
     /// that sends; written `B`.
     Matrix,
+    /// In the place of those weights a matrix of their signs, as they are in the forward pass of the
+    /// step, and of magnitudes of its own (Liao, Leibo and Poggio 2016). A weight of 0 gives its sign
+    /// bit. Written `S`, `F` or `N` for [`Uniform`](Magnitudes::Uniform), [`Fixed`](Magnitudes::Fixed)
+    /// or [`New`](Magnitudes::New).
+    Signs(Magnitudes),
+    /// In the place of those weights a matrix that gets every update of theirs: the same gradient, the
+    /// same optimiser with moments of its own, the same decay (Kolen and Pollack 1994). It never reads
+    /// the weights. Written `K`.
+    KolenPollack,
+}
+
+/// The magnitudes of a matrix that has the signs of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Magnitudes {
+    /// All `√(2/(fan_in + fan_out))` of the layer whose signs they have.
+    Uniform,
+    /// Random, drawn once.
+    Fixed,
+    /// Random, drawn anew for every step.
+    New,
+}
+
+impl Through {
+    /// Whether it is a matrix in the shape of the weights between two layers, in their place.
+    pub(crate) fn is_like_weights(self) -> bool {
+        matches!(self, Self::LikeWeights | Self::Signs(_) | Self::KolenPollack)
+    }
+
+    fn letter(self) -> char {
+        match self {
+            Self::Weights => 'W',
+            Self::LikeWeights => 'R',
+            Self::Matrix => 'B',
+            Self::Signs(Magnitudes::Uniform) => 'S',
+            Self::Signs(Magnitudes::Fixed) => 'F',
+            Self::Signs(Magnitudes::New) => 'N',
+            Self::KolenPollack => 'K',
+        }
+    }
+
+    fn of_letter(letter: &str) -> Option<Self> {
+        Some(match letter {
+            "W" => Self::Weights,
+            "R" => Self::LikeWeights,
+            "B" => Self::Matrix,
+            "S" => Self::Signs(Magnitudes::Uniform),
+            "F" => Self::Signs(Magnitudes::Fixed),
+            "N" => Self::Signs(Magnitudes::New),
+            "K" => Self::KolenPollack,
+            _ => return None,
+        })
+    }
 }
 
 impl Route {
@@ -137,10 +189,22 @@ impl Route {
     }
 
     /// Whether feedback passes through the forward weights, which BP and IFA need and hardware
-    /// would have to carry.
+    /// would have to carry, or through their signs.
     #[must_use]
     pub fn reads_weights(&self) -> bool {
-        self.hops.iter().any(|hop| hop.through == Through::Weights)
+        self.follows_weights() || self.hops.iter().any(|hop| hop.through == Through::Weights)
+    }
+
+    /// Whether some matrix has the signs of the weights, which change with every step.
+    #[must_use]
+    pub fn follows_weights(&self) -> bool {
+        self.hops.iter().any(|hop| matches!(hop.through, Through::Signs(_)))
+    }
+
+    /// Whether some matrix learns.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.hops.iter().any(|hop| hop.through == Through::KolenPollack)
     }
 
     /// Whether every hidden layer receives the error, its sign or the target through a matrix of its
@@ -200,11 +264,7 @@ impl Hop {
 impl fmt::Display for Hop {
     /// The matrix, what is sent through it, and the layer it leads to: `B(e)->0`, `W(2)->1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let matrix = match self.through {
-            Through::Weights => 'W',
-            Through::LikeWeights => 'R',
-            Through::Matrix => 'B',
-        };
+        let matrix = self.through.letter();
         match self.signal {
             Signal::Error => write!(f, "{matrix}(e)->{}", self.to),
             Signal::ErrorSign => write!(f, "{matrix}(sign)->{}", self.to),
@@ -229,18 +289,13 @@ impl FromStr for Hop {
                     "t" => Signal::Target,
                     number => Signal::Delta(number.parse().ok()?),
                 },
-                through: match matrix {
-                    "W" => Through::Weights,
-                    "R" => Through::LikeWeights,
-                    "B" => Through::Matrix,
-                    _ => return None,
-                },
+                through: Through::of_letter(matrix)?,
             })
         };
         parse().ok_or_else(|| Error::UnknownName {
             what: "hop",
             found: text.to_owned(),
-            expected: "a matrix W, R or B, a signal (e, sign, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
+            expected: "a matrix W, R, B, S, F, N or K, a signal (e, sign, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
         })
     }
 }
@@ -282,7 +337,9 @@ mod tests {
         let signal =
             prop_oneof![prop::sample::select(output.to_vec()), (0..layers).prop_map(Signal::Delta)];
         let through =
-            prop_oneof![Just(Through::Weights), Just(Through::LikeWeights), Just(Through::Matrix)];
+            prop::sample::select("WRBSFNK".chars().collect::<Vec<_>>()).prop_map(|letter| {
+                Through::of_letter(&letter.to_string()).expect("a letter of a matrix")
+            });
         (0..layers, signal, through).prop_map(|(to, signal, through)| Hop { to, signal, through })
     }
 

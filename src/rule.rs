@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     error::Error,
-    route::{Hop, Route, Signal, Through},
+    route::{Hop, Magnitudes, Route, Signal, Through},
 };
 
 /// How the error reaches the hidden layers. The rules differ in nothing else.
@@ -17,9 +17,36 @@ use crate::{
 /// | [`Fa`](Self::Fa) | `δ_l = (B_l δ_{l+1}) ∘ f'(a_l)` | Lillicrap et al. 2016; Nøkland 2016, eq. 7 |
 /// | [`Dfa`](Self::Dfa) | `δ_l = (B_l e) ∘ f'(a_l)` | Nøkland 2016, eq. 8 |
 /// | [`Ifa`](Self::Ifa) | `δ_1 = (B_1 e) ∘ f'(a_1)`, `δ_l = (W_l δ_{l-1}) ∘ f'(a_l)` for `l ≥ 2` | Nøkland 2016, eq. 9 |
+/// | [`Shallow`](Self::Shallow) | none: hidden layers do not learn | the control of every comparison |
+/// | [`SDfa`](Self::SDfa) | `δ_l = (B_l sign(e)/N) ∘ f'(a_l)` | Frenkel, Lefebvre and Bol 2021 |
+/// | [`Drtp`](Self::Drtp) | `δ_l = (B_l t/N) ∘ f'(a_l)` with the targets `t` | Frenkel, Lefebvre and Bol 2021 |
+/// | [`USf`](Self::USf) | `δ_l = (s sign(W_{l+1})ᵀ δ_{l+1}) ∘ f'(a_l)`, `s = √(2/(fan_in + fan_out))` | Liao, Leibo and Poggio 2016; Xiao et al. 2018 |
+/// | [`FrSf`](Self::FrSf) | `δ_l = ((\|B_l\| ∘ sign(W_{l+1})ᵀ) δ_{l+1}) ∘ f'(a_l)` | as uSF |
+/// | [`BrSf`](Self::BrSf) | as frSF, with `B_l` drawn anew for every step | as uSF |
+/// | [`Kp`](Self::Kp) | as FA, and `B_lᵀ` gets every update of `W_{l+1}` | Kolen and Pollack 1994; Akrout et al. 2019 |
 ///
 /// The gradients `∂W_l = δ_l h_{l-1}ᵀ`, `∂b_l = Σ δ_l` (Nøkland 2016, eq. 10) are the same for all, and so is the output
-/// layer's `δ_L = e`. The `B` are random, drawn once, and never change.
+/// layer's `δ_L = e`. The `B` are random and drawn once. They never change but under frSF and brSF,
+/// where their signs follow those of the weights, and under KP.
+///
+/// What a rule needs beside the forward pass, for a hidden layer of `n_l` units below one of `n_{l+1}`,
+/// `n_L` outputs and a batch of `N`:
+///
+/// | rule | reads | stores | multiply-adds of the way back |
+/// |---|---|---|---|
+/// | BP | `W_{l+1}`, `δ_{l+1}` | nothing | `n_l n_{l+1} N` |
+/// | FA | `δ_{l+1}` | `n_l n_{l+1}` numbers | `n_l n_{l+1} N` |
+/// | DFA | `e` | `n_l n_L` numbers | `n_l n_L N` |
+/// | IFA | `W_l`, `δ_{l-1}`; the first layer `e` | `n_1 n_L` numbers in all | `n_l n_{l-1} N` |
+/// | shallow | nothing | nothing | none |
+/// | sDFA | one bit of each `e` | as DFA | as DFA |
+/// | DRTP | the targets, not the output | as DFA | as DFA |
+/// | uSF, frSF, brSF | the signs of `W_{l+1}`, `δ_{l+1}` | as FA | as FA, and `n_l n_{l+1}` signs a step |
+/// | KP | the updates of `W_{l+1}`, `δ_{l+1}` | as FA, and the optimiser's moments of it | as FA, and a second update |
+///
+/// Where ours differs from others: Frenkel's DRTP sends `t` without the `1/N`, so that its hidden
+/// learning rate is `N` times ours, and the sign of `B` is free. `willwx/sign-symmetry` takes
+/// `1/√fan_in` for uSF. Akrout's runs of KP have no decay.
 ///
 /// ```
 /// use feedback_alignment::FeedbackRule;
@@ -27,7 +54,8 @@ use crate::{
 /// let rule: FeedbackRule = "dfa".parse()?;
 /// assert_eq!(rule, FeedbackRule::Dfa);
 /// assert_eq!(rule.to_string(), "DFA");
-/// assert_eq!(FeedbackRule::all().count(), 4);
+/// assert_eq!(FeedbackRule::all().count(), 11);
+/// assert_eq!(FeedbackRule::nokland().map(|rule| rule.to_string()), ["BP", "FA", "DFA", "IFA"]);
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,13 +70,46 @@ pub enum FeedbackRule {
     /// Indirect feedback alignment: the output error goes straight to the first hidden layer and
     /// upward from there through the forward weights.
     Ifa,
+    /// No feedback: the output layer learns on hidden layers that stay as they were drawn.
+    Shallow,
+    /// Sign-based direct feedback alignment: as DFA, with nothing but the sign of the error.
+    SDfa,
+    /// Direct random target projection: as DFA, with the targets in the place of the error.
+    Drtp,
+    /// Uniform sign-concordant feedback: as backpropagation, through the signs of the weights.
+    USf,
+    /// Sign-concordant feedback with fixed random magnitudes.
+    FrSf,
+    /// Sign-concordant feedback with random magnitudes that are drawn anew for every step.
+    BrSf,
+    /// Kolen and Pollack: as feedback alignment, through matrices that get the updates of the weights.
+    Kp,
 }
 
 impl FeedbackRule {
-    /// All rules: BP, FA, DFA, IFA.
+    /// The rules of Nøkland (2016): BP, FA, DFA, IFA.
+    #[must_use]
+    pub fn nokland() -> [Self; 4] {
+        [Self::Bp, Self::Fa, Self::Dfa, Self::Ifa]
+    }
+
+    /// All rules, those of [`nokland`](Self::nokland) first.
     #[must_use]
     pub fn all() -> impl ExactSizeIterator<Item = Self> {
-        [Self::Bp, Self::Fa, Self::Dfa, Self::Ifa].into_iter()
+        [
+            Self::Bp,
+            Self::Fa,
+            Self::Dfa,
+            Self::Ifa,
+            Self::Shallow,
+            Self::SDfa,
+            Self::Drtp,
+            Self::USf,
+            Self::FrSf,
+            Self::BrSf,
+            Self::Kp,
+        ]
+        .into_iter()
     }
 
     /// The route of the feedback through a network of so many weighted layers, the output layer
@@ -67,13 +128,22 @@ impl FeedbackRule {
     pub fn route(self, layers: usize) -> Route {
         let hidden = 0..layers.saturating_sub(1);
         let down = |through| move |to| Hop { to, signal: Signal::Delta(to + 1), through };
-        let direct = |to| Hop { to, signal: Signal::Error, through: Through::Matrix };
+        let straight = |signal| move |to| Hop { to, signal, through: Through::Matrix };
+        let direct = straight(Signal::Error);
+        let signs = |magnitudes| down(Through::Signs(magnitudes));
         let up = |to| Hop { to, signal: Signal::Delta(to - 1), through: Through::Weights };
         let hops: Vec<Hop> = match self {
             Self::Bp => hidden.rev().map(down(Through::Weights)).collect(),
             Self::Fa => hidden.rev().map(down(Through::LikeWeights)).collect(),
             Self::Dfa => hidden.map(direct).collect(),
             Self::Ifa => hidden.map(|to| if to == 0 { direct(to) } else { up(to) }).collect(),
+            Self::Shallow => Vec::new(),
+            Self::SDfa => hidden.map(straight(Signal::ErrorSign)).collect(),
+            Self::Drtp => hidden.map(straight(Signal::Target)).collect(),
+            Self::USf => hidden.rev().map(signs(Magnitudes::Uniform)).collect(),
+            Self::FrSf => hidden.rev().map(signs(Magnitudes::Fixed)).collect(),
+            Self::BrSf => hidden.rev().map(signs(Magnitudes::New)).collect(),
+            Self::Kp => hidden.rev().map(down(Through::KolenPollack)).collect(),
         };
         Route::new(layers, hops).expect("a rule has a route through every network")
     }
@@ -86,6 +156,13 @@ impl fmt::Display for FeedbackRule {
             Self::Fa => "FA",
             Self::Dfa => "DFA",
             Self::Ifa => "IFA",
+            Self::Shallow => "shallow",
+            Self::SDfa => "sDFA",
+            Self::Drtp => "DRTP",
+            Self::USf => "uSF",
+            Self::FrSf => "frSF",
+            Self::BrSf => "brSF",
+            Self::Kp => "KP",
         })
     }
 }
@@ -111,7 +188,7 @@ mod tests {
 
     #[test]
     fn every_hidden_layer_is_served_once() {
-        for rule in FeedbackRule::all() {
+        for rule in FeedbackRule::all().filter(|&rule| rule != FeedbackRule::Shallow) {
             for layers in 1..7 {
                 let mut served: Vec<_> =
                     rule.route(layers).hops().iter().map(|hop| hop.to).collect();

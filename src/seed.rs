@@ -22,6 +22,8 @@ pub(crate) enum Purpose {
     Augmentation = 6,
     /// Entries that a gradient check looks at; index: the tensor.
     GradientCheck = 7,
+    /// Magnitudes of feedback matrices that are drawn anew; index: the hidden block, time: the step.
+    Magnitudes = 8,
 }
 
 /// The stream of `seed` for one purpose, index and time: xoshiro256++ (Blackman and Vigna 2019),

@@ -217,16 +217,17 @@ impl<T: Scalar> Trainer<T> {
     /// # Errors
     /// Those of [`OptimizerState::step`].
     pub fn apply(&mut self, gradients: &Gradients<T>) -> Result<()> {
-        let Self { network, optimizer, threads, .. } = self;
+        let Self { network, feedback, optimizer, threads, .. } = self;
         let work = network.parameter_count().saturating_mul(UPDATE_COST);
-        threads.run(work, || optimizer.step(network, gradients))
+        threads.run(work, || optimizer.step_with_feedback(network, feedback, gradients))
     }
 
     /// [`apply`](Self::apply) of the gradients in the scratch.
     fn follow_gradients(&mut self) -> Result<()> {
-        let Self { network, optimizer, threads, scratch: Scratch { gradients, .. }, .. } = self;
+        let Self { network, feedback, optimizer, threads, .. } = self;
+        let gradients = &self.scratch.gradients;
         let work = network.parameter_count().saturating_mul(UPDATE_COST);
-        threads.run(work, || optimizer.step(network, gradients))
+        threads.run(work, || optimizer.step_with_feedback(network, feedback, gradients))
     }
 
     /// Stages 1 to 4, into the gradients in the scratch.
@@ -249,6 +250,7 @@ impl<T: Scalar> Trainer<T> {
     /// Stages 3 and 4, into the gradients in the scratch.
     fn find_gradients(&mut self) -> Result<()> {
         let Scratch { activations, deltas, gradients, .. } = &mut self.scratch;
+        self.feedback.follow(&self.network, activations)?;
         self.feedback.deliver(&self.network, activations, deltas)?;
         self.network.gradients(activations, deltas, gradients)
     }
@@ -382,6 +384,14 @@ impl<T: Scalar> Trainer<T> {
 
     /// Stages 3 to 5 in one.
     fn learn(&mut self) -> Result<()> {
+        if self.feedback.learns() {
+            // Its matrices learn from the same gradients, which so have to be there as a whole.
+            self.find_gradients()?;
+            let Self { network, feedback, optimizer, scratch: Scratch { gradients, .. }, .. } =
+                self;
+            return optimizer.step_with_feedback(network, feedback, gradients);
+        }
+        self.feedback.follow(&self.network, &self.scratch.activations)?;
         let Scratch { activations, deltas, .. } = &mut self.scratch;
         self.optimizer.deliver_and_learn(&mut self.network, &self.feedback, activations, deltas)
     }

@@ -105,5 +105,10 @@ fn bounds(curves: &[Curve]) -> (f64, f64) {
 
 /// The same colour for a rule of the library in every plot, any for others.
 fn line(name: &str, number: usize) -> ShapeStyle {
-    canvas::line(FeedbackRule::all().position(|rule| rule.to_string() == name).unwrap_or(number))
+    canvas::line(
+        FeedbackRule::nokland()
+            .into_iter()
+            .position(|rule| rule.to_string() == name)
+            .unwrap_or(number),
+    )
 }

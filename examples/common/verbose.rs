@@ -1,29 +1,14 @@
-//! What `mnist` and `cifar` share: several rules on the command line, a line after every epoch.
+//! What `mnist` and `cifar` share: a line after every epoch.
 
 use std::io::{self, Write};
 
-use feedback_alignment::{Error, FeedbackRule, Trainer};
+use feedback_alignment::Trainer;
 
 use crate::{
     common::{Result, Split, progress},
     runs::Run,
     training::train,
 };
-
-/// One rule, or all of them.
-#[derive(Clone)]
-pub struct Rules(pub Vec<FeedbackRule>);
-
-impl std::str::FromStr for Rules {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "all" => Ok(Self(FeedbackRule::all().collect())),
-            _ => text.parse().map(|rule| Self(vec![rule])),
-        }
-    }
-}
 
 /// Trains for some epochs and prints a line after each.
 pub fn train_aloud(trainer: Trainer<f32>, data: &Split, epochs: u64) -> Result<Run> {

@@ -81,7 +81,8 @@ fn frozen(records: &[Record], row: &Row) -> Vec<u64> {
 /// What the paper reports, what the runs came to, and how long they were.
 fn lines(row: &Row, runs: &[&Record]) -> Result<String> {
     let mut text = String::new();
-    let summaries: Vec<_> = FeedbackRule::all()
+    let summaries: Vec<_> = FeedbackRule::nokland()
+        .into_iter()
         .map(|rule| {
             let name = rule.to_string();
             let runs: Vec<&Record> =
@@ -114,7 +115,7 @@ fn draw(row: &Row, runs: &[&Record], folder: &Path, note: &str) -> Result<()> {
             .filter(move |run| run.header.rule == name)
             .min_by_key(|r| r.header.seed)
     };
-    let runs: Vec<&Record> = FeedbackRule::all().filter_map(first).collect();
+    let runs: Vec<&Record> = FeedbackRule::nokland().into_iter().filter_map(first).collect();
     let Some(run) = runs.first() else { return Ok(()) };
     let stem = match run.header.frozen {
         0 => format!("table{}-{}", row.table, row.name),

@@ -21,7 +21,7 @@ pub(super) fn feedback_angles<T: Scalar>(
     let mut direct = vec![None; hidden];
     for (hop, matrix) in feedback.first_matrices() {
         match (hop.through, hop.signal) {
-            (Through::LikeWeights, _) => {
+            (through, _) if through.is_like_weights() => {
                 let above = feedback.route().sender(hop).max(hop.to);
                 let weights = network.parameters.layer(above).weights();
                 angles[hop.to] = angle(matrix.as_slice(), weights);

@@ -37,6 +37,7 @@ impl<T: Scalar> Feedback<T> {
         activations: &Activations<T>,
         deltas: &mut Deltas<T>,
     ) -> Result<()> {
+        self.require_followed(activations)?;
         self.prepare(deltas)?;
         deltas.begin_delivery();
         let mut first = 0;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A number that no square of a gradient exceeds, of the layers that learn.
-pub(super) fn of_gradients<T: Scalar>(network: &Network<T>, gradients: &Gradients<T>) -> f64 {
+pub(crate) fn of_gradients<T: Scalar>(network: &Network<T>, gradients: &Gradients<T>) -> f64 {
     let learning = network.blocks.iter().enumerate().filter(|(_, block)| !block.frozen);
     learning.fold(0.0, |largest, (layer, _)| {
         f64::max(largest, bound_of_squares(gradients.of_layer(layer).0.numbers))
@@ -31,7 +31,42 @@ pub(crate) fn of_learned<T: Scalar>(learned: &[Learned<T>]) -> f64 {
     parts.fold(0.0, |largest, part| f64::max(largest, bound_of_squares(part)))
 }
 
+impl<T: Scalar> NextStep<'_, T> {
+    /// Whether nothing can overflow, and a number that no first moment exceeds afterwards: with
+    /// gradients whose squares are at most `squares`, first moments of at most `moment` and weights of
+    /// at most `weights()`.
+    pub(crate) fn is_safe(
+        &self,
+        squares: f64,
+        moment: f64,
+        weights: impl FnOnce() -> f64,
+    ) -> (bool, f64) {
+        let gradient = squares.sqrt();
+        let (change, moment) = self.longest().largest_change(gradient, moment, weights);
+        // The square of a gradient, and less than half of the last digit of the largest weight.
+        let (square, digit) = (T::LARGEST.sqrt() / 4.0, T::LARGEST * T::EPSILON / 8.0);
+        (gradient < square && change < digit && moment < digit, moment)
+    }
+}
+
 impl<T: Scalar> OptimizerState<T> {
+    /// The step that comes next.
+    pub(crate) fn next_step(&self) -> NextStep<'_, T> {
+        let (rate, t) = (self.learning_rate(), self.steps + 1);
+        NextStep::new(self.optimizer, (rate, t), self.max_norm, &self.rates)
+    }
+
+    /// Whether the step along these gradients can overflow nothing.
+    pub(crate) fn is_safe(&self, network: &Network<T>, squares: f64) -> bool {
+        let weights = || bound_of_squares(network.parameters.as_slice()).sqrt();
+        self.next_step().is_safe(squares, self.largest_moment, weights).0
+    }
+
+    /// How many moments it has.
+    pub(crate) fn moment_count(&self) -> usize {
+        self.optimizer.moments()
+    }
+
     /// Makes `step`, with gradients whose squares are at most `squares`. Fails if a parameter, a moment or a
     /// running statistic would not be finite after it; nothing has then changed.
     pub(crate) fn guarded(
@@ -42,13 +77,8 @@ impl<T: Scalar> OptimizerState<T> {
     ) -> Result<()> {
         let (rate, t) = (self.learning_rate(), self.steps + 1);
         let next = NextStep::new(self.optimizer, (rate, t), self.max_norm, &self.rates);
-        let gradient = squares.sqrt();
         let weights = || bound_of_squares(network.parameters.as_slice()).sqrt();
-        let (change, moment) =
-            next.longest().largest_change(gradient, self.largest_moment, weights);
-        // The square of a gradient, and less than half of the last digit of the largest weight.
-        let (square, digit) = (T::LARGEST.sqrt() / 4.0, T::LARGEST * T::EPSILON / 8.0);
-        let is_safe = gradient < square && change < digit && moment < digit;
+        let (is_safe, moment) = next.is_safe(squares, self.largest_moment, weights);
         let before = (!is_safe).then(|| (network.parameters.clone(), self.moments.clone()));
         let [first, second] = &mut self.moments;
         let all = [&mut network.parameters, first, second].map(Parameters::all_layers);

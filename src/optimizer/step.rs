@@ -132,8 +132,6 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         gradient: OfLayer<T>,
         learned: &[bool],
     ) {
-        /// Elements that a thread takes on at least.
-        const SIZE: usize = 1 << 14;
         for (slot, _) in gradient.slots.iter().zip(learned).filter(|(_, learned)| **learned) {
             let numbers = [&mut *w, &mut *m, &mut *v];
             let gradient = slot.of(gradient.numbers);
@@ -141,16 +139,24 @@ impl<'a, T: Scalar> NextStep<'a, T> {
                 self.finish(slot, block, numbers, gradient);
                 continue;
             }
-            let update = self.of_weights(layer);
-            let count = slot.len().div_ceil(SIZE);
-            let parts = small_pieces(slot.len(), UPDATE_COST);
-            let out = chunks(numbers.map(|all| slot.of_mut(all)), SIZE);
-            share_out(out, 0..count, parts, &|range, (w, (m, v)): Tiled<T>| {
-                let gradient = &gradient[range.start * SIZE..][..w.data.len()];
-                update.apply(w.data, gradient, [m.data, v.data]);
-            });
+            self.follow_matrix(layer, numbers.map(|all| slot.of_mut(all)), gradient);
             self.bound(slot.of_mut(w), slot.rows);
         }
+    }
+
+    /// Updates a matrix as the weights of a layer are, but for their max-norm: it, its moments, and the
+    /// gradient of the weights.
+    pub(crate) fn follow_matrix(&self, layer: usize, numbers: [&mut [T]; 3], gradient: &[T]) {
+        /// Elements that a thread takes on at least.
+        const SIZE: usize = 1 << 14;
+        let update = self.of_weights(layer);
+        let (count, parts) =
+            (gradient.len().div_ceil(SIZE), small_pieces(gradient.len(), UPDATE_COST));
+        let out = chunks(numbers, SIZE);
+        share_out(out, 0..count, parts, &|range, (w, (m, v)): Tiled<T>| {
+            let gradient = &gradient[range.start * SIZE..][..w.data.len()];
+            update.apply(w.data, gradient, [m.data, v.data]);
+        });
     }
 
     /// Scales down every row of `weights` that is longer than the max-norm.

@@ -88,7 +88,18 @@ impl<T: Scalar> Trainer<T> {
         for (tensor, (_, matrix)) in tensors.into_iter().zip(self.feedback.matrices()) {
             draft.add(tensor, &row_major(matrix.as_slice(), matrix.nrows()))?;
         }
+        let of_feedback = Feedback::<T>::learning_names(&self.network, self.feedback.route());
         for index in self.optimizer.config().moment_indices() {
+            for ((name, _), (moment, (rows, columns))) in
+                of_feedback.iter().zip(self.feedback.moments(index))
+            {
+                // Before the first step there are none.
+                let zeros = vec![T::zero(); rows * columns];
+                let moment = if moment.is_empty() { &zeros } else { moment };
+                let tensor =
+                    Expected { name: feedback_moment(index, name), shape: vec![rows, columns] };
+                draft.add(tensor, &row_major(moment, rows))?;
+            }
             let moments = self.optimizer.moments(index);
             for slot in learned(&self.network) {
                 let tensor = moment_tensor(&self.network, index, slot);
@@ -137,6 +148,7 @@ impl<T: Scalar> Trainer<T> {
         expected.extend(feedback.iter().cloned());
         for index in settings.optimizer.moment_indices() {
             expected.extend(learned(&network).map(|slot| moment_tensor(&network, index, slot)));
+            expected.extend(feedback_moments(&network, &route, index));
         }
         file.require_only(&expected, &[])?;
 
@@ -146,11 +158,31 @@ impl<T: Scalar> Trainer<T> {
         });
         let matrices = matrices.collect::<Result<_>>()?;
         let moments = read_moments(&file, &network, settings.optimizer)?;
+        let mut of_feedback = [Vec::new(), Vec::new()];
+        for index in settings.optimizer.moment_indices() {
+            for tensor in feedback_moments(&network, &route, index) {
+                let is_square = settings.optimizer.square() == Some(index);
+                let values =
+                    if is_square { file.read_squares(&tensor)? } else { file.read(&tensor)? };
+                of_feedback[index].push(column_major(&values, tensor.shape[0]));
+            }
+        }
+        if let Some((init, _)) = settings.magnitudes {
+            init.check().map_err(|error| file.blame(error))?;
+        }
+        let magnitudes = settings.magnitudes;
         let feedback = match settings.rule {
             Rule::Named(rule) => Feedback::from_matrices(&network, rule, matrices),
             Rule::Route(_) => Feedback::with_route_and_matrices(&network, route, matrices),
         };
-        let trainer = feedback.and_then(|feedback| settings.build(network, feedback, moments));
+        let trainer = feedback.and_then(|feedback| {
+            let mut feedback = feedback;
+            if let Some((init, seed)) = magnitudes {
+                feedback.draw_magnitudes_from(init, seed);
+            }
+            feedback.restore_moments(of_feedback);
+            settings.build(network, feedback, moments)
+        });
         trainer.map_err(|error| file.blame(error))
     }
 
@@ -168,6 +200,7 @@ impl<T: Scalar> Trainer<T> {
             epochs: self.epochs,
             steps: self.optimizer.steps(),
             feedback_init: self.feedback_init,
+            magnitudes: self.feedback.magnitudes(),
             optimizer: self.optimizer.config(),
             schedule: self.optimizer.schedule(),
             max_norm: self.optimizer.max_norm(),
@@ -238,6 +271,20 @@ fn feedback_tensors<T: Scalar>(network: &Network<T>, route: &Route) -> Vec<Expec
         Expected { name, shape: vec![rows, columns] }
     };
     Feedback::shapes(network, route).map(tensor).collect()
+}
+
+/// The moments of the matrices of a route that learn.
+fn feedback_moments<T: Scalar>(network: &Network<T>, route: &Route, index: usize) -> Vec<Expected> {
+    let names = Feedback::<T>::learning_names(network, route).into_iter();
+    let tensor = |(name, (rows, columns)): (String, _)| Expected {
+        name: feedback_moment(index, &name),
+        shape: vec![rows, columns],
+    };
+    names.map(tensor).collect()
+}
+
+fn feedback_moment(index: usize, name: &str) -> String {
+    format!("{}.feedback.{name}", MOMENTS[index])
 }
 
 /// The parameters that have moments.

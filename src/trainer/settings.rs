@@ -31,6 +31,8 @@ pub(super) struct Settings {
     pub(super) epochs: u64,
     pub(super) steps: u64,
     pub(super) feedback_init: FeedbackInit,
+    /// What the magnitudes of brSF are drawn from.
+    pub(super) magnitudes: Option<(FeedbackInit, u64)>,
     pub(super) optimizer: Optimizer,
     pub(super) schedule: Schedule,
     pub(super) max_norm: Option<f64>,
@@ -81,7 +83,7 @@ impl Settings {
                 .with("epochs", self.epochs)
                 .with("steps", self.steps)
                 .with("running_error", self.running_error),
-            feedback_line(self.feedback_init),
+            init_line(Line::new("feedback"), self.feedback_init),
             self.optimizer.line(),
             self.schedule.line(),
         ];
@@ -89,6 +91,10 @@ impl Settings {
         let class_weight = |(class, &weight): (usize, &f64)| {
             Line::new("class-weight").with("class", class).with("weight", weight)
         };
+        lines.extend(
+            self.magnitudes
+                .map(|(init, seed)| init_line(Line::new("magnitudes"), init).with("seed", seed)),
+        );
         lines.extend(self.class_weights.iter().enumerate().map(class_weight));
         lines.extend(
             self.rate_factors.iter().map(|&(layer, factor)| {
@@ -140,6 +146,10 @@ impl Settings {
             optimizer: Optimizer::read(&optimizer)?,
             schedule: Schedule::read(&schedule)?,
             max_norm: optional(lines, "max-norm", "bound")?,
+            magnitudes: lines
+                .take_if("magnitudes")
+                .map(|entry| Ok((read_feedback(&entry)?, entry.field("seed")?)))
+                .transpose()?,
             class_weights: read_class_weights(lines)?,
             rate_factors: read_rate_factors(lines)?,
             adversarial: optional(lines, "adversarial", "epsilon")?,
@@ -159,8 +169,8 @@ fn optional(lines: &mut Lines, name: &str, key: &str) -> Result<Option<f64>> {
     lines.take_if(name).map(|entry| entry.field(key)).transpose()
 }
 
-fn feedback_line(init: FeedbackInit) -> Line {
-    let named = |name| Line::new("feedback").word("init", name);
+fn init_line(line: Line, init: FeedbackInit) -> Line {
+    let named = |name| line.word("init", name);
     match init {
         FeedbackInit::Nokland => named("nokland"),
         FeedbackInit::Lillicrap => named("lillicrap"),
@@ -271,6 +281,7 @@ mod tests {
             epochs: 3,
             steps: 41,
             feedback_init: FeedbackInit::Nokland,
+            magnitudes: None,
             optimizer: RmsProp::default().into(),
             schedule: Schedule::default(),
             max_norm: None,
@@ -306,7 +317,11 @@ mod tests {
                 FeedbackInit::Uniform { bound: odd },
                 FeedbackInit::Normal { std: 5e-324 },
             ]
-            .map(|feedback_init| Settings { feedback_init, ..plain() }),
+            .map(|feedback_init| Settings {
+                feedback_init,
+                magnitudes: Some((feedback_init, u64::MAX)),
+                ..plain()
+            }),
         );
         let sgd = Sgd { learning_rate: odd, ..Sgd::default() };
         let adam = Adam { learning_rate: 1e300, beta1: 0.0, beta2: odd, epsilon: 1e-300 };

@@ -224,6 +224,11 @@ impl<T: Scalar> Activations<T> {
         Pass::Training { seed: self.seed, time: self.time - 1 }
     }
 
+    /// The time of the last training pass.
+    pub(crate) fn last_time(&self) -> u64 {
+        self.time.saturating_sub(1)
+    }
+
     /// Sets the seed of the dropout masks.
     pub(crate) fn set_seed(&mut self, seed: u64) {
         self.seed = seed;

@@ -109,7 +109,7 @@ fn a_class_of_weight_three_is_as_good_as_three_of_each_sample() {
     let repeated = x.select_columns(&often);
     let of_repeated: Vec<usize> = often.iter().map(|&j| labels[j]).collect();
     for loss in Loss::all() {
-        for rule in FeedbackRule::all() {
+        for rule in FeedbackRule::nokland() {
             let builder = || Trainer::builder(network()).loss(loss).rule(rule).seed(1);
             let mut by_weight = builder().class_weights([0.5, 1.5, 0.5]).build().unwrap();
             let mut by_count = builder().build().unwrap();

@@ -49,7 +49,7 @@ fn a_variance_that_overflows_is_an_error() {
         builder.init(Init::Uniform { bound: 0.5 }).build().unwrap()
     };
     let x = DMatrix::from_fn(8, 2, |i, j| if j == 0 { 1e25 * (i as f32 - 3.5) } else { 0.1 });
-    for rule in FeedbackRule::all() {
+    for rule in FeedbackRule::all().filter(|&rule| rule != FeedbackRule::Shallow) {
         let mut trainer = Trainer::builder(build()).rule(rule).build().unwrap();
         let message = refused(&mut trainer, &x, &[0, 1]);
         assert!(message.contains("the variance of the normalisation after layer 0"), "{message}");
@@ -66,7 +66,7 @@ fn a_variance_that_overflows_is_an_error() {
 fn a_step_that_would_overflow_leaves_everything_as_it_was() {
     let x = DMatrix::from_element(2, 3, 100.0_f32);
     let y = DMatrix::from_element(2, 3, 5.0_f32);
-    for rule in FeedbackRule::all() {
+    for rule in FeedbackRule::all().filter(|&rule| rule != FeedbackRule::Shallow) {
         for deep in [false, true] {
             let builder = Network::<f32>::builder(2).dense(3);
             let network = if deep { builder.batch_norm().tanh().dense(4).relu() } else { builder }

@@ -22,6 +22,7 @@ mod damaged_files;
 mod diagnostics;
 mod errors;
 mod extreme_numbers;
+mod family;
 mod freezing;
 mod frozen_normalisation;
 mod gradient_check;

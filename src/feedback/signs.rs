@@ -1,0 +1,104 @@
+//! Matrices that have the signs of the weights.
+
+use super::{Feedback, Transport};
+use crate::{
+    error::{Error, Result},
+    init::FeedbackInit,
+    network::Network,
+    route::{Hop, Magnitudes, Through},
+    scalar::Scalar,
+    seed::{Purpose, stream},
+    threads::{Chunks, share_out, small_pieces},
+    workspace::{Activations, require_layout},
+};
+
+impl<T: Scalar> Feedback<T> {
+    /// Gives the matrices of uSF, frSF and brSF the signs that the weights have in the forward pass
+    /// that left `activations`; [`deliver`](Self::deliver) wants it under these rules. Under all others
+    /// it does nothing. Under brSF the magnitudes are those of the step: drawn from the distribution
+    /// and the seed of [`new`](Self::new) or [`with_route`](Self::with_route), by default where the
+    /// matrices came from elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::StageMismatch`] for activations or a network that it was not made for; nothing has then
+    /// changed.
+    pub fn follow(&mut self, network: &Network<T>, activations: &Activations<T>) -> Result<()> {
+        if !self.route.follows_weights() {
+            return Ok(());
+        }
+        self.require_network(network)?;
+        require_layout("follow", "activations", &network.layout, &activations.layout)?;
+        if self.followed != activations.pass || activations.pass == 0 {
+            self.copy_signs(network, activations.last_time());
+            self.followed = activations.pass;
+        }
+        Ok(())
+    }
+
+    /// Fails if the matrices follow weights, and not those of this forward pass.
+    pub(super) fn require_followed(&self, activations: &Activations<T>) -> Result<()> {
+        if self.followed == activations.pass || !self.route.follows_weights() {
+            return Ok(());
+        }
+        Err(Error::StageMismatch {
+            stage: "deliver",
+            what: "feedback matrices",
+            expected: "signs of the weights of this forward pass, which Feedback::follow takes"
+                .into(),
+            found: "those of other weights".into(),
+        })
+    }
+
+    /// From now on draws magnitudes that are drawn anew from this distribution, if there are such.
+    pub(crate) fn draw_magnitudes_from(&mut self, init: FeedbackInit, seed: u64) {
+        let new = |hop: &Hop| hop.through == Through::Signs(Magnitudes::New);
+        self.magnitudes = self.route.hops().iter().any(new).then_some((init, seed));
+    }
+
+    /// What such magnitudes are drawn from.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn magnitudes(&self) -> Option<(FeedbackInit, u64)> {
+        self.magnitudes
+    }
+
+    /// The signs of the weights, with the magnitudes of step `time`.
+    pub(super) fn copy_signs(&mut self, network: &Network<T>, time: u64) {
+        for (index, &hop) in self.route.hops().iter().enumerate() {
+            let Through::Signs(magnitudes) = hop.through else { continue };
+            let Some(matrix) = &mut self.matrices[index] else { continue };
+            let owner = self.route.sender(hop).max(hop.to);
+            let (block, weights) =
+                (&network.blocks[owner], network.parameters.layer(owner).weights());
+            let (rows, columns) = matrix.shape();
+            match magnitudes {
+                Magnitudes::Uniform => {
+                    let (fan_in, fan_out) = block.map.fans(block.shape);
+                    let all = T::of((2.0 / (fan_in as f64 + fan_out as f64)).sqrt());
+                    matrix.fill(all);
+                }
+                Magnitudes::Fixed => {}
+                Magnitudes::New => {
+                    let down = Transport::of(&self.route, hop) == Transport::Down;
+                    let (receivers, senders) = if down { (columns, rows) } else { (rows, columns) };
+                    let (init, seed) = self.magnitudes.unwrap_or_default();
+                    let mut rng = stream(seed, Purpose::Magnitudes, index as u64, time);
+                    init.spread(receivers, senders).fill(matrix.as_mut_slice(), &mut rng);
+                }
+            }
+            set_signs(matrix.as_mut_slice(), weights);
+        }
+    }
+}
+
+/// Gives `matrix` the signs of `weights`.
+fn set_signs<T: Scalar>(matrix: &mut [T], weights: &[T]) {
+    /// Elements that a thread takes on at least.
+    const SIZE: usize = 1 << 14;
+    let (count, parts) = (matrix.len().div_ceil(SIZE), small_pieces(matrix.len(), 1));
+    let out = Chunks { data: matrix, size: SIZE };
+    share_out(out, 0..count, parts, &|range, matrix| {
+        for (b, &w) in matrix.data.iter_mut().zip(&weights[range.start * SIZE..]) {
+            *b = b.copysign(w);
+        }
+    });
+}
