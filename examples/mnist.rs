@@ -55,7 +55,7 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_value = "800,800")]
     hidden: Vec<usize>,
 
-    /// identity, tanh, logistic, relu, leaky-relu, elu or softplus
+    /// identity, tanh, logistic, relu, leaky-relu, elu, softplus or gelu
     #[arg(long, default_value_t = Activation::Tanh)]
     activation: Activation,
 

@@ -58,6 +58,9 @@ pub fn cases() -> Vec<Case> {
         add("2-8-1", batch, &all, &both, "f32");
     }
     add("conv", 64, &two, &both, "f32");
+    let others: Vec<FeedbackRule> =
+        FeedbackRule::all().filter(|rule| !all.contains(rule)).collect();
+    add(MNIST, 64, &others, &["rmsprop"], "f32");
     cases
 }
 
@@ -158,7 +161,12 @@ impl Case {
             .collect();
         let all: f64 = work.iter().sum();
         let deltas = match self.rule {
-            FeedbackRule::Bp | FeedbackRule::Fa => all - work[0],
+            FeedbackRule::Bp
+            | FeedbackRule::Fa
+            | FeedbackRule::USf
+            | FeedbackRule::FrSf
+            | FeedbackRule::BrSf
+            | FeedbackRule::Kp => all - work[0],
             FeedbackRule::Ifa => all - work[0] - work[work.len() - 1],
             _ => 0.0,
         };
