@@ -57,7 +57,7 @@ struct Args {
     #[arg(long)]
     net: Option<Net>,
 
-    /// Learning rules: bp, fa, dfa, ifa, separated by commas, or all
+    /// Learning rules separated by commas, such as bp,fa,dfa,ifa, or all
     #[arg(long, value_delimiter = ',', default_value = "all")]
     rule: Vec<Rules>,
 

@@ -46,7 +46,7 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 
-    /// Learning rules: bp, fa, dfa, ifa, separated by commas, or all [default: dfa with --data,
+    /// Learning rules separated by commas, such as bp,fa,dfa,ifa, or all [default: dfa with --data,
     /// all without]
     #[arg(long, value_delimiter = ',')]
     rule: Vec<Rules>,
