@@ -20,7 +20,6 @@ const EXCEPTIONS: &[&str] = &[
     "workspace",
     "network",
     "loss",
-    "optimizer",
     "data",
     "trainer",
 ];
