@@ -1,14 +1,14 @@
 //! Samples and their targets: in memory, in shuffled batches, from files.
 
-use nalgebra::{DMatrix, DMatrixView};
+use nalgebra::DMatrix;
 use rand::seq::SliceRandom;
 
 use crate::{
     error::{Error, Result, require, require_finite},
     linalg::filled,
-    loss::Targets,
     scalar::Scalar,
     seed::{Purpose, stream},
+    targets::{BatchTargets, Targets},
     threads::{Chunks, pieces, share_out},
 };
 
@@ -52,60 +52,6 @@ enum Inputs<T> {
     Values(Vec<T>),
     /// Bytes, and what is done to them in turn as they become numbers.
     Bytes(Vec<u8>, Vec<Scaling<T>>),
-}
-
-/// The targets of a dataset or of a batch.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum BatchTargets<T> {
-    Labels(Vec<usize>),
-    /// Columns of `rows` values.
-    Values {
-        rows: usize,
-        data: Vec<T>,
-    },
-}
-
-impl<T: Scalar> BatchTargets<T> {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Labels(labels) => labels.len(),
-            Self::Values { rows, data } => data.len() / rows,
-        }
-    }
-
-    pub(crate) fn as_targets(&self) -> Targets<'_, T> {
-        match self {
-            Self::Labels(labels) => Targets::Labels(labels),
-            Self::Values { rows, data } => {
-                Targets::Values(DMatrixView::from_slice(data, *rows, data.len() / rows))
-            }
-        }
-    }
-
-    /// `to ←` the targets of the samples `indices`, in the memory that `to` has.
-    pub(crate) fn gather(&self, indices: &[usize], to: &mut Self) {
-        match (self, &mut *to) {
-            (Self::Labels(from), Self::Labels(to)) => {
-                to.clear();
-                to.extend(indices.iter().map(|&index| from[index]));
-            }
-            (Self::Values { rows, data: from }, Self::Values { rows: to_rows, data: to }) => {
-                *to_rows = *rows;
-                to.clear();
-                for &index in indices {
-                    to.extend_from_slice(&from[index * rows..(index + 1) * rows]);
-                }
-            }
-            (Self::Labels(_), to) => {
-                *to = Self::Labels(Vec::new());
-                self.gather(indices, to);
-            }
-            (Self::Values { rows, .. }, to) => {
-                *to = Self::Values { rows: *rows, data: Vec::new() };
-                self.gather(indices, to);
-            }
-        }
-    }
 }
 
 /// More classes than any network has outputs.

@@ -4,7 +4,7 @@ use super::{Scratch, StoppingRule, Trainer};
 use crate::{
     activation::Activation,
     adversarial::FastGradientSign,
-    data::{Augmentation, BatchTargets, require_batch_size},
+    data::{Augmentation, require_batch_size},
     error::{Error, Result},
     feedback::Feedback,
     init::FeedbackInit,
@@ -14,6 +14,7 @@ use crate::{
     optimizer::{Optimizer, OptimizerState, Schedule},
     rule::FeedbackRule,
     scalar::Scalar,
+    targets::BatchTargets,
     threads::Threads,
     workspace::{Activations, Deltas, Gradients},
 };

@@ -5,11 +5,12 @@ use nalgebra::DMatrixView;
 use super::{ConfusionMatrix, Evaluation, Step, Trainer, scores::Tally};
 use crate::{
     buffer::{Columns, When},
-    data::{BatchTargets, Dataset},
+    data::Dataset,
     error::{Error, Result, require, require_finite},
-    loss::{Loss, Targets},
+    loss::Loss,
     network::EVALUATION_BATCH,
     scalar::Scalar,
+    targets::{BatchTargets, Targets},
     workspace::Activations,
 };
 

@@ -10,9 +10,10 @@ use super::{
     rows::{Row, shortened},
 };
 use crate::{
-    data::{BatchTargets, whole_number},
+    data::whole_number,
     error::{Error, Result},
     scalar::Scalar,
+    targets::BatchTargets,
 };
 
 /// The features read so far: bytes until a number comes that is none.
