@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    Target,
+    format::Target,
     rows::{Row, shortened},
 };
 use crate::{
-    data::whole_number,
+    data::number::whole_number,
     error::{Error, Result},
     scalar::Scalar,
     targets::BatchTargets,
