@@ -2,7 +2,11 @@
 
 use nalgebra::DMatrixView;
 
-use super::{ConfusionMatrix, Evaluation, Step, Trainer, scores::Tally};
+use super::{
+    confusion::ConfusionMatrix,
+    scores::{Evaluation, Step, Tally},
+    state::Trainer,
+};
 use crate::{
     buffer::{Columns, When},
     data::Dataset,
