@@ -7,7 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const LINES_OF_CODE: usize = 420;
+const LINES_OF_CODE: usize = 310;
+
+/// Files that are longer, and why.
+const LONGER: &[(&str, usize)] = &[
+    // One enum: a variant for each thing that can go wrong, with its message and its numbers.
+    ("error/kinds.rs", 420),
+    // Matrices of feedback, and what users ask of them. To be split with its folder.
+    ("feedback.rs", 420),
+];
 
 /// Folders whose files still use what stands below them, and why. May the list stay short.
 const EXCEPTIONS: &[&str] = &[
@@ -236,8 +244,14 @@ fn what_stands_below_is_found() {
 
 #[test]
 fn no_file_is_too_long_to_read_in_one_go() {
-    for Source { path, code, .. } in sources() {
+    let sources = sources();
+    for Source { path, code, .. } in &sources {
+        let longer = LONGER.iter().find(|(file, _)| path == Path::new(file));
+        let most = longer.map_or(LINES_OF_CODE, |&(_, most)| most);
         let lines = code.lines().count();
-        assert!(lines < LINES_OF_CODE, "{} has {lines} lines of code", path.display());
+        assert!(lines < most, "{} has {lines} lines of code", path.display());
+    }
+    for (file, _) in LONGER {
+        assert!(sources.iter().any(|source| source.path == Path::new(file)), "no {file}");
     }
 }
