@@ -25,6 +25,7 @@ mod extreme_numbers;
 mod freezing;
 mod frozen_normalisation;
 mod gradient_check;
+mod helpers;
 mod hostile_calls;
 mod idx_files;
 mod loaders;
