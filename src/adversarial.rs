@@ -7,10 +7,11 @@ use crate::{
     error::{Result, require_not_negative},
     feedback::Feedback,
     init::FeedbackInit,
-    loss::{Loss, Targets},
+    loss::Loss,
     network::Network,
     rule::FeedbackRule,
     scalar::Scalar,
+    targets::Targets,
     workspace::{Activations, Deltas},
 };
 

@@ -128,3 +128,7 @@ impl<T> Notes<T> {
         Self { winners: Vec::new(), kept: Vec::new(), statistics, normalised: Vec::new() }
     }
 }
+
+/// What an operation with parameters learns from a batch, in the order of its slots: a gradient, or
+/// the statistics of the batch for running ones to follow. Empty where it learns nothing.
+pub(crate) type Learned<T> = [Vec<T>; 4];

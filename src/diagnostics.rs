@@ -20,10 +20,10 @@ use crate::{
     init::FeedbackInit,
     layer::Operation,
     linalg::zero_matrix,
-    loss::Targets,
     network::{Block, Network},
     rule::FeedbackRule,
     scalar::Scalar,
+    targets::Targets,
     trainer::Trainer,
     workspace::{Activations, BlockActivations, Deltas, Gradients, require_delivered},
 };

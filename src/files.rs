@@ -113,10 +113,11 @@
 //! [`Whitening::load`]: crate::data::Whitening::load
 //! [`Whitening::save`]: crate::data::Whitening::save
 
+// The order is that of dependence, as in `lib.rs`.
 #[cfg(feature = "gzip")]
 mod gzip;
-mod open;
 mod recognise;
+mod open;
 
 #[cfg(feature = "safetensors")]
 mod contents;

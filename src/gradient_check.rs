@@ -11,12 +11,13 @@ use crate::{
     feedback::Feedback,
     init::FeedbackInit,
     layer::Operation,
-    loss::{Loss, Targets},
+    loss::Loss,
     network::Network,
     parameters::{Part, Slot},
     rule::FeedbackRule,
     scalar::Scalar,
     seed::{Purpose, stream},
+    targets::Targets,
     workspace::{Activations, Deltas, Gradients},
 };
 

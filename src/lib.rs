@@ -29,6 +29,7 @@ mod layer;
 mod architecture;
 mod workspace;
 mod network;
+mod targets;
 mod loss;
 mod feedback;
 mod adversarial;
@@ -57,7 +58,7 @@ pub use layer::{
     AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, LayerNorm, MaxPool2d, Operation, Pool2d,
     Shape, Skip,
 };
-pub use loss::{Loss, Targets};
+pub use loss::Loss;
 #[cfg(feature = "safetensors")]
 pub use network::LoadOptions;
 pub use network::{Network, NetworkBuilder};
@@ -68,6 +69,7 @@ pub use parameters::{Parameters, Part, Slot};
 pub use route::{Hop, Magnitudes, Route, Signal, Through};
 pub use rule::FeedbackRule;
 pub use scalar::Scalar;
+pub use targets::Targets;
 pub use trainer::{
     ConfusionMatrix, EarlyStopping, Epoch, Evaluation, Step, StoppingRule, Trainer, TrainerBuilder,
 };

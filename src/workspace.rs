@@ -3,10 +3,11 @@
 //! Each grows to the largest batch it has seen and then never allocates again; a smaller batch
 //! uses the first columns. None of it outlives its meaning: every stage overwrites what it fills.
 
+// The order is that of dependence, as in `lib.rs`.
+mod layout;
 mod activations;
 mod deltas;
 mod gradients;
-mod layout;
 
 pub use activations::Activations;
 pub use deltas::Deltas;

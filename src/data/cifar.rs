@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    data::{Dataset, Scaling},
+    data::{dataset::Dataset, scaling::Scaling},
     error::{Error, Result},
     files::{OpenFile, Wanted, first_of, require_folder},
     scalar::Scalar,

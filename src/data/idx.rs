@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use nalgebra::DMatrix;
 
 use crate::{
-    data::{Dataset, Scaling},
+    data::{dataset::Dataset, number::whole_number, scaling::Scaling},
     error::{Error, Result},
     files::{OpenFile, Wanted, first_of, require_folder},
     scalar::Scalar,
@@ -316,7 +316,7 @@ impl Array {
         }
         let label = |(sample, found): (usize, f64)| {
             let refused = || Error::LabelNumber { path: path.to_owned(), sample, found };
-            super::whole_number(found).ok_or_else(refused)
+            whole_number(found).ok_or_else(refused)
         };
         self.values().enumerate().map(label).collect()
     }

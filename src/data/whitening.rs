@@ -11,7 +11,7 @@ use nalgebra::{DMatrix, DVector, SymmetricEigen};
 #[cfg(feature = "safetensors")]
 use crate::files::{Contents, Draft, Expected, File, READER, WRITER, read, read_from};
 use crate::{
-    data::{Dataset, scaling::means},
+    data::{dataset::Dataset, fit::means},
     error::{Error, Result, require, require_finite, require_shape},
     linalg::{Start, mat, of, product, zero_matrix},
     scalar::Scalar,
@@ -167,7 +167,7 @@ impl<T: Scalar> Whitening<T> {
     }
 
     /// The whitened inputs of a dataset.
-    pub(super) fn whiten(&self, data: &Dataset<T>) -> Result<DMatrix<T>> {
+    fn whiten(&self, data: &Dataset<T>) -> Result<DMatrix<T>> {
         let features = data.features();
         self.require_features(features, data.len())?;
         let mut whitened = zero_matrix(features, data.len())?;
@@ -348,6 +348,23 @@ fn inverse_square_root(
     product(of(&s), of(&s).transpose(), Start::Zero, matrix.as_mut_slice());
     matrix.fill_lower_triangle_with_upper_triangle();
     Ok(matrix)
+}
+
+impl<T: Scalar> Dataset<T> {
+    /// The dataset with every input whitened: fit the [`Whitening`] on the training set and apply
+    /// it to all sets.
+    ///
+    /// The inputs are values from here on, even if they were bytes: CIFAR-10's 50,000 training
+    /// images take 614 MB in `f32`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] if the whitening was fitted to another number of features,
+    /// [`Error::TooLarge`] if there is no memory for the values, [`Error::NonFinite`] if one of
+    /// them overflows.
+    pub fn whitened(self, whitening: &Whitening<T>) -> Result<Self> {
+        let inputs = whitening.whiten(&self)?;
+        Ok(self.with_inputs(inputs))
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Batch normalisation.
 
-use super::{Learned, Shape};
+use super::shape::Shape;
 use crate::{
-    buffer::{Notes, Pass, Statistics},
+    buffer::{Learned, Notes, Pass, Statistics},
     error::{Result, require, require_positive},
     scalar::Scalar,
     vector::{all_finite, sum_channels},

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Bias, Shape, Tiles, Windows, unroll::Unrolling};
+use super::{bias::Bias, shape::Shape, tiles::Tiles, unroll::Unrolling, windows::Windows};
 use crate::{
     error::{Error, Result},
     linalg::{self, Mat, Start, cut},

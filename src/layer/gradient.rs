@@ -1,6 +1,6 @@
 //! The gradient of a layer's weights, made tile by tile.
 
-use super::LinearMap;
+use super::{linear::LinearMap, tiles::Tiles};
 use crate::{
     buffer::Columns,
     linalg::{self, Start, cut},
@@ -11,18 +11,6 @@ use crate::{
 
 /// To update a weight takes about as long as so many multiply-adds.
 pub(crate) const UPDATE_COST: usize = 16;
-
-/// How a gradient is cut into tiles of whole columns.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tiles {
-    /// Columns of a tile; the last may have fewer.
-    pub(crate) width: usize,
-    /// Elements of a tile.
-    pub(crate) size: usize,
-    pub(crate) count: usize,
-    /// Elements of scratch that the computation of a tile needs.
-    pub(crate) scratch: usize,
-}
 
 /// One tile of a gradient that is still to be made.
 pub(crate) struct Tile<'a, T> {
@@ -157,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::layer::{Convolution, Shape, Windows, unroll};
+    use crate::layer::{Shape, conv2d::Convolution, unroll, windows::Windows};
 
     fn columns(rows: usize, count: usize, seed: usize) -> Columns<f32> {
         let mut columns = Columns::new(rows);

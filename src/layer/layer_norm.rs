@@ -1,8 +1,8 @@
 //! Layer normalisation.
 
-use super::{Learned, Shape};
+use super::shape::Shape;
 use crate::{
-    buffer::{Notes, Statistics},
+    buffer::{Learned, Notes, Statistics},
     error::{Result, require_positive},
     scalar::Scalar,
     vector::{all_finite, sum_channels, sum_plane},

@@ -4,7 +4,7 @@ use std::{cell::RefCell, fmt};
 
 use multiversion::multiversion;
 
-use super::{Shape, Windows};
+use super::{shape::Shape, windows::Windows};
 use crate::{
     error::{Error, Result},
     scalar::Scalar,

@@ -1,6 +1,6 @@
 //! The unrolled input of a convolution, in which the rows of the kernel share what they see.
 
-use super::Windows;
+use super::windows::Windows;
 use crate::scalar::Scalar;
 
 /// How a sample is unrolled into a matrix `Q`.

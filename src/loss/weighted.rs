@@ -1,10 +1,11 @@
 //! Classes that count more or less than others.
 
-use super::{Loss, Targets};
+use super::Loss;
 use crate::{
     buffer::Columns,
     error::{Error, Result, require, require_shape},
     scalar::Scalar,
+    targets::Targets,
     workspace::{Activations, Deltas},
 };
 
@@ -127,16 +128,6 @@ impl Loss {
             return Ok(());
         }
         Err(Error::NoClasses { what: "a weight for each class" })
-    }
-}
-
-impl<T: Scalar> Targets<'_, T> {
-    /// Those of one sample.
-    fn only(&self, sample: usize) -> Targets<'_, T> {
-        match self {
-            Self::Labels(labels) => Targets::Labels(&labels[sample..=sample]),
-            Self::Values(values) => Targets::Values(values.columns(sample, 1)),
-        }
     }
 }
 

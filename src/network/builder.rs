@@ -29,8 +29,16 @@ pub struct NetworkBuilder<T> {
     scalar: std::marker::PhantomData<T>,
 }
 
+impl<T: Scalar> Network<T> {
+    /// Starts a network that reads so many features, or images of a shape such as `(3, 32, 32)`:
+    /// channels, height, width.
+    pub fn builder(input: impl std::convert::Into<Shape>) -> NetworkBuilder<T> {
+        NetworkBuilder::new(input.into())
+    }
+}
+
 impl<T: Scalar> NetworkBuilder<T> {
-    pub(super) fn new(input: Shape) -> Self {
+    fn new(input: Shape) -> Self {
         Self {
             input,
             items: Vec::new(),

@@ -8,8 +8,8 @@
 
 use super::{NextStep, Numbers, OptimizerState};
 use crate::{
+    buffer::Learned,
     error::{Result, require_finite},
-    layer::Learned,
     network::{Block, Network},
     parameters::Parameters,
     scalar::Scalar,

@@ -213,3 +213,21 @@ fn chunks<T>([w, m, v]: [&mut [T]; 3], size: usize) -> Tiled<'_, T> {
     let chunks = |data| Chunks { data, size };
     (chunks(w), (chunks(m), chunks(v)))
 }
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+    use nalgebra::DMatrix;
+
+    use super::*;
+    use crate::optimizer::Sgd;
+
+    #[test]
+    fn rows_are_bounded_and_keep_their_direction() {
+        let mut weights = DMatrix::from_row_slice(3, 2, &[3.0, 4.0, 0.3, 0.4, 0.0, 0.0]);
+        let step = NextStep::new(Sgd::default().into(), (0.1, 1), Some(1.0), &[]);
+        step.bound(weights.as_mut_slice(), 3);
+        let expected = DMatrix::from_row_slice(3, 2, &[0.6, 0.8, 0.3, 0.4, 0.0, 0.0]);
+        assert_relative_eq!(weights, expected, epsilon = 1e-15);
+    }
+}

@@ -185,3 +185,86 @@ fn apply_outer<T: Scalar>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+
+    use super::*;
+
+    /// Three steps on a parameter of 1 with gradients 0.5, −0.2, 0.1.
+    fn three_steps(optimizer: impl Into<Optimizer>) -> f64 {
+        let optimizer = optimizer.into();
+        let mut w = [1.0_f64];
+        let (mut m, mut v) = ([0.0], [0.0]);
+        for (t, g) in [(1, 0.5), (2, -0.2), (3, 0.1)] {
+            let update = Update::new(optimizer, optimizer.learning_rate(), t);
+            update.apply(&mut w, &[g], [&mut m, &mut v]);
+        }
+        w[0]
+    }
+
+    /// Values computed with PyTorch, in float64:
+    /// ```python
+    /// def run(make):
+    ///     w = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+    ///     optimizer = make([w])
+    ///     for g in (0.5, -0.2, 0.1):
+    ///         w.grad = torch.tensor([g], dtype=torch.float64)
+    ///         optimizer.step()
+    ///     return w.item()
+    /// ```
+    #[test]
+    fn three_steps_are_those_of_pytorch() {
+        let sgd = Sgd { learning_rate: 0.1, ..Sgd::default() };
+        let adam = Adam { learning_rate: 0.1, ..Adam::default() };
+        let cases: [(Optimizer, f64); 8] = [
+            (sgd.into(), 0.96),
+            (Sgd { momentum: Momentum::Classical(0.9), ..sgd }.into(), 0.8925),
+            (Sgd { momentum: Momentum::Nesterov(0.9), ..sgd }.into(), 0.863_25),
+            (Sgd { weight_decay: WeightDecay::L2(0.3), ..sgd }.into(), 0.875_028),
+            (
+                Sgd {
+                    momentum: Momentum::Nesterov(0.9),
+                    weight_decay: WeightDecay::L2(0.3),
+                    ..sgd
+                }
+                .into(),
+                0.647_084_352,
+            ),
+            (RmsProp { learning_rate: 0.1, ..RmsProp::default() }.into(), 0.188_770_030_209_380_57),
+            (adam.into(), 0.827_500_240_835_695_6),
+            (AdamW { adam, weight_decay: 0.3 }.into(), 0.747_120_058_234_000_2),
+        ];
+        for (optimizer, expected) in cases {
+            assert_relative_eq!(three_steps(optimizer), expected, max_relative = 1e-14);
+        }
+    }
+
+    /// `w ← w − η (g + v) − η λ w`, by hand.
+    #[test]
+    fn decoupled_decay_stands_beside_the_momentum() {
+        let sgd = Sgd {
+            learning_rate: 0.1,
+            momentum: Momentum::Classical(0.5),
+            weight_decay: WeightDecay::Decoupled(0.2),
+        };
+        let w1 = 1.0 - 0.1 * 0.5 - 0.02;
+        let w2 = w1 - 0.1 * (0.25 - 0.2) - 0.02 * w1;
+        let w3 = w2 - 0.1 * (0.025 + 0.1) - 0.02 * w2;
+        assert_relative_eq!(three_steps(sgd), w3, max_relative = 1e-14);
+    }
+
+    /// Oracle: `η g / (√0.01 |g| + 1e-8)`, nearly `10 η sign(g)` whatever the gradient.
+    #[test]
+    fn the_first_step_of_rmsprop_is_ten_times_the_learning_rate() {
+        for g in [3.0_f64, 1e-2, -1e-3] {
+            let mut w = [0.0];
+            let optimizer = Optimizer::default();
+            Update::new(optimizer, 1e-4, 1).apply(&mut w, &[g], [&mut [0.0], &mut []]);
+            let exact = -1e-4 * g / (0.01_f64.sqrt() * g.abs() + 1e-8);
+            assert_relative_eq!(w[0], exact, max_relative = 1e-12);
+            assert_relative_eq!(w[0], -1e-3 * g.signum(), max_relative = 1e-3);
+        }
+    }
+}

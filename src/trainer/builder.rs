@@ -1,19 +1,22 @@
 //! Setting up a trainer.
 
-use super::{Scratch, StoppingRule, Trainer};
+use super::{
+    require::{require_movable, require_statistics},
+    state::{Scratch, Trainer},
+    stopping::StoppingRule,
+};
 use crate::{
-    activation::Activation,
     adversarial::FastGradientSign,
-    data::{Augmentation, BatchTargets, require_batch_size},
+    data::{Augmentation, require_batch_size},
     error::{Error, Result},
     feedback::Feedback,
     init::FeedbackInit,
-    layer::Operation,
     loss::{Loss, require_class_weights},
     network::Network,
     optimizer::{Optimizer, OptimizerState, Schedule},
     rule::FeedbackRule,
     scalar::Scalar,
+    targets::BatchTargets,
     threads::Threads,
     workspace::{Activations, Deltas, Gradients},
 };
@@ -41,8 +44,15 @@ pub struct TrainerBuilder<T> {
     threads: Option<usize>,
 }
 
+impl<T: Scalar> Trainer<T> {
+    /// Starts a trainer of `network`.
+    pub fn builder(network: Network<T>) -> TrainerBuilder<T> {
+        TrainerBuilder::new(network)
+    }
+}
+
 impl<T: Scalar> TrainerBuilder<T> {
-    pub(super) fn new(network: Network<T>) -> Self {
+    fn new(network: Network<T>) -> Self {
         Self {
             network,
             rule: None,
@@ -302,48 +312,5 @@ fn require_drawn_for<T: Scalar>(network: &Network<T>, feedback: &Feedback<T>) ->
         first: format!("Init::nokland({other})"),
         second: format!("the rule {}", feedback.rule_name()),
         reason: "the paper's initialisation depends on the rule: name the same one in both places",
-    })
-}
-
-/// Fails if nothing would move under `rule`: weights that are all zero stop some of the signals.
-pub(super) fn require_movable<T: Scalar>(
-    network: &Network<T>,
-    feedback: &Feedback<T>,
-) -> Result<()> {
-    let hidden = &network.blocks[..network.layer_count() - 1];
-    let mut layers =
-        (0..network.layer_count()).map(|layer| network.parameters.layer(layer).weights());
-    if layers.any(|weights| weights.iter().any(|&w| w != T::zero())) {
-        return Ok(());
-    }
-    let relu = hidden
-        .iter()
-        .any(|block| block.operations.contains(&Operation::Activation(Activation::Relu)));
-    let reason = if relu {
-        "a ReLU unit that receives nothing has a derivative of 0"
-    } else if feedback.route().reads_weights() {
-        "its feedback passes through the weights"
-    } else {
-        return Ok(());
-    };
-    Err(Error::CannotLearn { rule: feedback.rule_name(), reason })
-}
-
-/// Fails if a layer that no feedback leads to has batch normalisation and is not frozen. Training
-/// would normalise by the batch, but evaluation by running statistics that never follow it.
-pub(super) fn require_statistics<T: Scalar>(
-    network: &Network<T>,
-    feedback: &Feedback<T>,
-) -> Result<()> {
-    let is_norm = |operation: &Operation| matches!(operation, Operation::BatchNorm(_));
-    let mut blocks = network.blocks.iter().enumerate();
-    let found = blocks.find(|&(layer, block)| {
-        !block.frozen && !feedback.route().serves(layer) && block.operations.iter().any(is_norm)
-    });
-    let Some((layer, _)) = found else { return Ok(()) };
-    Err(Error::Conflict {
-        first: format!("the route {}", feedback.route()),
-        second: format!("batch normalisation after hidden layer {layer}"),
-        reason: "no feedback leads there, so its running statistics would stay: freeze the layer",
     })
 }

@@ -2,14 +2,19 @@
 
 use nalgebra::DMatrixView;
 
-use super::{ConfusionMatrix, Evaluation, Step, Trainer, scores::Tally};
+use super::{
+    confusion::ConfusionMatrix,
+    scores::{Evaluation, Step, Tally},
+    state::Trainer,
+};
 use crate::{
     buffer::{Columns, When},
-    data::{BatchTargets, Dataset},
+    data::Dataset,
     error::{Error, Result, require, require_finite},
-    loss::{Loss, Targets},
+    loss::Loss,
     network::EVALUATION_BATCH,
     scalar::Scalar,
+    targets::{BatchTargets, Targets},
     workspace::Activations,
 };
 

@@ -1,14 +1,21 @@
 //! What can be changed in the middle of a run: everything but the network's shape and the seed.
 //! Weights, moments, counters and the order of the samples stay.
 
-use super::{StoppingRule, Trainer};
+use super::{
+    require::{require_movable, require_statistics},
+    state::Trainer,
+    stopping::StoppingRule,
+};
 use crate::{
     adversarial::FastGradientSign,
     data::{Augmentation, require_batch_size},
     error::Result,
+    feedback::Feedback,
     loss::{Loss, require_class_weights},
     optimizer::{Optimizer, Schedule},
+    rule::FeedbackRule,
     scalar::Scalar,
+    threads::Threads,
 };
 
 impl<T: Scalar> Trainer<T> {
@@ -148,6 +155,92 @@ impl<T: Scalar> Trainer<T> {
         let attack = epsilon.map(|epsilon| FastGradientSign::new(&self.network, epsilon));
         self.adversarial = attack.transpose()?;
         Ok(())
+    }
+
+    /// Goes on with another learning rule: its feedback matrices are drawn from the trainer's
+    /// seed, weights and optimiser state stay.
+    ///
+    /// # Errors
+    /// [`Error::CannotLearn`] if the rule cannot leave the present weights; nothing has then
+    /// changed.
+    ///
+    /// [`Error::CannotLearn`]: crate::Error::CannotLearn
+    pub fn set_rule(&mut self, rule: FeedbackRule) -> Result<()> {
+        let feedback = Feedback::new(&self.network, rule, self.feedback_init, self.seed)?;
+        self.set_feedback(feedback)
+    }
+
+    /// Goes on with feedback of one's own.
+    ///
+    /// # Errors
+    /// [`Error::StageMismatch`] if it was made for another network, [`Error::CannotLearn`],
+    /// [`Error::Conflict`] for batch normalisation after a layer that no feedback leads to and that
+    /// is not frozen; the old feedback then stays.
+    ///
+    /// [`Error::CannotLearn`]: crate::Error::CannotLearn
+    /// [`Error::Conflict`]: crate::Error::Conflict
+    /// [`Error::StageMismatch`]: crate::Error::StageMismatch
+    pub fn set_feedback(&mut self, feedback: Feedback<T>) -> Result<()> {
+        feedback.require_network(&self.network)?;
+        require_movable(&self.network, &feedback)?;
+        require_statistics(&self.network, &feedback)?;
+        self.feedback = feedback;
+        Ok(())
+    }
+
+    /// Works on so many threads of its own from now on; see [`TrainerBuilder::threads`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for 0, or more than the system can start.
+    ///
+    /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
+    /// [`TrainerBuilder::threads`]: crate::TrainerBuilder::threads
+    pub fn set_threads(&mut self, threads: usize) -> Result<()> {
+        self.threads = Threads::new(threads)?;
+        Ok(())
+    }
+
+    /// Leaves weighted layer `layer` as it is from now on, until it is
+    /// [released](Self::release), as Nøkland (2016, figure 2) does with the first hidden layer.
+    /// See [`Network::freeze`]; checkpoints keep it.
+    ///
+    /// ```
+    /// use feedback_alignment::{Network, Trainer, nalgebra::DMatrix};
+    ///
+    /// let network = Network::<f32>::builder(4).dense(3).tanh().dense(2).build()?;
+    /// let mut trainer = Trainer::builder(network.clone()).build()?;
+    /// trainer.freeze(0)?;
+    /// trainer.step(&DMatrix::from_element(4, 1, 0.5), &[1])?;
+    /// assert_eq!(trainer.network().layer(0)?, network.layer(0)?);
+    /// assert_ne!(trainer.network().layer(1)?, network.layer(1)?);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`].
+    ///
+    /// [`Error::NoSuchLayer`]: crate::Error::NoSuchLayer
+    /// [`Network::freeze`]: crate::Network::freeze
+    pub fn freeze(&mut self, layer: usize) -> Result<()> {
+        self.network.freeze(layer)
+    }
+
+    /// Lets a frozen layer learn again.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`]; [`Error::Conflict`] for a layer with batch normalisation that no
+    /// feedback leads to, which then stays frozen.
+    ///
+    /// [`Error::Conflict`]: crate::Error::Conflict
+    /// [`Error::NoSuchLayer`]: crate::Error::NoSuchLayer
+    pub fn release(&mut self, layer: usize) -> Result<()> {
+        let is_frozen = self.network.frozen().any(|frozen| frozen == layer);
+        self.network.release(layer)?;
+        let result = require_statistics(&self.network, &self.feedback);
+        if result.is_err() && is_frozen {
+            self.network.freeze(layer)?;
+        }
+        result
     }
 
     /// Samples in a step of [`epoch`](Self::epoch).

@@ -9,9 +9,9 @@ use super::{
     layout::{Layout, require_layout},
 };
 use crate::{
-    buffer::Columns,
+    buffer::{Columns, Learned},
     error::{Error, Result},
-    layer::{Learned, Operation, Skip, add},
+    layer::{Operation, Skip, add},
     route::{Route, Signal},
     scalar::Scalar,
 };

@@ -1,6 +1,6 @@
 //! Checkpoints: training that goes on from one is the training that was never interrupted.
 
-use crate::craft;
+use crate::{craft, helpers::optimizers};
 
 use std::{
     fs,
@@ -9,9 +9,9 @@ use std::{
 
 use craft::{Craft, Tensor};
 use feedback_alignment::{
-    Adam, AdamW, AvgPool2d, Conv2d, Dataset, Decay, Epoch, Error, Feedback, FeedbackInit,
-    FeedbackRule, Loss, MaxPool2d, Momentum, Network, NetworkBuilder, Optimizer, RmsProp, Scalar,
-    Schedule, Sgd, StoppingRule, Trainer, TrainerBuilder, WeightDecay,
+    Adam, AvgPool2d, Conv2d, Dataset, Decay, Epoch, Error, Feedback, FeedbackInit, FeedbackRule,
+    Loss, MaxPool2d, Momentum, Network, NetworkBuilder, Optimizer, RmsProp, Scalar, Schedule, Sgd,
+    StoppingRule, Trainer, TrainerBuilder,
     data::{Augmentation, Flip},
     nalgebra::DMatrix,
 };
@@ -22,21 +22,6 @@ use tempfile::{TempDir, tempdir};
 fn data<T: Scalar>() -> Dataset<T> {
     let x = DMatrix::from_fn(16, 22, |i, j| T::of(((i * 5 + j * j * 3) % 13) as f64 / 8.0 - 0.7));
     Dataset::new(x, (0..22).map(|j| j * j % 3).collect()).unwrap()
-}
-
-fn optimizers() -> [Optimizer; 8] {
-    let sgd = Sgd { learning_rate: 0.03, ..Sgd::default() };
-    [
-        sgd.into(),
-        Sgd { momentum: Momentum::Classical(0.9), ..sgd }.into(),
-        Sgd { momentum: Momentum::Nesterov(0.7), weight_decay: WeightDecay::L2(1e-3), ..sgd }
-            .into(),
-        Sgd { weight_decay: WeightDecay::Decoupled(1e-2), ..sgd }.into(),
-        RmsProp { learning_rate: 1e-3, ..RmsProp::default() }.into(),
-        RmsProp { learning_rate: 1e-3, decay: 0.9, epsilon: 1e-6 }.into(),
-        Adam { learning_rate: 0.01, ..Adam::default() }.into(),
-        AdamW { adam: Adam { learning_rate: 0.01, ..Adam::default() }, weight_decay: 0.1 }.into(),
-    ]
 }
 
 fn networks<T: Scalar>() -> [NetworkBuilder<T>; 3] {

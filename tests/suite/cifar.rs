@@ -3,6 +3,7 @@
 
 #[cfg(feature = "safetensors")]
 use crate::craft;
+use crate::helpers::labels_in;
 
 use std::{
     fs,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use feedback_alignment::{
-    Dataset, Error, Scalar, Targets,
+    Dataset, Error,
     data::cifar::{self, Labels, load10, load10_dir, load100, load100_dir},
 };
 use proptest::prelude::*;
@@ -42,13 +43,6 @@ fn records10(first: usize, count: usize) -> Vec<u8> {
     (first..first + count).flat_map(|number| record(&[label(number)], number)).collect()
 }
 
-fn labels<T: Scalar>(data: &Dataset<T>) -> Vec<usize> {
-    match data.targets() {
-        Targets::Labels(labels) => labels.to_vec(),
-        Targets::Values(_) => panic!("labels"),
-    }
-}
-
 /// Whether the images are those numbered from `first`, divided by 255.
 fn assert_images(data: &Dataset<f32>, first: usize) {
     for (number, image) in (first..).zip(data.inputs().column_iter()) {
@@ -65,7 +59,7 @@ fn a_file_of_cifar_10_loads() {
     let data = load10::<f32>(&path).unwrap();
     assert_eq!((data.len(), data.features(), data.classes()), (12, PIXELS, Some(10)));
     assert_eq!(cifar::SHAPE, (3, 32, 32));
-    assert_eq!(labels(&data), [3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4]);
+    assert_eq!(labels_in(&data), [3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4]);
     assert_images(&data, 3);
 }
 
@@ -84,7 +78,7 @@ fn a_folder_of_cifar_10_loads_in_the_order_of_its_batches() {
     );
     fs::write(folder.join("test_batch.bin"), records10(0, 2)).unwrap();
     let cifar = load10_dir::<f32>(&folder).unwrap();
-    assert_eq!(labels(&cifar.train), [2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
+    assert_eq!(labels_in(&cifar.train), [2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
     assert_images(&cifar.train, 2);
     assert_images(&cifar.test, 0);
     fs::remove_file(folder.join("data_batch_3.bin")).unwrap();
@@ -100,8 +94,8 @@ fn cifar_100_loads_with_fine_or_coarse_labels() {
     fs::write(folder.join("test.bin"), record(&[7, 8], 5)).unwrap();
     let fine = load100_dir::<f32>(&folder, Labels::Fine).unwrap();
     let coarse = load100_dir::<f32>(&folder, Labels::Coarse).unwrap();
-    assert_eq!((labels(&fine.train), labels(&fine.test)), (vec![99, 42], vec![8]));
-    assert_eq!((labels(&coarse.train), labels(&coarse.test)), (vec![19, 0], vec![7]));
+    assert_eq!((labels_in(&fine.train), labels_in(&fine.test)), (vec![99, 42], vec![8]));
+    assert_eq!((labels_in(&coarse.train), labels_in(&coarse.test)), (vec![19, 0], vec![7]));
     assert_images(&fine.train, 0);
     assert_images(&coarse.test, 5);
     let alone = load100::<f32>(folder.join("train.bin"), Labels::Fine).unwrap();
@@ -198,7 +192,7 @@ mod gzip {
         fs::write(folder.join("train.bin.gz"), compressed(&train)).unwrap();
         fs::write(folder.join("test.bin"), &test).unwrap();
         let cifar = load100_dir::<f32>(&folder, Labels::Fine).unwrap();
-        assert_eq!((labels(&cifar.train), labels(&cifar.test)), (vec![14], vec![59]));
+        assert_eq!((labels_in(&cifar.train), labels_in(&cifar.test)), (vec![14], vec![59]));
         assert_images(&cifar.train, 1);
     }
 
@@ -260,7 +254,7 @@ proptest! {
 
 #[cfg(feature = "safetensors")]
 mod whitening {
-    use feedback_alignment::{data::Whitening, nalgebra::DMatrix};
+    use feedback_alignment::{Scalar, data::Whitening, nalgebra::DMatrix};
 
     use super::{
         craft::{Craft, Tensor},

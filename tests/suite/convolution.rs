@@ -1,40 +1,24 @@
 //! Convolution, pooling, batch normalisation and dropout: against naive loops, against central
 //! differences, against dense layers, and under every rule.
 
+use crate::helpers::{Pass, labels, random};
+
 use feedback_alignment::{
     Activations, AvgPool2d, Bias, Conv2d, Deltas, FastGradientSign, Feedback, FeedbackInit,
-    FeedbackRule, GradientCheck, Gradients, Init, Loss, MaxPool2d, Network, NetworkBuilder,
-    Operation, OptimizerState, Part, Sgd, Trainer,
+    FeedbackRule, GradientCheck, Init, Loss, MaxPool2d, Network, NetworkBuilder, Operation,
+    OptimizerState, Part, Sgd, Trainer,
     nalgebra::{DMatrix, DVector},
-    rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
 };
 use proptest::prelude::*;
 
-fn random(rows: usize, columns: usize, seed: u64) -> DMatrix<f64> {
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    DMatrix::from_fn(rows, columns, |_, _| rng.random_range(-1.0..1.0))
-}
-
-fn labels(samples: usize, classes: usize) -> Vec<usize> {
-    (0..samples).map(|j| j * j % classes).collect()
-}
-
-struct Pass {
-    activations: Activations<f64>,
-    deltas: Deltas<f64>,
-    gradients: Gradients<f64>,
-}
-
-fn pass(network: &Network<f64>, feedback: &Feedback<f64>, x: &DMatrix<f64>, y: &[usize]) -> Pass {
-    let mut pass = Pass {
-        activations: Activations::seeded(1),
-        deltas: Deltas::new(),
-        gradients: Gradients::new(),
-    };
-    network.forward(x, &mut pass.activations).unwrap();
-    Loss::SoftmaxCrossEntropy.error(y, &pass.activations, &mut pass.deltas).unwrap();
-    feedback.deliver(network, &pass.activations, &mut pass.deltas).unwrap();
-    network.gradients(&pass.activations, &pass.deltas, &mut pass.gradients).unwrap();
+fn pass(
+    network: &Network<f64>,
+    feedback: &Feedback<f64>,
+    x: &DMatrix<f64>,
+    y: &[usize],
+) -> Pass<f64> {
+    let mut pass = Pass::new(1);
+    pass.run(network, feedback, x, y);
     pass
 }
 

@@ -1,7 +1,10 @@
 //! Diagnostics: against the definitions, at the points where angles are known, and as witnesses
 //! of alignment.
 
-use crate::nets::conv_net;
+use crate::{
+    helpers::{labels, random},
+    nets::conv_net,
+};
 use approx::assert_relative_eq;
 use feedback_alignment::{
     Activation, Activations, Adam, Bias, Conv2d, Dataset, Deltas, Diagnosis, Diagnostics, Error,
@@ -14,15 +17,6 @@ use feedback_alignment::{
 use proptest::prelude::*;
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
-
-fn random(rows: usize, columns: usize, seed: u64) -> DMatrix<f64> {
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    DMatrix::from_fn(rows, columns, |_, _| rng.random_range(-1.0..1.0))
-}
-
-fn labels(samples: usize, classes: usize) -> Vec<usize> {
-    (0..samples).map(|j| j * j % classes).collect()
-}
 
 fn mlp(widths: &[usize], activation: Activation, init: Init, seed: u64) -> Network<f64> {
     let mut builder = Network::builder(widths[0]);

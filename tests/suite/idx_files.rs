@@ -1,10 +1,10 @@
 //! IDX files of every type of numbers, those of EMNIST, and hostile ones.
 
-use crate::common;
+use crate::{common, helpers::labels_in};
 
 use common::{Folder, idx};
 use feedback_alignment::{
-    Dataset, Error, Scalar, Targets,
+    Error, Scalar,
     data::idx::{Emnist, load, load_dir, load_emnist, read},
 };
 
@@ -17,13 +17,6 @@ fn file(kind: u8, sizes: &[u32], numbers: &[u8]) -> Vec<u8> {
 
 fn bytes<T, const SIZE: usize>(numbers: &[T], convert: impl Fn(&T) -> [u8; SIZE]) -> Vec<u8> {
     numbers.iter().flat_map(convert).collect()
-}
-
-fn labels<T: Scalar>(data: &Dataset<T>) -> Vec<usize> {
-    match data.targets() {
-        Targets::Labels(labels) => labels.to_vec(),
-        Targets::Values(_) => panic!("labels"),
-    }
 }
 
 /// Numbers at the ends of every type and their bytes.
@@ -98,7 +91,7 @@ fn images_of_other_numbers_are_taken_as_they_are() {
         let found = load::<f64>(&images, &targets).unwrap();
         let scale = if kind == 0x08 { 255.0 } else { 1.0 };
         assert_eq!(found.inputs().as_slice(), expected.map(|x| x / scale), "{kind:02x}");
-        assert_eq!(labels(&found), [3, 0]);
+        assert_eq!(labels_in(&found), [3, 0]);
     }
 }
 
@@ -116,10 +109,10 @@ fn labels_are_whole_numbers_of_any_type() {
         (0x0d, bytes(&[0_f32, 9.0, 7.0], |x| x.to_be_bytes())),
         (0x0e, bytes(&[0_f64, 9.0, 7.0], |x| x.to_be_bytes())),
     ] {
-        assert_eq!(labels(&with(kind, data).unwrap()), [0, 9, 7], "{kind:02x}");
+        assert_eq!(labels_in(&with(kind, data).unwrap()), [0, 9, 7], "{kind:02x}");
     }
     let large = with(0x0e, bytes(&[0.0, 4_294_967_295.0, 1.0], |x: &f64| x.to_be_bytes())).unwrap();
-    assert_eq!(labels(&large)[1], u32::MAX as usize);
+    assert_eq!(labels_in(&large)[1], u32::MAX as usize);
     for (kind, data) in [
         (0x09, vec![0, 255, 7]),
         (0x0c, bytes(&[0, i32::MIN, 1], |x| x.to_be_bytes())),
@@ -156,8 +149,8 @@ fn emnist_is_read_under_its_names_with_its_images_upright() {
         folder.write(&format!("emnist-{name}-test-images-idx3-ubyte"), idx(&[1, 3, 2], &stored));
         folder.write(&labels_of("test"), idx(&[1], &[1]));
         let sets = load_emnist::<f64>(folder.path(""), split).unwrap();
-        assert_eq!(labels(&sets.train), [26, 1]);
-        assert_eq!(labels(&sets.test), [1]);
+        assert_eq!(labels_in(&sets.train), [26, 1]);
+        assert_eq!(labels_in(&sets.test), [1]);
         assert_eq!(sets.test.inputs().as_slice(), upright.map(|byte| f64::from(byte) / 255.0));
         assert_eq!(sets.train.inputs()[(1, 1)], 20.0 / 255.0);
         // MNIST's own names are others.

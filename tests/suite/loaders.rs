@@ -1,6 +1,6 @@
 //! The loaders: what they read, and how they refuse everything else.
 
-use crate::common;
+use crate::{common, helpers::labels_in};
 
 use std::{
     fs,
@@ -9,17 +9,10 @@ use std::{
 
 use common::{Folder, idx};
 use feedback_alignment::{
-    Dataset, Error, Targets,
+    Dataset, Error,
     data::idx::{load, load_dir},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
-
-fn labels<T: feedback_alignment::Scalar>(data: &Dataset<T>) -> Vec<usize> {
-    match data.targets() {
-        Targets::Labels(labels) => labels.to_vec(),
-        Targets::Values(_) => panic!("the loaders read labels"),
-    }
-}
 
 /// Three images of 2 × 4 pixels.
 fn images() -> Vec<u8> {
@@ -57,7 +50,7 @@ fn every_pixel_value_is_divided_by_255_exactly() {
         let double: Dataset<f64> = load(&images, &targets).unwrap();
         let single: Dataset<f32> = load(&images, &targets).unwrap();
         assert_eq!((double.len(), double.features(), double.classes()), (2, 128, Some(256)));
-        assert_eq!(labels(&double), [255, 3]);
+        assert_eq!(labels_in(&double), [255, 3]);
         for (byte, (d, s)) in (0..=255_u8).zip(double.inputs().iter().zip(single.inputs().iter())) {
             assert_eq!(d.to_bits(), (f64::from(byte) / 255.0).to_bits(), "{byte}{end}");
             assert_eq!(s.to_bits(), (f32::from(byte) / 255.0).to_bits(), "{byte}{end}");
@@ -77,7 +70,7 @@ fn a_folder_is_read_under_every_spelling_of_its_files() {
                 folder.write(&format!("{set}-labels{separator}idx1-ubyte{end}"), pack(labels));
             }
             let mnist = load_dir::<f32>(folder.path("")).unwrap();
-            assert_eq!((labels(&mnist.train), labels(&mnist.test)), (vec![7, 0, 2], vec![4]));
+            assert_eq!((labels_in(&mnist.train), labels_in(&mnist.test)), (vec![7, 0, 2], vec![4]));
             assert_eq!(mnist.train.inputs()[(7, 2)], 230.0 / 255.0);
             assert_eq!(mnist.test.inputs().as_slice(), [9.0 / 255.0; 8]);
         }
@@ -602,7 +595,7 @@ impl Damage {
 fn assert_sound(data: &Dataset<f32>) {
     let inputs = data.inputs();
     assert_eq!((data.features(), data.len()), inputs.shape());
-    assert_eq!(data.len(), labels(data).len());
+    assert_eq!(data.len(), labels_in(data).len());
     assert!(inputs.iter().all(|x| x.is_finite()));
 }
 

@@ -26,6 +26,7 @@ mod family;
 mod freezing;
 mod frozen_normalisation;
 mod gradient_check;
+mod helpers;
 mod hostile_calls;
 mod idx_files;
 mod loaders;

@@ -1,7 +1,7 @@
 //! Comma-separated files of every dialect, and those that are not what they are said to be.
 #![allow(clippy::format_collect)] // Short texts.
 
-use crate::common;
+use crate::{common, helpers::labels_in};
 
 use common::Folder;
 use feedback_alignment::{
@@ -14,13 +14,6 @@ use feedback_alignment::{
 
 fn table(text: impl AsRef<[u8]>, format: &Format) -> Result<Table<f64>, Error> {
     load_table(Folder::new().write("table.csv", text), format)
-}
-
-fn labels(data: &Dataset<f64>) -> Vec<usize> {
-    match data.targets() {
-        Targets::Labels(labels) => labels.to_vec(),
-        Targets::Values(_) => panic!("labels"),
-    }
 }
 
 fn absent(target: Target) -> Format {
@@ -109,7 +102,7 @@ fn classes_may_be_written_as_numbers_of_any_kind() {
         ("4294967295.0", 4_294_967_295),
     ] {
         let found = table(format!("label,a\n{text},2\n"), &Format::default()).unwrap();
-        assert_eq!(labels(&found.data), [expected], "{text}");
+        assert_eq!(labels_in(&found.data), [expected], "{text}");
     }
     for text in ["0.5", "-1.0", "4294967296", "1e20", "1,0", "one", "", "0x1", "NaN", "-inf"] {
         let error = table(format!("label,a\n\"{text}\",2\n"), &Format::default()).unwrap_err();
@@ -123,19 +116,19 @@ fn classes_by_name_are_sorted_and_kept() {
     let format = Format { target: Target::Text("species".into()), ..Format::default() };
     let found = table(text, &format).unwrap();
     assert_eq!(found.classes, ["Virginica", "setosa", "versicolor"]);
-    assert_eq!(labels(&found.data), [1, 2, 0, 1]);
+    assert_eq!(labels_in(&found.data), [1, 2, 0, 1]);
     assert_eq!(found.data.classes(), Some(3));
 
     // Without a header, and whatever the order of the rows.
     let rows = "4.9,setosa\n6.3,Virginica\n5.1,setosa\n7.0,versicolor\n";
     let other = table(rows, &absent(Target::Text(1.into()))).unwrap();
-    assert_eq!((&other.classes, labels(&other.data)), (&found.classes, vec![1, 0, 1, 2]));
+    assert_eq!((&other.classes, labels_in(&other.data)), (&found.classes, vec![1, 0, 1, 2]));
 
     // A test set in which not all of them occur.
     let target = Target::OneOf("species".into(), found.classes.clone());
     let format = Format { target, ..format };
     let test = table("length,species\n1,versicolor\n2,setosa\n", &format).unwrap();
-    assert_eq!((&test.classes, labels(&test.data)), (&found.classes, vec![2, 1]));
+    assert_eq!((&test.classes, labels_in(&test.data)), (&found.classes, vec![2, 1]));
     let error = table("length,species\n1,versicolour\n", &format).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("one of the classes, found 'versicolour'"), "{message}");
@@ -219,7 +212,7 @@ fn a_second_column_of_the_targets_name_is_refused() {
     // Which one it is can be said.
     let format = Format { leave_out: vec![2.into()], ..Format::default() };
     let found = table("label,a,label\n1,2,5\n", &format).unwrap();
-    assert_eq!((labels(&found.data), found.columns), (vec![1], vec!["a".to_owned()]));
+    assert_eq!((labels_in(&found.data), found.columns), (vec![1], vec!["a".to_owned()]));
     // Other names are others.
     for text in
         ["label,labels,Label,label.x,label.\n1,2,3,4,5\n", "label,1.label,xlabel,a,b\n1,2,3,4,5\n"]

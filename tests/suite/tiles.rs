@@ -2,10 +2,11 @@
 //! share, for a batch and for a single sample. Each is compared with three plain loops in `f64`,
 //! and the trainer's fused step with the plain stages, bit for bit.
 
+use crate::helpers::{Pass, labels, optimizers};
+
 use feedback_alignment::{
-    Activation, Activations, Adam, AdamW, AvgPool2d, Bias, Conv2d, Deltas, Feedback, FeedbackInit,
-    FeedbackRule, Gradients, Init, Loss, MaxPool2d, Momentum, Network, Optimizer, OptimizerState,
-    Part, RmsProp, Scalar, Sgd, Trainer, WeightDecay,
+    Activation, Adam, AvgPool2d, Bias, Conv2d, Feedback, FeedbackInit, FeedbackRule, Init, Loss,
+    MaxPool2d, Network, Optimizer, OptimizerState, Part, Scalar, Trainer,
     nalgebra::{DMatrix, DMatrixView},
 };
 
@@ -26,10 +27,6 @@ fn samples<T: Scalar>(inputs: usize, count: usize, seed: usize) -> DMatrix<T> {
     })
 }
 
-fn labels(count: usize, classes: usize) -> Vec<usize> {
-    (0..count).map(|j| j * j % classes).collect()
-}
-
 /// A net of tanh units, with weights of the size that training has.
 fn dense<T: Scalar>(widths: &[usize]) -> Network<T> {
     let mut builder = Network::builder(widths[0]);
@@ -37,33 +34,6 @@ fn dense<T: Scalar>(widths: &[usize]) -> Network<T> {
         builder = builder.dense(units).tanh();
     }
     builder.dense(widths[widths.len() - 1]).init(Init::FanIn).seed(3).build().unwrap()
-}
-
-/// Stages 1 to 4.
-struct Pass<T> {
-    activations: Activations<T>,
-    deltas: Deltas<T>,
-    gradients: Gradients<T>,
-}
-
-impl<T: Scalar> Pass<T> {
-    fn new(seed: u64) -> Self {
-        let activations = Activations::seeded(seed);
-        Self { activations, deltas: Deltas::new(), gradients: Gradients::new() }
-    }
-
-    fn run(
-        &mut self,
-        network: &Network<T>,
-        feedback: &Feedback<T>,
-        x: &DMatrix<T>,
-        labels: &[usize],
-    ) {
-        network.forward(x, &mut self.activations).unwrap();
-        LOSS.error(labels, &self.activations, &mut self.deltas).unwrap();
-        feedback.deliver(network, &self.activations, &mut self.deltas).unwrap();
-        network.gradients(&self.activations, &self.deltas, &mut self.gradients).unwrap();
-    }
 }
 
 fn feedback<T: Scalar>(network: &Network<T>, rule: FeedbackRule) -> Feedback<T> {
@@ -205,21 +175,6 @@ fn products_of_a_single_sample_that_threads_share_agree_with_three_loops() {
         check_products::<f32>(&dense(&[1700, 1501, 1601, 3]), rule, 1, 3);
     }
     check_products::<f64>(&dense(&[1700, 1501, 1601, 3]), FeedbackRule::Bp, 1, 4);
-}
-
-fn optimizers() -> [Optimizer; 8] {
-    let sgd = Sgd { learning_rate: 0.1, ..Sgd::default() };
-    [
-        sgd.into(),
-        Sgd { momentum: Momentum::Classical(0.9), ..sgd }.into(),
-        Sgd { momentum: Momentum::Nesterov(0.9), ..sgd }.into(),
-        Sgd { weight_decay: WeightDecay::L2(0.01), momentum: Momentum::Classical(0.5), ..sgd }
-            .into(),
-        Sgd { weight_decay: WeightDecay::Decoupled(0.01), ..sgd }.into(),
-        RmsProp::default().into(),
-        Adam::default().into(),
-        AdamW::default().into(),
-    ]
 }
 
 /// Three steps of the trainer, and the same by stages on a single thread, which goes through all

@@ -6,13 +6,14 @@ use std::{
 };
 
 use super::{
-    Target,
+    format::Target,
     rows::{Row, shortened},
 };
 use crate::{
-    data::{BatchTargets, whole_number},
+    data::number::whole_number,
     error::{Error, Result},
     scalar::Scalar,
+    targets::BatchTargets,
 };
 
 /// The features read so far: bytes until a number comes that is none.

@@ -2,9 +2,12 @@
 
 use std::{collections::HashSet, path::Path};
 
-use super::{Column, Format, Header, RowNumbers, Target, rows::shortened};
+use super::{
+    format::{Column, Format, Header, RowNumbers, Target},
+    rows::shortened,
+};
 use crate::{
-    data::whole_number,
+    data::number::whole_number,
     error::{Error, Result},
 };
 

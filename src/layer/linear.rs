@@ -1,0 +1,98 @@
+//! What a weighted layer computes: a linear map, whose weights are an argument.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::conv2d::Convolution;
+use crate::{
+    activation::Activation,
+    buffer::Columns,
+    linalg::{self, Start},
+    parameters::OfLayer,
+    scalar::Scalar,
+    vector::{ORDINARY, is_ordinary, magnitude},
+};
+
+/// How the weights of a layer act on an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinearMap {
+    Dense,
+    Conv2d(Convolution),
+}
+
+impl LinearMap {
+    /// How many inputs a unit has, and how many units of the output read one input (as PyTorch
+    /// counts them for a convolution), of weights of this shape.
+    pub(crate) fn fans(&self, (rows, columns): (usize, usize)) -> (usize, usize) {
+        match self {
+            Self::Dense => (columns, rows),
+            Self::Conv2d(conv) => (columns, rows * conv.windows.kernel.0 * conv.windows.kernel.1),
+        }
+    }
+
+    /// `a ← W h + b`, and while it is in cache `y ← f(a)`, if the layer has an activation. Returns
+    /// a number that no `|a|` exceeds; ∞ if some `a` is NaN or infinite.
+    pub(crate) fn forward<T: Scalar>(
+        &self,
+        parameters: OfLayer<T>,
+        h: &Columns<T>,
+        a: &mut Columns<T>,
+        then: Option<(Activation, &mut Columns<T>)>,
+    ) -> f64 {
+        // The bits of a positive number are in the order of the numbers.
+        let largest = AtomicU64::new(ORDINARY.to_bits());
+        let (activation, y) = then.unzip();
+        let finish = |_, a: &mut [T], y: &mut [T]| {
+            if !is_ordinary(a) {
+                largest.fetch_max(magnitude(a).to_bits(), Ordering::Relaxed);
+            }
+            if let Some(activation) = activation {
+                activation.apply(a, y);
+            }
+        };
+        let y = y.map_or(&mut [][..], Columns::as_mut_slice);
+        self.apply(parameters.weights(), parameters.bias(), h, a, y, &finish);
+        f64::from_bits(largest.into_inner())
+    }
+
+    /// `y ← M x (+ b)` with any `M` in the shape of `W`, and then `finish(place, y, z)` on pieces
+    /// of `y` while they are in cache, and of `z`, in the shape of `y` or empty.
+    pub(crate) fn apply<T: Scalar>(
+        &self,
+        weights: &[T],
+        bias: Option<&[T]>,
+        x: &Columns<T>,
+        y: &mut Columns<T>,
+        z: &mut [T],
+        finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
+    ) {
+        let (rows, y) = (y.rows(), y.as_mut_slice());
+        match self {
+            Self::Dense => {
+                let start = bias.map_or(Start::Zero, Start::Column);
+                let weights = linalg::mat(weights, rows);
+                linalg::product_then(weights, x.mat(), start, y, z, finish);
+            }
+            Self::Conv2d(conv) => conv.apply(weights, bias, x.as_slice(), y, z, finish),
+        }
+    }
+
+    /// `y ← Mᵀ x` with any `M` in the shape of `W`, and then `finish(place, y)` on pieces of it
+    /// while they are in cache.
+    pub(crate) fn apply_transpose<T: Scalar>(
+        &self,
+        weights: &[T],
+        x: &Columns<T>,
+        y: &mut Columns<T>,
+        finish: &(impl Fn(usize, &mut [T]) + Sync),
+    ) {
+        let y = y.as_mut_slice();
+        match self {
+            Self::Dense => {
+                let (transposed, x) = (linalg::mat(weights, x.rows()).transpose(), x.mat());
+                let finish = |place, y: &mut [T], _: &mut [T]| finish(place, y);
+                linalg::product_then(transposed, x, Start::Zero, y, &mut [], &finish);
+            }
+            Self::Conv2d(conv) => conv.apply_transpose(weights, x.as_slice(), y, finish),
+        }
+    }
+}

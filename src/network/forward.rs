@@ -1,0 +1,132 @@
+//! The first stage of a training step, and the pass that evaluates.
+
+use nalgebra::{DMatrix, DMatrixView};
+
+use super::{block::operate, definition::Network};
+use crate::{
+    buffer::{Pass, When},
+    error::{Error, Result, require_finite, require_samples},
+    linalg::zero_matrix,
+    scalar::Scalar,
+    vector::bound_of_squares,
+    workspace::{Activations, Below},
+};
+
+/// How many samples go through an evaluation pass at once: enough for the products to run at full
+/// speed, few enough for the activations to stay in cache.
+pub(crate) const EVALUATION_BATCH: usize = 256;
+
+/// What errors call it.
+const INPUT: &str = "the input (features × samples)";
+
+impl<T: Scalar> Network<T> {
+    /// The training pass: computes `a_l` and `h_l` of every layer for the samples `x`, of shape
+    /// `n_0 × N`: a matrix, or a view of some columns, a vector, a slice. Dropout draws the masks of
+    /// the seed and time that `activations` keeps.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] for another number of features, [`Error::Empty`] for no samples,
+    /// [`Error::NonFinite`] for a NaN or an infinity in `x` or in what a layer makes of it,
+    /// [`Error::BatchTooSmall`] if batch normalisation would see a single value,
+    /// [`Error::TooLarge`] if there is no memory for the activations.
+    pub fn forward<'x>(
+        &self,
+        x: impl Into<DMatrixView<'x, T>>,
+        activations: &mut Activations<T>,
+    ) -> Result<()> {
+        self.train_pass(x.into(), activations, When::Next)?;
+        activations.require_finite()
+    }
+
+    /// [`forward`](Self::forward) at a given time, without a look at what comes out.
+    pub(crate) fn train_pass(
+        &self,
+        x: DMatrixView<T>,
+        activations: &mut Activations<T>,
+        when: When,
+    ) -> Result<()> {
+        self.check_input(x)?;
+        if x.ncols() < self.smallest_batch() {
+            return Err(Error::BatchTooSmall {
+                what: "batch normalisation needs two values of each feature: this batch is a single sample".into(),
+            });
+        }
+        self.pass(activations, x.ncols(), when, |input| {
+            copy(x, input);
+            let squares = bound_of_squares(input);
+            if squares == f64::INFINITY {
+                require_finite(|| INPUT.to_owned(), x.nrows(), input)?;
+            }
+            Ok(squares)
+        })
+    }
+
+    /// A pass over so many samples, which `write` puts into the input, or finds there if the pass before
+    /// was over as many. It returns a number that no `x²` exceeds; in evaluation nobody asks for it.
+    pub(crate) fn pass(
+        &self,
+        activations: &mut Activations<T>,
+        samples: usize,
+        when: When,
+        write: impl FnOnce(&mut [T]) -> Result<f64>,
+    ) -> Result<()> {
+        activations.fit(&self.layout, samples)?;
+        activations.input_squares = write(activations.input.as_mut_slice())?;
+        let pass = activations.begin_pass(when);
+        self.forward_loaded(activations, pass);
+        Ok(())
+    }
+
+    /// A pass over the samples that already stand in `activations.input`.
+    fn forward_loaded(&self, activations: &mut Activations<T>, pass: Pass) {
+        let Activations { input, input_operations, .. } = activations;
+        let with = (self.parameters.layer(0), Below::of_input(input));
+        operate((&self.layout.input_operations, 0), with, input, input_operations, (pass, false));
+        for (index, block) in self.blocks.iter().enumerate() {
+            let (below, from) = activations.split_at(index);
+            block.forward(self.parameters.layer(index), below, &mut from[0], pass);
+        }
+    }
+
+    /// The evaluation pass: the logits of the samples `x`, of shape `n_L × N`.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward), for a batch of any size.
+    pub fn predict<'x>(&self, x: impl Into<DMatrixView<'x, T>>) -> Result<DMatrix<T>> {
+        let x = x.into();
+        self.check_input(x)?;
+        if let Some(at) = x.iter().position(|x| !x.is_finite()) {
+            let (row, column) = (at % x.nrows(), at / x.nrows());
+            let found = x[(row, column)].as_f64();
+            return Err(Error::NonFinite { what: INPUT.into(), row, column, found });
+        }
+        let mut logits = zero_matrix(self.output_len(), x.ncols())?;
+        let mut activations = Activations::new();
+        let batches = logits.as_mut_slice().chunks_mut(EVALUATION_BATCH * self.output_len());
+        for (index, logits) in batches.enumerate() {
+            let samples = logits.len() / self.output_len();
+            let x = x.columns(index * EVALUATION_BATCH, samples);
+            self.pass(&mut activations, samples, When::Evaluating, |input| {
+                copy(x, input);
+                Ok(f64::INFINITY)
+            })?;
+            activations.require_finite()?;
+            logits.copy_from_slice(activations.logit_columns()?.as_slice());
+        }
+        Ok(logits)
+    }
+
+    fn check_input(&self, x: DMatrixView<T>) -> Result<()> {
+        if x.ncols() == 0 {
+            return Err(Error::Empty { what: "the batch".into() });
+        }
+        require_samples(INPUT, (self.input_len(), x.ncols()), x.shape())
+    }
+}
+
+/// Copies a matrix whose columns may lie apart.
+fn copy<T: Scalar>(x: DMatrixView<T>, to: &mut [T]) {
+    for (to, x) in to.chunks_exact_mut(x.nrows()).zip(x.column_iter()) {
+        to.copy_from_slice(x.as_slice());
+    }
+}

@@ -1,0 +1,139 @@
+//! What the outputs should have been: targets that are lent for a call, and those that a dataset or a
+//! batch owns.
+
+use nalgebra::{DMatrix, DMatrixView};
+
+use crate::scalar::Scalar;
+
+/// What the outputs of a batch should have been.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a, T: Scalar> {
+    /// The class of each sample, counted from 0.
+    Labels(&'a [usize]),
+    /// The target values, `n_L × N`.
+    Values(DMatrixView<'a, T>),
+}
+
+impl<T: Scalar> Targets<'_, T> {
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Labels(labels) => labels.len(),
+            Self::Values(values) => values.ncols(),
+        }
+    }
+
+    /// Whether there are no samples.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `y ←` the targets of all samples: one-hot columns of `outputs` rows, or the values. With one
+    /// output, labels are the numbers 0 and 1.
+    pub(crate) fn write(&self, y: &mut [T], outputs: usize) {
+        match self {
+            Self::Labels(labels) => {
+                y.fill(T::zero());
+                for (y, &label) in y.chunks_exact_mut(outputs).zip(*labels) {
+                    match y {
+                        [y] => *y = T::of(label as f64),
+                        _ => y[label] = T::one(),
+                    }
+                }
+            }
+            Self::Values(values) => {
+                y.chunks_exact_mut(outputs)
+                    .zip(values.column_iter())
+                    .for_each(|(y, values)| y.iter_mut().zip(&values).for_each(|(y, &v)| *y = v));
+            }
+        }
+    }
+
+    /// Those of one sample.
+    pub(crate) fn only(&self, sample: usize) -> Targets<'_, T> {
+        match self {
+            Self::Labels(labels) => Targets::Labels(&labels[sample..=sample]),
+            Self::Values(values) => Targets::Values(values.columns(sample, 1)),
+        }
+    }
+}
+
+impl<'a, T: Scalar> From<&'a [usize]> for Targets<'a, T> {
+    fn from(labels: &'a [usize]) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+impl<'a, T: Scalar, const N: usize> From<&'a [usize; N]> for Targets<'a, T> {
+    fn from(labels: &'a [usize; N]) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+impl<'a, T: Scalar> From<&'a Vec<usize>> for Targets<'a, T> {
+    fn from(labels: &'a Vec<usize>) -> Self {
+        Self::Labels(labels)
+    }
+}
+
+impl<'a, T: Scalar> From<&'a DMatrix<T>> for Targets<'a, T> {
+    fn from(values: &'a DMatrix<T>) -> Self {
+        Self::Values(values.into())
+    }
+}
+
+/// The targets of a dataset or of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum BatchTargets<T> {
+    Labels(Vec<usize>),
+    /// Columns of `rows` values.
+    Values {
+        rows: usize,
+        data: Vec<T>,
+    },
+}
+
+impl<T: Scalar> BatchTargets<T> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Labels(labels) => labels.len(),
+            Self::Values { rows, data } => data.len() / rows,
+        }
+    }
+
+    pub(crate) fn as_targets(&self) -> Targets<'_, T> {
+        match self {
+            Self::Labels(labels) => Targets::Labels(labels),
+            Self::Values { rows, data } => {
+                Targets::Values(DMatrixView::from_slice(data, *rows, data.len() / rows))
+            }
+        }
+    }
+
+    /// `to ←` the targets of the samples `indices`, in the memory that `to` has.
+    pub(crate) fn gather(&self, indices: &[usize], to: &mut Self) {
+        match (self, &mut *to) {
+            (Self::Labels(from), Self::Labels(to)) => {
+                to.clear();
+                to.extend(indices.iter().map(|&index| from[index]));
+            }
+            (Self::Values { rows, data: from }, Self::Values { rows: to_rows, data: to }) => {
+                *to_rows = *rows;
+                to.clear();
+                for &index in indices {
+                    to.extend_from_slice(&from[index * rows..(index + 1) * rows]);
+                }
+            }
+            (Self::Labels(_), to) => {
+                *to = Self::Labels(Vec::new());
+                self.gather(indices, to);
+            }
+            (Self::Values { rows, .. }, to) => {
+                *to = Self::Values { rows: *rows, data: Vec::new() };
+                self.gather(indices, to);
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Epochs: steps over all samples of a dataset.
+
+use super::{
+    scores::{Epoch, Step, Tally},
+    state::{Scratch, Trainer},
+};
+use crate::{
+    buffer::When,
+    data::Dataset,
+    error::{Error, Result},
+    scalar::Scalar,
+    targets::BatchTargets,
+    vector::bound_of_squares,
+    workspace::Gradients,
+};
+
+impl<T: Scalar> Trainer<T> {
+    /// One epoch: every sample once, in an order drawn from the seed and the epoch's number, in
+    /// batches of which the last may be smaller, or is
+    /// [left out](crate::TrainerBuilder::drop_last).
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] for another number of features, those of [`Loss::error_weighted`] for
+    /// targets that do not fit, [`Error::BatchTooSmall`] if batch normalisation would see a single
+    /// value in the last batch or if no batch is whole, [`Error::NoClasses`] if a stopping rule has
+    /// no error rate to go by or class weights no classes, all before anything is learned; [`Error::NonFiniteLoss`] or
+    /// [`Error::NonFinite`] in the step that finds it, with the weights as they were before it.
+    ///
+    /// [`Loss::error_weighted`]: crate::Loss::error_weighted
+    pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
+        let threads = self.threads.clone();
+        threads.run(self.network.work(self.batch_size), || {
+            self.epoch_by(train, |trainer, indices| {
+                trainer.pass_on(train, indices)?;
+                let step = trainer.score_gathered()?;
+                trainer.learn()?;
+                Ok(step)
+            })
+        })
+    }
+
+    /// [`epoch`](Self::epoch), but `change` gets the gradients of every step before the optimiser
+    /// does, as in [`step_with`](Self::step_with).
+    ///
+    /// # Errors
+    /// As for [`epoch`](Self::epoch), and whatever error `change` returns: the epoch then ends in
+    /// that step, with the weights as they were before it.
+    pub fn epoch_with(
+        &mut self,
+        train: &Dataset<T>,
+        mut change: impl FnMut(&mut Gradients<T>) -> Result<()>,
+    ) -> Result<Epoch> {
+        let threads = self.threads.clone();
+        self.epoch_by(train, |trainer, indices| {
+            let step = threads.run(trainer.network.work(indices.len()), || {
+                trainer.pass_on(train, indices)?;
+                let step = trainer.score_gathered()?;
+                trainer.find_gradients()?;
+                Ok(step)
+            })?;
+            change(&mut trainer.scratch.gradients)?;
+            trainer.follow_gradients()?;
+            Ok(step)
+        })
+    }
+
+    /// An epoch whose steps are made by `step`, of the samples of these indices.
+    fn epoch_by(
+        &mut self,
+        train: &Dataset<T>,
+        mut step: impl FnMut(&mut Self, &[usize]) -> Result<Step>,
+    ) -> Result<Epoch> {
+        self.check(train)?;
+        self.check_batches(train)?;
+        let mut order = std::mem::take(&mut self.scratch.order);
+        train.shuffle(self.seed, self.epochs, &mut order);
+        let learning_rate = self.optimizer.learning_rate();
+        let mut tally = Tally::default();
+        let left_out = if self.drop_last { train.len() % self.batch_size } else { 0 };
+        let kept = &order[..order.len() - left_out];
+        let result = kept.chunks(self.batch_size).try_for_each(|indices| {
+            tally.add(&step(self, indices)?);
+            Ok(())
+        });
+        self.scratch.order = order;
+        result?;
+        self.epochs += 1;
+        let (loss, error_rate) = (tally.loss(), tally.error_rate());
+        if let (Some(rule), Some(error)) = (self.stopping, error_rate) {
+            self.running_error = rule.average(self.running_error, error);
+        }
+        Ok(Epoch { number: self.epochs, loss, error_rate, learning_rate })
+    }
+
+    /// Stage 1, on some samples of a dataset that has been checked; their targets are gathered.
+    fn pass_on(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
+        let Scratch { activations, targets, .. } = &mut self.scratch;
+        train.gather_targets(indices, targets);
+        let when = When::At(self.optimizer.steps());
+        self.network.pass(activations, indices.len(), when, |x| {
+            train.gather_inputs(indices, x);
+            if let Some(augmentation) = &self.augmentation {
+                augmentation.apply_to_batch(self.seed, self.epochs, indices, x);
+            }
+            Ok(bound_of_squares(x))
+        })
+    }
+
+    /// [`score`](Self::score) by the targets that were gathered.
+    fn score_gathered(&mut self) -> Result<Step> {
+        let nothing = BatchTargets::Labels(Vec::new());
+        let targets = std::mem::replace(&mut self.scratch.targets, nothing);
+        let step = self.score(&targets.as_targets());
+        self.scratch.targets = targets;
+        step
+    }
+
+    /// Fails if the stopping rule could never fire, if the augmentation is of other images, or if
+    /// some batch could not be trained on.
+    fn check_batches(&self, train: &Dataset<T>) -> Result<()> {
+        if self.stopping.is_some() && !self.loss.has_classes(&train.targets()) {
+            return Err(Error::NoClasses { what: "a stopping rule" });
+        }
+        if let Some(augmentation) = &self.augmentation {
+            augmentation.require_fits(self.network.input_len())?;
+        }
+        let (samples, size) = (train.len(), self.batch_size);
+        if self.drop_last && samples < size {
+            let what = format!("{samples} samples make no batch of {size}");
+            return Err(Error::BatchTooSmall { what });
+        }
+        let last = if self.drop_last { size } else { (samples - 1) % size + 1 };
+        if last < self.network.smallest_batch() {
+            let what = format!(
+                "batch normalisation needs two values of each feature: {samples} samples in batches of {size} leave a last one of {last}, which drop_last leaves out"
+            );
+            return Err(Error::BatchTooSmall { what });
+        }
+        Ok(())
+    }
+}

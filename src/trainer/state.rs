@@ -1,0 +1,161 @@
+//! What a trainer consists of, to look at.
+
+use super::stopping::StoppingRule;
+use crate::{
+    adversarial::FastGradientSign,
+    data::{Augmentation, Dataset},
+    error::{Result, require_shape},
+    feedback::Feedback,
+    init::FeedbackInit,
+    loss::Loss,
+    network::Network,
+    optimizer::OptimizerState,
+    scalar::Scalar,
+    targets::BatchTargets,
+    threads::Threads,
+    workspace::{Activations, Deltas, Gradients},
+};
+
+/// Trains a network: owns it, the feedback, the optimiser's state and the scratch memory.
+///
+/// A step is five calls, which anyone can make without a trainer and get the same bits:
+///
+/// ```
+/// use feedback_alignment::{
+///     Activations, Deltas, Feedback, FeedbackInit, FeedbackRule, Gradients, Loss, Network,
+///     OptimizerState, Sgd, Trainer, nalgebra::DMatrix,
+/// };
+///
+/// let x = DMatrix::from_column_slice(2, 4, &[0.0, 0., 0., 1., 1., 0., 1., 1.]);
+/// let labels = [0, 1, 1, 0];
+/// let mut network = Network::<f64>::builder(2).dense(8).tanh().dense(2).build()?;
+/// let mut trainer = Trainer::builder(network.clone()).optimizer(Sgd::default()).build()?;
+///
+/// let feedback = Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::Nokland, 0)?;
+/// let mut optimizer = OptimizerState::new(&network, Sgd::default())?;
+/// let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+/// let mut gradients = Gradients::new();
+/// for _ in 0..10 {
+///     network.forward(&x, &mut activations)?;
+///     let loss = Loss::SoftmaxCrossEntropy.error(&labels, &activations, &mut deltas)?;
+///     feedback.deliver(&network, &activations, &mut deltas)?;
+///     network.gradients(&activations, &deltas, &mut gradients)?;
+///     optimizer.step(&mut network, &gradients)?;
+///
+///     assert_eq!(trainer.step(&x, &labels)?.loss, loss);
+/// }
+/// assert_eq!(*trainer.network(), network);
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Trainer<T> {
+    pub(super) network: Network<T>,
+    pub(super) feedback: Feedback<T>,
+    pub(super) feedback_init: FeedbackInit,
+    pub(super) loss: Loss,
+    /// For each class, or empty.
+    pub(super) class_weights: Vec<f64>,
+    pub(super) optimizer: OptimizerState<T>,
+    pub(super) batch_size: usize,
+    pub(super) drop_last: bool,
+    pub(super) seed: u64,
+    pub(super) stopping: Option<StoppingRule>,
+    /// The running average of the stopping rule.
+    pub(super) running_error: f64,
+    pub(super) augmentation: Option<Augmentation>,
+    pub(super) adversarial: Option<FastGradientSign<T>>,
+    pub(super) epochs: u64,
+    pub(super) threads: Threads,
+    pub(super) scratch: Scratch<T>,
+}
+
+/// Memory that steps use again and again.
+#[derive(Clone, Debug)]
+pub(super) struct Scratch<T> {
+    pub(super) activations: Activations<T>,
+    pub(super) deltas: Deltas<T>,
+    pub(super) order: Vec<usize>,
+    pub(super) targets: BatchTargets<T>,
+    /// Used only by those calls that show gradients.
+    pub(super) gradients: Gradients<T>,
+}
+
+impl<T: Scalar> Trainer<T> {
+    /// The network as it is now.
+    #[must_use]
+    pub fn network(&self) -> &Network<T> {
+        &self.network
+    }
+
+    /// The network, to set weights from outside. Put a network of other shapes in its place and the
+    /// next step is refused with [`Error::StageMismatch`](crate::Error::StageMismatch).
+    pub fn network_mut(&mut self) -> &mut Network<T> {
+        &mut self.network
+    }
+
+    /// The network, when training is done.
+    #[must_use]
+    pub fn into_network(self) -> Network<T> {
+        self.network
+    }
+
+    /// The learning rule with its feedback matrices.
+    #[must_use]
+    pub fn feedback(&self) -> &Feedback<T> {
+        &self.feedback
+    }
+
+    /// The feedback, to change its matrices from step to step, as a rule does whose feedback
+    /// learns. Put feedback of another network in its place and the next step is refused with
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch).
+    pub fn feedback_mut(&mut self) -> &mut Feedback<T> {
+        &mut self.feedback
+    }
+
+    /// The loss.
+    #[must_use]
+    pub fn loss(&self) -> Loss {
+        self.loss
+    }
+
+    /// The weight of each class in the loss; `None` where all count the same.
+    #[must_use]
+    pub fn class_weights(&self) -> Option<&[f64]> {
+        Some(&*self.class_weights).filter(|weights| !weights.is_empty())
+    }
+
+    /// The optimiser's state.
+    #[must_use]
+    pub fn optimizer(&self) -> &OptimizerState<T> {
+        &self.optimizer
+    }
+
+    /// The seed of the feedback matrices, the order of samples and the dropout masks.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Number of epochs made.
+    #[must_use]
+    pub fn epochs(&self) -> u64 {
+        self.epochs
+    }
+
+    /// Whether the stopping rule says that training is done; never, without one.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.stopping.is_some_and(|rule| self.running_error <= rule.threshold)
+    }
+
+    /// Fails unless the dataset suits network and loss.
+    pub(super) fn check(&self, data: &Dataset<T>) -> Result<()> {
+        require_shape(
+            || "the dataset's input (features × samples)".into(),
+            (self.network.input_len(), data.len()),
+            (data.features(), data.len()),
+        )?;
+        self.loss.check(&data.targets(), self.network.output_len(), data.len())?;
+        self.loss.check_weights(&self.class_weights, &data.targets(), self.network.output_len())
+    }
+}
