@@ -2,7 +2,7 @@
 
 use nalgebra::DMatrix;
 
-use super::{Feedback, Transport};
+use super::{Feedback, hops::Transport};
 use crate::{
     error::Result,
     linalg::{self, Start},

@@ -1,6 +1,6 @@
 //! Matrices that have the signs of the weights.
 
-use super::{Feedback, Transport};
+use super::{Feedback, hops::Transport};
 use crate::{
     error::{Error, Result},
     init::FeedbackInit,

@@ -13,14 +13,6 @@ const LINES_OF_CODE: usize = 310;
 const LONGER: &[(&str, usize)] = &[
     // One enum: a variant for each thing that can go wrong, with its message and its numbers.
     ("error/kinds.rs", 420),
-    // Matrices of feedback, and what users ask of them. To be split with its folder.
-    ("feedback.rs", 420),
-];
-
-/// Folders whose files still use what stands below them, and why. May the list stay short.
-const EXCEPTIONS: &[&str] = &[
-    // `deliver` is a method of `Feedback`, which is made in the file of the folder.
-    "feedback",
 ];
 
 /// A source file without comments and without its `#[cfg(test)]` modules.
@@ -187,9 +179,6 @@ fn a_module_uses_only_those_above_it() {
         for used in used(module, code) {
             uses += 1;
             inside += usize::from(used.first() == module.first());
-            if used.first() == module.first() && EXCEPTIONS.contains(&&*module[0]) {
-                continue;
-            }
             let wrong = wrong(module, &used, &all);
             mistakes.extend(wrong.map(|wrong| format!("{} uses {wrong}", path.display())));
         }

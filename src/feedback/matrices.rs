@@ -1,0 +1,247 @@
+//! The matrices of a route, and what they are for.
+
+use std::{fmt, sync::Arc};
+
+use nalgebra::DMatrix;
+
+use super::hops::{is_transposed, matrix_hops, skipped, stored_shape};
+use crate::{
+    error::{Error, Result, require_finite, require_shape},
+    init::FeedbackInit,
+    network::Network,
+    route::{Hop, Route},
+    rule::FeedbackRule,
+    scalar::Scalar,
+    vector::bound_of_squares,
+    workspace::Layout,
+};
+
+/// A learning rule at work on one network: its [`Route`] and the random matrices of its hops.
+///
+/// Hidden layers are counted from 0. Their feedback matrices have these shapes:
+///
+/// | rule | matrix of hidden layer `l` | shape |
+/// |---|---|---|
+/// | BP, shallow | none | |
+/// | FA, uSF, frSF, brSF, KP | `B_l` | `n_l × n_{l+1}` |
+/// | DFA, sDFA, DRTP | `B_l` | `n_l × n_L` |
+/// | IFA | `B_1` for the first, none above | `n_1 × n_L` |
+///
+/// Where weights are replaced by random ones ([`LikeWeights`](crate::Through::LikeWeights), as under FA) and these are
+/// the kernels of a convolution, the matrix holds kernels, in the shape of the weights.
+///
+/// ```
+/// use feedback_alignment::{Feedback, FeedbackInit, FeedbackRule, Network};
+///
+/// let network = Network::<f32>::builder(7).dense(6).tanh().dense(5).tanh().dense(4).build()?;
+/// let fa = Feedback::new(&network, FeedbackRule::Fa, FeedbackInit::Nokland, 1)?;
+/// assert_eq!(fa.matrix(0)?.unwrap().shape(), (6, 5));
+/// let dfa = Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::Nokland, 1)?;
+/// assert_eq!(dfa.matrix(0)?.unwrap().shape(), (6, 4));
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Feedback<T> {
+    /// The rule whose route it is, if it has a name.
+    pub(super) rule: Option<FeedbackRule>,
+    pub(super) route: Route,
+    pub(super) layout: Arc<Layout>,
+    /// One for each hop that has one. What stands in for weights is stored in their shape, so that
+    /// it can take their place in the products of a layer.
+    pub(super) matrices: Vec<Option<DMatrix<T>>>,
+    /// For each matrix, a number that no square of an entry exceeds.
+    pub(super) squares: Vec<f64>,
+    /// For each hidden layer the first hop to it that has a matrix.
+    pub(super) first: Vec<Option<usize>>,
+    /// For each hidden layer whether residual connections send something down to it.
+    pub(super) skipped: Vec<bool>,
+    /// [`Route::is_direct`]
+    pub(super) direct: bool,
+    /// Whether it sends something of the output beside the error, and whether the targets.
+    pub(super) beside_error: bool,
+    pub(super) sends_target: bool,
+    /// What magnitudes are drawn from that are drawn anew for every step, if there are such.
+    pub(super) magnitudes: Option<(FeedbackInit, u64)>,
+    /// The forward pass whose weights the matrices follow, if they follow weights.
+    pub(super) followed: usize,
+    /// For each matrix that learns its moments; empty before the first step, and for all others.
+    pub(super) moments: Vec<[Vec<T>; 2]>,
+    /// A number that none of the first moments exceeds.
+    pub(super) largest_moment: f64,
+}
+
+impl<T: fmt::Debug> fmt::Debug for Feedback<T> {
+    /// What [`PartialEq`] compares.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feedback")
+            .field("rule", &self.rule)
+            .field("route", &self.route)
+            .field("network", &self.layout.name)
+            .field("matrices", &self.matrices)
+            .field("magnitudes", &self.magnitudes)
+            .field("moments", &self.moments)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: PartialEq> PartialEq for Feedback<T> {
+    /// Compares the rule, the route, the matrices and their moments, and which network they are for.
+    fn eq(&self, other: &Self) -> bool {
+        (self.rule, &self.route, &self.layout) == (other.rule, &other.route, &other.layout)
+            && (&self.matrices, self.magnitudes) == (&other.matrices, other.magnitudes)
+            && self.moments == other.moments
+    }
+}
+
+impl<T: Scalar> Feedback<T> {
+    /// For each hidden layer that has a matrix the first one with its hop, as it is stored: what
+    /// stands in for weights has their shape.
+    pub(crate) fn first_matrices(&self) -> impl Iterator<Item = (Hop, &DMatrix<T>)> {
+        let hops = self.first.iter().flatten();
+        hops.map(|&index| (self.route.hops()[index], self.drawn(index)))
+    }
+
+    /// For each matrix of a route, in the order in which they are given, the layer that it leads
+    /// to, its number among those of the layer, and its rows and columns.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn shapes(
+        network: &Network<T>,
+        route: &Route,
+    ) -> impl Iterator<Item = (usize, usize, (usize, usize))> {
+        let mut last = None;
+        matrix_hops(route).into_iter().filter_map(move |index| {
+            let hop = route.hops()[index];
+            let number = last.filter(|&(to, _)| to == hop.to).map_or(0, |(_, number)| number + 1);
+            last = Some((hop.to, number));
+            let (rows, columns) = stored_shape(network, route, hop)?;
+            let transposed = is_transposed(&network.layout, route, hop);
+            Some((hop.to, number, if transposed { (columns, rows) } else { (rows, columns) }))
+        })
+    }
+
+    /// A hop's matrix as users see it.
+    pub(super) fn shown(&self, index: usize) -> DMatrix<T> {
+        let matrix = self.drawn(index);
+        if is_transposed(&self.layout, &self.route, self.route.hops()[index]) {
+            matrix.transpose()
+        } else {
+            matrix.clone()
+        }
+    }
+
+    /// Takes a hop's matrix as users see it.
+    pub(super) fn set(&mut self, index: usize, matrix: DMatrix<T>) -> Result<()> {
+        let transposed = is_transposed(&self.layout, &self.route, self.route.hops()[index]);
+        let (rows, columns) = self.drawn(index).shape();
+        let shape = if transposed { (columns, rows) } else { (rows, columns) };
+        let name = || self.name(self.route.hops()[index].to);
+        require_shape(name, shape, matrix.shape())?;
+        require_finite(name, matrix.nrows(), matrix.as_slice())?;
+        let stored = if transposed { matrix.transpose() } else { matrix };
+        self.squares[index] = bound_of_squares(stored.as_slice());
+        self.matrices[index] = Some(stored);
+        Ok(())
+    }
+
+    /// What errors call a matrix.
+    pub(super) fn name(&self, layer: usize) -> String {
+        format!("the {} feedback matrix of hidden layer {layer}", self.rule_name())
+    }
+
+    /// The name of the rule, or the route where it has none.
+    #[must_use]
+    pub fn rule_name(&self) -> String {
+        self.rule.map_or_else(|| self.route.to_string(), |rule| rule.to_string())
+    }
+
+    /// The learning rule, unless the feedback has a route of one's own.
+    #[must_use]
+    pub fn rule(&self) -> Option<FeedbackRule> {
+        self.rule
+    }
+
+    /// The way of the feedback.
+    #[must_use]
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Copies of all matrices, each with its hop, in the order in which
+    /// [`with_route_and_matrices`](Self::with_route_and_matrices) takes them.
+    pub fn matrices(&self) -> impl Iterator<Item = (Hop, DMatrix<T>)> {
+        let hops = matrix_hops(&self.route).into_iter();
+        hops.map(|index| (self.route.hops()[index], self.shown(index)))
+    }
+
+    /// How many random numbers its matrices hold.
+    #[must_use]
+    pub fn matrix_entries(&self) -> usize {
+        self.matrices.iter().flatten().map(DMatrix::len).sum()
+    }
+
+    /// A copy of the matrix `B_l` through which hidden layer `layer` receives its feedback, if it
+    /// has one of its own; the first, if the route has several.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if the network has no such hidden layer.
+    pub fn matrix(&self, layer: usize) -> Result<Option<DMatrix<T>>> {
+        self.require_hidden(layer)?;
+        Ok(self.first[layer].map(|index| self.shown(index)))
+    }
+
+    /// Replaces the feedback matrix `B_l` of hidden layer `layer`; the first, if the route has
+    /// several.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`], [`Error::NoFeedback`] if the rule has none there,
+    /// [`Error::ShapeMismatch`], [`Error::NonFinite`]; the old matrix then stays.
+    pub fn set_matrix(&mut self, layer: usize, matrix: DMatrix<T>) -> Result<()> {
+        self.require_hidden(layer)?;
+        let index =
+            self.first[layer].ok_or_else(|| Error::NoFeedback { rule: self.rule_name(), layer })?;
+        self.set(index, matrix)
+    }
+
+    pub(super) fn require_hidden(&self, layer: usize) -> Result<()> {
+        let count = self.route.layer_count() - 1;
+        if layer < count {
+            return Ok(());
+        }
+        Err(Error::NoSuchLayer { what: "hidden layer", layer, count })
+    }
+
+    /// The matrix of a hop that has one.
+    pub(super) fn drawn(&self, index: usize) -> &DMatrix<T> {
+        self.matrices[index].as_ref().expect("made for every hop that needs one")
+    }
+
+    /// Fails unless the matrices were made for a network of this layout.
+    pub(crate) fn require_network(&self, network: &Network<T>) -> Result<()> {
+        let mismatch = |expected: String, found: String| Error::StageMismatch {
+            stage: "deliver",
+            what: "feedback matrices",
+            expected,
+            found,
+        };
+        if Layout::same(&self.layout, &network.layout) {
+            return Ok(());
+        }
+        if !self.layout.has_sizes_of(&network.layout) {
+            return Err(mismatch(network.layout.to_string(), self.layout.to_string()));
+        }
+        if self.skipped != skipped(network, &self.route)? {
+            let with = |layout: &Layout| format!("{layout}, with its residual connections");
+            return Err(mismatch(with(&network.layout), with(&self.layout)));
+        }
+        // Kernels of other sizes can make the same layout.
+        for (index, matrix) in self.matrices.iter().enumerate() {
+            let hop = self.route.hops()[index];
+            let expected = stored_shape(network, &self.route, hop);
+            let found = matrix.as_ref().map(DMatrix::shape);
+            if expected != found {
+                return Err(mismatch(format!("{expected:?}"), format!("{found:?}")));
+            }
+        }
+        Ok(())
+    }
+}
