@@ -63,7 +63,12 @@ impl Target {
             }
             Self::Checkpoint => {
                 for rule in FeedbackRule::all() {
-                    let builder = || Trainer::builder(dense()).rule(rule).batch_size(3);
+                    let mut network = dense();
+                    if rule == FeedbackRule::Shallow {
+                        // Without feedback batch normalisation is refused.
+                        network.freeze(0).expect("a layer");
+                    }
+                    let builder = || Trainer::builder(network.clone()).rule(rule).batch_size(3);
                     for builder in [
                         builder().optimizer(Sgd::default()),
                         builder().optimizer(RmsProp::default()).max_norm(2.0),
