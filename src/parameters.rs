@@ -100,23 +100,27 @@ impl Slot {
     /// How many numbers it has.
     #[must_use]
     #[allow(clippy::len_without_is_empty)] // No parameter is empty.
+    #[inline]
     pub fn len(&self) -> usize {
         self.rows * self.columns
     }
 
     /// Its place in the buffer of [`Parameters::as_slice`].
     #[must_use]
+    #[inline]
     pub fn range(&self) -> Range<usize> {
         let first = self.start + self.offset;
         first..first + self.len()
     }
 
     /// Its numbers among those of its layer, which may be none at all.
+    #[inline]
     pub(crate) fn of<'a, T>(&self, layer: &'a [T]) -> &'a [T] {
         if layer.is_empty() { layer } else { &layer[self.offset..][..self.len()] }
     }
 
     /// [`of`](Self::of), to be written.
+    #[inline]
     pub(crate) fn of_mut<'a, T>(&self, layer: &'a mut [T]) -> &'a mut [T] {
         if layer.is_empty() { layer } else { &mut layer[self.offset..][..self.len()] }
     }
@@ -161,20 +165,24 @@ impl Table {
         Ok(Self { slots, layers })
     }
 
+    #[inline]
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
     }
 
     /// The slots of a layer, those of its own first: `W`, then `b` if it has one.
+    #[inline]
     pub(crate) fn of_layer(&self, layer: usize) -> &[Slot] {
         &self.slots[self.layers[layer].0.clone()]
     }
 
     /// The indices of these slots.
+    #[inline]
     pub(crate) fn indices(&self, layer: usize) -> Range<usize> {
         self.layers[layer].0.clone()
     }
 
+    #[inline]
     fn numbers(&self, layer: usize) -> Range<usize> {
         self.layers[layer].1.clone()
     }
@@ -271,11 +279,13 @@ impl<T: Scalar> Parameters<T> {
 
     /// All numbers, and the zeros between slots.
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> &[T] {
         &self.buffer[self.start..self.start + self.length]
     }
 
     /// [`as_slice`](Self::as_slice), to be written. Nothing reads what is between slots.
+    #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         &mut self.buffer[self.start..self.start + self.length]
     }
@@ -285,15 +295,18 @@ impl<T: Scalar> Parameters<T> {
         self.slots()[slots.clone()].iter().find(|slot| slot.part == part).copied()
     }
 
+    #[inline]
     pub(crate) fn slot(&self, slot: &Slot) -> &[T] {
         &self.as_slice()[slot.range()]
     }
 
+    #[inline]
     pub(crate) fn slot_mut(&mut self, slot: &Slot) -> &mut [T] {
         &mut self.as_mut_slice()[slot.range()]
     }
 
     /// The slots of a layer and its numbers.
+    #[inline]
     pub(crate) fn layer(&self, layer: usize) -> OfLayer<'_, T> {
         let numbers = self.as_slice();
         let numbers =
@@ -302,6 +315,7 @@ impl<T: Scalar> Parameters<T> {
     }
 
     /// The numbers of all layers, to be shared out.
+    #[inline]
     pub(crate) fn all_layers(&mut self) -> Layers<'_, T> {
         let range = self.start..self.start + self.length;
         Layers { table: &self.table, first: 0, numbers: &mut self.buffer[range] }
@@ -361,17 +375,20 @@ impl<T> Copy for OfLayer<'_, T> {}
 
 impl<'a, T> OfLayer<'a, T> {
     /// `W`
+    #[inline]
     pub(crate) fn weights(self) -> &'a [T] {
         self.slots[0].of(self.numbers)
     }
 
     /// `b`
+    #[inline]
     pub(crate) fn bias(self) -> Option<&'a [T]> {
         let slot = self.slots.get(1).filter(|slot| slot.part == Part::Bias);
         slot.map(|slot| slot.of(self.numbers))
     }
 
     /// The parameters of the operation with this index, of which it has so many.
+    #[inline]
     pub(crate) fn of_operation<const N: usize>(self, index: usize) -> [&'a [T]; N] {
         let mut parts = [&self.numbers[..0]; N];
         let slots = self.slots.iter().filter(|slot| slot.operation == Some(index));
@@ -389,6 +406,7 @@ pub(crate) struct Layers<'a, T> {
 
 impl<T> Layers<'_, T> {
     /// The layers before layer `middle`, and the rest.
+    #[inline]
     pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
         let Self { table, first, numbers } = self;
         let place = table.numbers(middle).start - table.numbers(first).start;
@@ -398,6 +416,7 @@ impl<T> Layers<'_, T> {
     }
 
     /// The numbers of a layer that is among them; none, if there are none.
+    #[inline]
     pub(crate) fn layer(&mut self, layer: usize) -> &mut [T] {
         if self.numbers.is_empty() {
             return &mut [];

@@ -11,7 +11,6 @@ use crate::{
     buffer::Learned,
     error::{Result, require_finite},
     network::{Block, Network},
-    parameters::Parameters,
     scalar::Scalar,
     vector::bound_of_squares,
     workspace::Gradients,
@@ -81,7 +80,7 @@ impl<T: Scalar> OptimizerState<T> {
         let (is_safe, moment) = next.is_safe(squares, self.largest_moment, weights);
         let before = (!is_safe).then(|| (network.parameters.clone(), self.moments.clone()));
         let [first, second] = &mut self.moments;
-        let all = [&mut network.parameters, first, second].map(Parameters::all_layers);
+        let all = [network.parameters.all_layers(), first.all_layers(), second.all_layers()];
         step(&next, &network.blocks, Numbers::new(all));
         self.largest_moment = moment;
         if let Some(before) = before {

@@ -24,14 +24,20 @@ impl<'a, T> Numbers<'a, T> {
     }
 
     /// Those of the layers before layer `middle`, and the rest.
+    #[inline]
     pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
-        let [(w, w_rest), (m, m_rest), (v, v_rest)] = self.0.map(|layers| layers.split_at(middle));
+        let [w, m, v] = self.0;
+        let (w, w_rest) = w.split_at(middle);
+        let (m, m_rest) = m.split_at(middle);
+        let (v, v_rest) = v.split_at(middle);
         (Self([w, m, v]), Self([w_rest, m_rest, v_rest]))
     }
 
     /// Parameters and moments of a layer.
+    #[inline]
     pub(crate) fn layer(&mut self, layer: usize) -> [&mut [T]; 3] {
-        self.0.each_mut().map(|layers| layers.layer(layer))
+        let [w, m, v] = &mut self.0;
+        [w.layer(layer), m.layer(layer), v.layer(layer)]
     }
 }
 
@@ -98,7 +104,8 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         let more = if map.is_outer(h.batch()) { 0 } else { tiles.size };
         let of = (tiles, rows * columns, more);
         let [w, m, v] = numbers;
-        let out = chunks([&mut *w, &mut *m, &mut *v].map(|all| slots[0].of_mut(all)), tiles.size);
+        let weights = &slots[0];
+        let out = chunks([weights.of_mut(w), weights.of_mut(m), weights.of_mut(v)], tiles.size);
         map.gradient_tiles(of, delta, h, out, &|tile, (w, (m, v)): Tiled<T>, scratch| {
             if let Some(product) = tile.outer() {
                 return update.apply_outer(w.data, product, [m.data, v.data]);
@@ -139,7 +146,9 @@ impl<'a, T: Scalar> NextStep<'a, T> {
                 self.finish(slot, block, numbers, gradient);
                 continue;
             }
-            self.follow_matrix(layer, numbers.map(|all| slot.of_mut(all)), gradient);
+            let [w, m, v] = numbers;
+            let numbers = [slot.of_mut(w), slot.of_mut(m), slot.of_mut(v)];
+            self.follow_matrix(layer, numbers, gradient);
             self.bound(slot.of_mut(w), slot.rows);
         }
     }
@@ -187,7 +196,8 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         if gradient.is_empty() {
             return;
         }
-        let [w, m, v] = numbers.map(|all| slot.of_mut(all));
+        let [w, m, v] = numbers;
+        let (w, m, v) = (slot.of_mut(w), slot.of_mut(m), slot.of_mut(v));
         let operation = slot.operation.map(|index| &block.operations[index]);
         match operation {
             Some(Operation::BatchNorm(norm)) if !slot.part.is_learned() => norm.follow(w, gradient),
@@ -209,6 +219,7 @@ fn factor_of<'a, T: Scalar>(row: impl Iterator<Item = &'a T> + Clone, bound: T) 
 }
 
 /// Weights and their moments in chunks of `size`.
+#[inline]
 fn chunks<T>([w, m, v]: [&mut [T]; 3], size: usize) -> Tiled<'_, T> {
     let chunks = |data| Chunks { data, size };
     (chunks(w), (chunks(m), chunks(v)))
