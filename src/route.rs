@@ -201,6 +201,17 @@ impl Route {
         self.hops.iter().any(|hop| matches!(hop.through, Through::Signs(_)))
     }
 
+    /// Whether some matrix is drawn anew for every step.
+    pub(crate) fn draws_magnitudes(&self) -> bool {
+        self.hops.iter().any(|hop| hop.through == Through::Signs(Magnitudes::New))
+    }
+
+    /// The layer whose weights a hop passes through, or whose place its matrix takes: the upper of
+    /// the two that it connects.
+    pub(crate) fn owner(&self, hop: Hop) -> usize {
+        self.sender(hop).max(hop.to)
+    }
+
     /// Whether some matrix learns.
     #[must_use]
     pub fn learns(&self) -> bool {

@@ -22,8 +22,8 @@ pub(super) fn feedback_angles<T: Scalar>(
     for (hop, matrix) in feedback.first_matrices() {
         match (hop.through, hop.signal) {
             (through, _) if through.is_like_weights() => {
-                let above = feedback.route().sender(hop).max(hop.to);
-                let weights = network.parameters.layer(above).weights();
+                let owner = feedback.route().owner(hop);
+                let weights = network.parameters.layer(owner).weights();
                 angles[hop.to] = angle(matrix.as_slice(), weights);
             }
             (Through::Matrix, Signal::Error | Signal::ErrorSign) => direct[hop.to] = Some(matrix),

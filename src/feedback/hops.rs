@@ -42,13 +42,15 @@ pub(super) fn stored_shape<T: Scalar>(
     route: &Route,
     hop: Hop,
 ) -> Option<(usize, usize)> {
-    let from = route.sender(hop);
     match hop.through {
         Through::Weights => None,
         Through::LikeWeights | Through::Signs(_) | Through::KolenPollack => {
-            Some(network.blocks[from.max(hop.to)].shape)
+            Some(network.blocks[route.owner(hop)].shape)
         }
-        Through::Matrix => Some((network.layout.output(hop.to), network.layout.blocks[from].a)),
+        Through::Matrix => {
+            let sender = &network.layout.blocks[route.sender(hop)];
+            Some((network.layout.output(hop.to), sender.a))
+        }
     }
 }
 

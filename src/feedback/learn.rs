@@ -33,7 +33,7 @@ impl<T: Scalar> Feedback<T> {
         let route = &self.route;
         let matrices = self.matrices.iter_mut().zip(&mut self.moments).zip(route.hops());
         matrices.filter_map(|((matrix, moments), &hop)| {
-            let layer = route.sender(hop).max(hop.to);
+            let layer = route.owner(hop);
             let matrix = matrix.as_mut().filter(|_| hop.through == Through::KolenPollack)?;
             Some(Learning { layer, matrix, moments })
         })
@@ -101,7 +101,7 @@ impl<T: Scalar> Feedback<T> {
         })
     }
 
-    /// The moments of the matrices that learn, each with the layer that it leads to.
+    /// One moment of every matrix that learns, with the matrix's rows and columns.
     #[cfg(feature = "safetensors")]
     pub(crate) fn moments(&self, index: usize) -> impl Iterator<Item = (&[T], (usize, usize))> {
         let learning = self.route.hops().iter().zip(&self.moments).zip(&self.matrices);
@@ -133,10 +133,7 @@ impl<T: Scalar> Feedback<T> {
         let hops = route.hops().iter().enumerate();
         let learning = hops.filter(|(_, hop)| hop.through == Through::KolenPollack);
         learning
-            .map(|(index, &hop)| {
-                let owner = route.sender(hop).max(hop.to);
-                (format!("hop.{index}"), network.blocks[owner].shape)
-            })
+            .map(|(index, &hop)| (format!("hop.{index}"), network.blocks[route.owner(hop)].shape))
             .collect()
     }
 }

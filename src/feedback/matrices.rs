@@ -140,6 +140,7 @@ impl<T: Scalar> Feedback<T> {
         let stored = if transposed { matrix.transpose() } else { matrix };
         self.squares[index] = bound_of_squares(stored.as_slice());
         self.matrices[index] = Some(stored);
+        self.followed = 0; // Its signs are its own until it follows again.
         Ok(())
     }
 

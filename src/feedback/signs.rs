@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     init::FeedbackInit,
     network::Network,
-    route::{Hop, Magnitudes, Through},
+    route::{Magnitudes, Through},
     scalar::Scalar,
     seed::{Purpose, stream},
     threads::{Chunks, share_out, small_pieces},
@@ -51,8 +51,7 @@ impl<T: Scalar> Feedback<T> {
 
     /// From now on draws magnitudes that are drawn anew from this distribution, if there are such.
     pub(crate) fn draw_magnitudes_from(&mut self, init: FeedbackInit, seed: u64) {
-        let new = |hop: &Hop| hop.through == Through::Signs(Magnitudes::New);
-        self.magnitudes = self.route.hops().iter().any(new).then_some((init, seed));
+        self.magnitudes = self.route.draws_magnitudes().then_some((init, seed));
     }
 
     /// What such magnitudes are drawn from.
@@ -66,7 +65,7 @@ impl<T: Scalar> Feedback<T> {
         for (index, &hop) in self.route.hops().iter().enumerate() {
             let Through::Signs(magnitudes) = hop.through else { continue };
             let Some(matrix) = &mut self.matrices[index] else { continue };
-            let owner = self.route.sender(hop).max(hop.to);
+            let owner = self.route.owner(hop);
             let (block, weights) =
                 (&network.blocks[owner], network.parameters.layer(owner).weights());
             let (rows, columns) = matrix.shape();

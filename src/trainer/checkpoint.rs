@@ -14,7 +14,7 @@ use super::{
 use crate::{
     adversarial::FastGradientSign,
     architecture::Architecture,
-    error::Result,
+    error::{Error, Result},
     feedback::Feedback,
     files::{Contents, Draft, Expected, File, READER, WRITER, read, read_from},
     network::{Network, column_major, row_major},
@@ -169,6 +169,13 @@ impl<T: Scalar> Trainer<T> {
         }
         if let Some((init, _)) = settings.magnitudes {
             init.check().map_err(|error| file.blame(error))?;
+            if !route.draws_magnitudes() {
+                return Err(file.blame(Error::Conflict {
+                    first: format!("the route {route}"),
+                    second: "the line of magnitudes".into(),
+                    reason: "nothing on it is drawn anew",
+                }));
+            }
         }
         let magnitudes = settings.magnitudes;
         let feedback = match settings.rule {

@@ -57,7 +57,7 @@ fn pass(network: &Network<f64>, feedback: &mut Feedback<f64>, seed: usize) -> De
     deltas
 }
 
-/// `W_{l+1}` as a feedback matrix of layer `l` is shown: transposed, but for kernels.
+/// `W_{l+1}` in the shape of the feedback matrix of layer `l`: transposed, unless it holds kernels.
 fn as_feedback(network: &Network<f64>, feedback: &Feedback<f64>, layer: usize) -> DMatrix<f64> {
     let weights = network.layer(layer + 1).unwrap().weights().into_owned();
     let kernels = feedback.matrix(layer).unwrap().unwrap().shape() == weights.shape();
@@ -139,6 +139,12 @@ fn signs_of_other_weights_are_refused() {
             signs.follow(&network, &activations).unwrap();
             signs.deliver(&network, &activations, &mut deltas).unwrap();
         }
+        // A matrix of one's own has signs of its own until it follows again.
+        let own = signs.matrix(0).unwrap().unwrap().abs();
+        signs.set_matrix(0, own).unwrap();
+        assert!(signs.deliver(&network, &activations, &mut deltas).is_err(), "{rule}");
+        signs.follow(&network, &activations).unwrap();
+        signs.deliver(&network, &activations, &mut deltas).unwrap();
         let refused = signs.follow(&conv_net(), &activations).unwrap_err();
         assert!(matches!(refused, Error::StageMismatch { .. }), "{refused}");
     }
@@ -461,6 +467,30 @@ const NUMPY: [(FeedbackRule, [f64; 5]); 7] = [
         ],
     ),
 ];
+
+/// The distribution and the seed of brSF's magnitudes are in a checkpoint, and in no other.
+#[cfg(feature = "safetensors")]
+#[test]
+fn magnitudes_are_saved_where_they_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let own = Feedback::new(&dense_net(), FeedbackRule::BrSf, FeedbackInit::LightOn, 99).unwrap();
+    let mut trainer = Trainer::builder(dense_net()).feedback(own).seed(5).build().unwrap();
+    trainer.save(&path).unwrap();
+    let mut resumed = Trainer::<f64>::load(&path).unwrap();
+    for trainer in [&mut trainer, &mut resumed] {
+        trainer.step(&numbers(7, 9, 1), &labels(9)).unwrap();
+        trainer.step(&numbers(7, 9, 2), &labels(9)).unwrap();
+    }
+    assert_eq!((resumed.network(), resumed.feedback()), (trainer.network(), trainer.feedback()));
+    let plain = Trainer::builder(dense_net()).rule(FeedbackRule::FrSf).batch_size(3).build();
+    plain.unwrap().save(&path).unwrap();
+    let damaged = folder.path().join("damaged");
+    let line = "\nmagnitudes init=nokland seed=1\ninput ";
+    crate::craft::Craft::open(&path).replace("\ninput ", line).write(&damaged);
+    let refused = Trainer::<f64>::load(&damaged).unwrap_err().to_string();
+    assert!(refused.contains("drawn anew"), "{refused}");
+}
 
 /// Scales and shifts of batch normalisation learn under every rule whose feedback gets there.
 #[test]
