@@ -16,7 +16,11 @@ use crate::{
 
 /// Which parameter of a layer a [`Slot`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Part {
     /// `W`, column by column; the kernels of a convolution are its rows.
@@ -212,7 +216,7 @@ impl Table {
 /// ```
 pub struct Parameters<T> {
     table: Arc<Table>,
-    /// More numbers than there are, so that the first one can stand at a cache line.
+    /// A little longer than needed, so that the part in use can begin at a cache line.
     buffer: Vec<T>,
     start: usize,
     /// 0 if there is no number for any parameter, which moments of an optimiser may lack.
@@ -249,7 +253,7 @@ impl<T: Scalar> Parameters<T> {
 
     /// Of a buffer that has a cache line to spare.
     fn aligned(table: Arc<Table>, buffer: Vec<T>, length: usize) -> Self {
-        // Nothing but speed depends on it, so a processor that cannot tell is welcome.
+        // Only speed depends on this: where no such place can be computed, any other will do.
         let start = buffer.as_ptr().align_offset(LINE).min(buffer.len() - length);
         Self { table, buffer, start, length }
     }

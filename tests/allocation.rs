@@ -424,8 +424,8 @@ mod saved {
         *,
     };
 
-    /// Bytes allocated by loading, as a network, from a reader too, and as a checkpoint, and whether
-    /// that succeeded.
+    /// The most bytes that were allocated by loading a file: as a network, from its path and from a
+    /// reader, and as a checkpoint. And whether one of these succeeded.
     fn loading(folder: &Folder, bytes: &[u8]) -> (usize, bool) {
         let path = folder.write("file", bytes);
         let (_, network, loaded) = allocated(|| Network::<f32>::load(&path).is_ok());

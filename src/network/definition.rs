@@ -137,9 +137,9 @@ impl<T: Scalar> Network<T> {
     }
 
     /// Leaves weighted layer `layer` as it is while the others are trained, until it is
-    /// [released](Self::release): its weights, its bias, and the batch normalisation after it,
-    /// which normalises by its running statistics in training as in evaluation. Its moments rest
-    /// too, and no gradient is computed for it where that can be saved. Layers are counted from
+    /// [released](Self::release): its weights, its bias, and the normalisations after it.
+    /// Batch normalisation then uses its running statistics in training as in evaluation. The
+    /// layer's moments rest too, and no gradient is computed for it where that can be saved. Layers are counted from
     /// 0. To freeze a layer twice is to freeze it.
     ///
     /// Which layers are frozen is part of training, not of the network: comparing networks and

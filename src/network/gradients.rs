@@ -15,7 +15,8 @@ impl<T: Scalar> Network<T> {
     /// `δ_l ← δ_l ∘ f'(a_l)` of hidden layer `layer`: takes what stands at the end of the layer
     /// ([`Deltas::arriving_mut`]) back through its pooling, normalisation, dropout and activation
     /// by their exact derivatives. The layer then learns from it. With this, whoever invents a rule
-    /// writes its feedback in a few lines.
+    /// writes its feedback in a few lines. Nothing takes the short way of a residual connection: the
+    /// rule adds that to what arrives, if it wants it.
     ///
     /// ```
     /// use feedback_alignment::*;

@@ -43,8 +43,8 @@ pub struct LoadOptions {
     /// Names in the file, and the names of the format beside each: the place in the list (`"2"`), or
     /// the whole name (`"2.weight"`). The first that fits is taken.
     pub rename: Vec<(String, String)>,
-    /// Weighted layers, counted from 0, that keep the parameters they have, with the batch
-    /// normalisation after them; tensors of the file with their names are not used.
+    /// Weighted layers, counted from 0, that keep the parameters they have, with the
+    /// normalisations after them; tensors of the file with their names are not used.
     pub keep: Vec<usize>,
     /// Whether `f64` tensors are rounded to `f32`; they are refused otherwise.
     pub narrow: bool,

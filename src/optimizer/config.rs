@@ -48,7 +48,7 @@ pub enum Momentum {
     Nesterov(f64),
 }
 
-/// How the weights shrink, by `λ ≥ 0`. Biases, and the parameters of batch normalisation, do not.
+/// How the weights shrink, by `λ ≥ 0`. Biases, and the parameters of normalisations, do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(
     feature = "serde",

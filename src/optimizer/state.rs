@@ -188,7 +188,7 @@ impl<T: Scalar> OptimizerState<T> {
         Ok(())
     }
 
-    /// Multiplies the learning rate of weighted layer `layer`, its bias and the batch normalisation
+    /// Multiplies the learning rate of weighted layer `layer`, its bias and the normalisations
     /// after it by `factor`, on top of the schedule; 1 by default. Layers are counted from 0.
     ///
     /// ```

@@ -121,7 +121,8 @@ impl<T: Scalar> Trainer<T> {
         step
     }
 
-    /// One step of the optimiser along these gradients: stage 5.
+    /// One step of the optimiser along these gradients: stage 5. Feedback that learns, as under
+    /// Kolen-Pollack, makes its step too.
     ///
     /// # Errors
     /// Those of [`OptimizerState::step`](crate::OptimizerState::step).
@@ -197,7 +198,7 @@ impl<T: Scalar> Trainer<T> {
     /// Stages 3 to 5 in one.
     pub(super) fn learn(&mut self) -> Result<()> {
         if self.feedback.learns() {
-            // Its matrices learn from the same gradients, which so have to be there as a whole.
+            // Its matrices learn from the gradients of the weights: these have to be stored first.
             self.find_gradients()?;
             let Self { network, feedback, optimizer, scratch: Scratch { gradients, .. }, .. } =
                 self;
