@@ -41,6 +41,12 @@ impl<T: Scalar> Columns<T> {
         Ok(())
     }
 
+    /// Makes room for columns of another height.
+    pub(crate) fn set_shape(&mut self, rows: usize, batch: usize) -> Result<()> {
+        self.rows = rows;
+        self.set_batch(batch)
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }

@@ -150,7 +150,7 @@ impl<T: Scalar> Diagnostics<T> {
                 trainer.loss().error_by(weights, &targets.into(), &activations, &mut deltas)
             })
             .and_then(|_| {
-                if feedback.route().follows_weights() {
+                if feedback.route().has_signs() {
                     feedback.to_mut().follow(network, &activations)?;
                 }
                 feedback.deliver(network, &activations, &mut deltas)

@@ -74,13 +74,18 @@ impl<T: Scalar> OptimizerState<T> {
         })
     }
 
-    /// [`step`](Self::step), and the same step on the matrices of the feedback that learn, those of
-    /// [`KolenPollack`](crate::Through::KolenPollack): each gets what the weights get in whose place it
-    /// stands, by moments of its own, and without max-norm. Where none learns this is
-    /// [`step`](Self::step).
+    /// [`step`](Self::step), and a step of the matrices of the feedback that learn, by moments of their
+    /// own and without max-norm. Those of [`KolenPollack`](crate::Through::KolenPollack) get what the
+    /// weights get in whose place they stand; those of
+    /// [`DirectKolenPollack`](crate::Through::DirectKolenPollack) and
+    /// [`Product`](crate::Through::Product) follow gradients of their own, from
+    /// [`Feedback::gradients`]. All take the network's optimiser unless there is [one for
+    /// feedback](Self::set_feedback_optimizer). A matrix rests where the layer that sends to it is
+    /// frozen. Where none learns this is [`step`](Self::step).
     ///
     /// # Errors
-    /// As for [`step`](Self::step), for the feedback too; nothing has then changed in either.
+    /// As for [`step`](Self::step), for the feedback too; [`Error::StageMismatch`] if the gradients lack
+    /// those of the feedback. Nothing has then changed in either.
     pub fn step_with_feedback(
         &mut self,
         network: &mut Network<T>,
@@ -92,17 +97,20 @@ impl<T: Scalar> OptimizerState<T> {
         }
         feedback.require_network(network)?;
         self.require_gradients(network, gradients)?;
-        feedback.fit_moments(self.moment_count())?;
+        feedback.require_gradients(gradients)?;
+        feedback.fit_moments(self.feedback_moments())?;
         let squares = of_gradients(network, gradients);
-        let (next, largest) = (self.next_step(), feedback.largest_moment());
-        let (is_safe, moment) = next.is_safe(squares, largest, || feedback.largest_entry());
+        let own = gradients.feedback_values().map(bound_of_squares).fold(squares, f64::max);
+        let (next, largest) = (self.next_feedback_step(), feedback.largest_moment());
+        let (is_safe, moment) = next.is_safe(own, largest, || feedback.largest_entry());
         let before = (!is_safe || !self.is_safe(network, squares)).then(|| feedback.copy());
-        for Learning { layer, matrix, moments } in feedback.learning() {
-            let (gradient, learned) = gradients.of_layer(layer);
+        for Learning { hop, layer, matrix, moments, .. } in feedback.learning() {
+            let (of_weights, learned) = gradients.of_layer(layer);
             if learned[0] && !network.blocks[layer].frozen {
+                let own = gradients.of_feedback(hop, matrix.shape());
                 let [m, v] = moments;
                 let numbers = [matrix.as_mut_slice(), m, v];
-                next.follow_matrix(layer, numbers, gradient.weights());
+                next.follow_matrix(layer, numbers, own.unwrap_or(of_weights.weights()));
             }
         }
         feedback.set_largest_moment(moment);

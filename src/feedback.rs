@@ -2,12 +2,17 @@
 
 // The order is that of dependence, as in `lib.rs`.
 mod hops;
+mod stored;
 mod matrices;
+mod mirror;
 mod signs;
 mod learn;
 mod create;
 mod deliver;
+#[cfg(feature = "safetensors")]
+mod tensors;
 
 pub use matrices::Feedback;
+pub use mirror::Mirror;
 
 pub(crate) use learn::Learning;

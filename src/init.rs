@@ -135,6 +135,10 @@ pub enum FeedbackInit {
     Frenkel,
     /// `N(0, 1/(n_l n_L))`; Launay, Poli and Krzakala 2019.
     LightOn,
+    /// `U(±(n_L s)^¼/√n_l)` for [sparse](crate::Through::Sparse) matrices with `s` entries in a row,
+    /// of which a full one has `s = n_L`; a standard deviation of `1/√n_l` for those of
+    /// [low rank](crate::Through::LowRank). Crafton et al. 2019 (their code).
+    Crafton,
     /// `U(±bound)`.
     Uniform {
         /// Largest magnitude, positive.
@@ -155,8 +159,28 @@ impl FeedbackInit {
             Self::Lillicrap => Spread::Uniform(0.5),
             Self::Frenkel => Spread::Uniform((6.0 / receivers).sqrt()),
             Self::LightOn => Spread::Normal((receivers * senders).sqrt().recip()),
+            Self::Crafton => Spread::Uniform((senders / receivers).sqrt()),
             Self::Uniform { bound } => Spread::Uniform(bound),
             Self::Normal { std } => Spread::Normal(std),
+        }
+    }
+
+    /// What the entries of a sparse matrix are drawn from, so many in a row.
+    pub(crate) fn sparse(self, receivers: usize, senders: usize, entries: usize) -> Spread {
+        match self {
+            Self::Crafton => {
+                let root = (senders as f64 * entries as f64).sqrt().sqrt();
+                Spread::Uniform(root / (receivers as f64).sqrt())
+            }
+            _ => self.spread(receivers, senders),
+        }
+    }
+
+    /// What the entries of a matrix of low rank have the variance of.
+    pub(crate) fn of_rank(self, receivers: usize, senders: usize) -> Spread {
+        match self {
+            Self::Crafton => Spread::Normal((receivers as f64).sqrt().recip()),
+            _ => self.spread(receivers, senders),
         }
     }
 
@@ -184,6 +208,14 @@ pub(crate) enum Spread {
 }
 
 impl Spread {
+    pub(crate) fn variance(self) -> f64 {
+        match self {
+            Self::Zero => 0.0,
+            Self::Uniform(bound) => bound * bound / 3.0,
+            Self::Normal(std) => std * std,
+        }
+    }
+
     /// Overwrites `values`, in their order in memory.
     pub(crate) fn fill<T: Scalar, R: Rng + ?Sized>(self, values: &mut [T], rng: &mut R) {
         match self {

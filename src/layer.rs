@@ -33,6 +33,6 @@ pub use shape::Shape;
 pub use skip::Skip;
 pub use weighted::Layer;
 
-pub(crate) use gradient::{Tile, UPDATE_COST};
+pub(crate) use gradient::UPDATE_COST;
 pub(crate) use linear::LinearMap;
 pub(crate) use skip::add;

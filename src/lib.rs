@@ -51,7 +51,7 @@ pub use adversarial::FastGradientSign;
 pub use data::{Dataset, Scaling};
 pub use diagnostics::{Diagnosis, Diagnostics, LayerDiagnosis};
 pub use error::{Error, Result};
-pub use feedback::Feedback;
+pub use feedback::{Feedback, Mirror};
 pub use gradient_check::{GradientCheck, GradientReport, TensorCheck};
 pub use init::{FeedbackInit, Init};
 pub use layer::{

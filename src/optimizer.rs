@@ -22,7 +22,7 @@ pub use state::OptimizerState;
 
 #[cfg(feature = "safetensors")]
 pub(crate) use {
-    description::{OPTIMIZER, SCHEDULE},
+    description::{FEEDBACK_OPTIMIZER, OPTIMIZER, SCHEDULE},
     moments::MOMENTS,
 };
 

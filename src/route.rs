@@ -4,6 +4,10 @@ use std::{fmt, str::FromStr};
 
 use crate::error::{Error, Result};
 
+mod through;
+
+pub use through::{Magnitudes, Through};
+
 /// How the error finds its way to the hidden layers: a list of [`Hop`]s. What arrives at hidden
 /// layer `l` is
 ///
@@ -73,73 +77,6 @@ pub enum Signal {
     Delta(usize),
 }
 
-/// The matrix that a [`Hop`] passes through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Through {
-    /// The weights between two neighbouring layers: `W_{l+1}ᵀ` on the way down to layer `l`, `W_l`
-    /// on the way up to it (without the bias); written `W`.
-    Weights,
-    /// Fixed random weights in the place of those; written `R`. For a convolution these are
-    /// kernels, used as its own are.
-    LikeWeights,
-    /// `B`, fixed and random, with a row for every unit that receives and a column for every unit
-    /// that sends; written `B`.
-    Matrix,
-    /// In the place of those weights a matrix of their signs, as they are in the forward pass of the
-    /// step, and of magnitudes of its own (Liao, Leibo and Poggio 2016). A weight of 0 gives its sign
-    /// bit. Written `S`, `F` or `N` for [`Uniform`](Magnitudes::Uniform), [`Fixed`](Magnitudes::Fixed)
-    /// or [`New`](Magnitudes::New).
-    Signs(Magnitudes),
-    /// In the place of those weights a matrix that gets every update of theirs: the same gradient, the
-    /// same optimiser with moments of its own, the same decay (Kolen and Pollack 1994). It never reads
-    /// the weights. Written `K`.
-    KolenPollack,
-}
-
-/// The magnitudes of a matrix that has the signs of the weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Magnitudes {
-    /// All `√(2/(fan_in + fan_out))` of the layer whose signs they have.
-    Uniform,
-    /// Random, drawn once.
-    Fixed,
-    /// Random, drawn anew for every step.
-    New,
-}
-
-impl Through {
-    /// Whether it is a matrix in the shape of the weights between two layers, in their place.
-    pub(crate) fn is_like_weights(self) -> bool {
-        matches!(self, Self::LikeWeights | Self::Signs(_) | Self::KolenPollack)
-    }
-
-    fn letter(self) -> char {
-        match self {
-            Self::Weights => 'W',
-            Self::LikeWeights => 'R',
-            Self::Matrix => 'B',
-            Self::Signs(Magnitudes::Uniform) => 'S',
-            Self::Signs(Magnitudes::Fixed) => 'F',
-            Self::Signs(Magnitudes::New) => 'N',
-            Self::KolenPollack => 'K',
-        }
-    }
-
-    fn of_letter(letter: &str) -> Option<Self> {
-        Some(match letter {
-            "W" => Self::Weights,
-            "R" => Self::LikeWeights,
-            "B" => Self::Matrix,
-            "S" => Self::Signs(Magnitudes::Uniform),
-            "F" => Self::Signs(Magnitudes::Fixed),
-            "N" => Self::Signs(Magnitudes::New),
-            "K" => Self::KolenPollack,
-            _ => return None,
-        })
-    }
-}
-
 impl Route {
     /// A route through a network of so many weighted layers, the output layer included. The hops
     /// may come in any order: each is made when its signal is complete.
@@ -188,22 +125,55 @@ impl Route {
         &self.hops
     }
 
+    /// The same route through `new` wherever it goes through `old`: IFA with a random relay is
+    /// `Weights` → `LikeWeights`, DFA with sparse matrices `Matrix` → `Sparse(1)`.
+    ///
+    /// ```
+    /// use feedback_alignment::{FeedbackRule, Through};
+    ///
+    /// let ifa = FeedbackRule::Ifa.route(3).with(Through::Weights, Through::LikeWeights)?;
+    /// assert_eq!(ifa.to_string(), "3:B(e)->0,R(0)->1");
+    /// let fa = FeedbackRule::Fa.route(3).with(Through::LikeWeights, Through::LowRank(2))?;
+    /// assert_eq!(fa.to_string(), "3:Br2(e)->1,Br2(1)->0");
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ImpossibleHop`] where a hop cannot go through `new`.
+    pub fn with(mut self, old: Through, new: Through) -> Result<Self> {
+        for hop in self.hops.iter_mut().filter(|hop| hop.through == old) {
+            hop.through = new;
+        }
+        Self::new(self.layers, self.hops)
+    }
+
     /// Whether feedback passes through the forward weights, which BP and IFA need and hardware
     /// would have to carry, or through their signs.
     #[must_use]
     pub fn reads_weights(&self) -> bool {
-        self.follows_weights() || self.hops.iter().any(|hop| hop.through == Through::Weights)
+        self.has(|through| matches!(through, Through::Weights | Through::Signs(_)))
     }
 
-    /// Whether some matrix has the signs of the weights, which change with every step.
+    /// Whether some matrix follows the weights and has to be told before feedback is delivered: it has
+    /// their signs, or learns from noise that goes through them.
     #[must_use]
     pub fn follows_weights(&self) -> bool {
-        self.hops.iter().any(|hop| matches!(hop.through, Through::Signs(_)))
+        self.has(|through| matches!(through, Through::Signs(_) | Through::Mirror))
+    }
+
+    /// Whether some matrix has the signs of the weights.
+    pub(crate) fn has_signs(&self) -> bool {
+        self.has(|through| matches!(through, Through::Signs(_)))
+    }
+
+    /// Whether some hop goes through such a matrix.
+    pub(crate) fn has(&self, which: impl Fn(Through) -> bool) -> bool {
+        self.hops.iter().any(|hop| which(hop.through))
     }
 
     /// Whether some matrix is drawn anew for every step.
     pub(crate) fn draws_magnitudes(&self) -> bool {
-        self.hops.iter().any(|hop| hop.through == Through::Signs(Magnitudes::New))
+        self.has(|through| through == Through::Signs(Magnitudes::New))
     }
 
     /// The layer whose weights a hop passes through, or whose place its matrix takes: the upper of
@@ -212,10 +182,10 @@ impl Route {
         self.sender(hop).max(hop.to)
     }
 
-    /// Whether some matrix learns.
+    /// Whether some matrix gets a step of the optimiser.
     #[must_use]
     pub fn learns(&self) -> bool {
-        self.hops.iter().any(|hop| hop.through == Through::KolenPollack)
+        self.has(Through::learns)
     }
 
     /// Whether every hidden layer receives the error, its sign or the target through a matrix of its
@@ -223,7 +193,7 @@ impl Route {
     #[must_use]
     pub fn is_direct(&self) -> bool {
         let direct =
-            |hop: &Hop| hop.through == Through::Matrix && !matches!(hop.signal, Signal::Delta(_));
+            |hop: &Hop| hop.through.is_straight() && !matches!(hop.signal, Signal::Delta(_));
         self.hops.len() + 1 == self.layers
             && self.hops.iter().all(direct)
             && (0..self.hops.len()).all(|layer| self.serves(layer))
@@ -261,10 +231,18 @@ impl Hop {
             }
             Signal::Delta(from) => from,
         };
-        if self.through != Through::Matrix && from.abs_diff(self.to) != 1 {
-            return Err(self.refuse("there are weights between neighbouring layers only"));
+        match self.through {
+            Through::Product(0) => Err(self.refuse("a factor of width 0 lets nothing through")),
+            Through::Product(_) if from != self.to + 1 => {
+                Err(self.refuse("a product stands in for the weights of the layer above"))
+            }
+            Through::Sparse(0) => Err(self.refuse("a matrix without entries lets nothing through")),
+            Through::LowRank(0) => Err(self.refuse("a matrix of rank 0 lets nothing through")),
+            through if !through.is_straight() && from.abs_diff(self.to) != 1 => {
+                Err(self.refuse("there are weights between neighbouring layers only"))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn refuse(self, reason: &'static str) -> Error {
@@ -275,7 +253,7 @@ impl Hop {
 impl fmt::Display for Hop {
     /// The matrix, what is sent through it, and the layer it leads to: `B(e)->0`, `W(2)->1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let matrix = self.through.letter();
+        let matrix = self.through;
         match self.signal {
             Signal::Error => write!(f, "{matrix}(e)->{}", self.to),
             Signal::ErrorSign => write!(f, "{matrix}(sign)->{}", self.to),
@@ -290,8 +268,8 @@ impl FromStr for Hop {
 
     fn from_str(text: &str) -> Result<Self> {
         let parse = || {
-            let (matrix, rest) = text.split_at_checked(1)?;
-            let (signal, to) = rest.strip_prefix('(')?.split_once(")->")?;
+            let (matrix, rest) = text.split_once('(')?;
+            let (signal, to) = rest.split_once(")->")?;
             Some(Self {
                 to: to.parse().ok()?,
                 signal: match signal {
@@ -300,13 +278,13 @@ impl FromStr for Hop {
                     "t" => Signal::Target,
                     number => Signal::Delta(number.parse().ok()?),
                 },
-                through: Through::of_letter(matrix)?,
+                through: matrix.parse().ok()?,
             })
         };
         parse().ok_or_else(|| Error::UnknownName {
             what: "hop",
             found: text.to_owned(),
-            expected: "a matrix W, R, B, S, F, N or K, a signal (e, sign, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
+            expected: "a matrix (W, R, B, Bs1, Br1, Bc, S, F, N, K, D, M or P1), a signal (e, sign, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
         })
     }
 }
@@ -348,9 +326,8 @@ mod tests {
         let signal =
             prop_oneof![prop::sample::select(output.to_vec()), (0..layers).prop_map(Signal::Delta)];
         let through =
-            prop::sample::select("WRBSFNK".chars().collect::<Vec<_>>()).prop_map(|letter| {
-                Through::of_letter(&letter.to_string()).expect("a letter of a matrix")
-            });
+            prop::sample::select("W R B Bs2 Br1 Bc S F N K D M P3".split(' ').collect::<Vec<_>>())
+                .prop_map(|letters| letters.parse().expect("the letters of a matrix"));
         (0..layers, signal, through).prop_map(|(to, signal, through)| Hop { to, signal, through })
     }
 
@@ -391,6 +368,11 @@ mod tests {
             ("3:B(e)->1,B(0)->1,W(1)->0", "B(0)->1", "no delta"),
             ("3:W(e)->0", "W(e)->0", "neighbouring"),
             ("4:B(e)->2,R(2)->0", "R(2)->0", "neighbouring"),
+            ("4:B(e)->2,P1(2)->0", "P1(2)->0", "the layer above"),
+            ("3:B(e)->0,P1(0)->1", "P1(0)->1", "the layer above"),
+            ("3:P0(e)->1", "P0(e)->1", "width 0"),
+            ("3:Bs0(e)->1", "Bs0(e)->1", "without entries"),
+            ("3:Br0(e)->1", "Br0(e)->1", "rank 0"),
         ] {
             match text.parse::<Route>() {
                 Err(Error::ImpossibleHop { hop: found, reason: why }) => {
@@ -409,6 +391,9 @@ mod tests {
             "3:Be->0",
             "3: B(e)->0",
             "3:é(e)->0",
+            "3:Bs(e)->0",
+            "3:B1(e)->0",
+            "3:P99999999999999999999(e)->0",
         ] {
             assert!(matches!(text.parse::<Route>(), Err(Error::UnknownName { .. })), "{text}");
         }
@@ -417,7 +402,7 @@ mod tests {
     #[test]
     fn a_route_knows_what_it_needs() {
         let route = |text: &str| text.parse::<Route>().unwrap();
-        for text in ["3:B(e)->1,B(e)->0", "3:B(t)->1,B(sign)->0", "1:"] {
+        for text in ["3:B(e)->1,B(e)->0", "3:Bs1(t)->1,Bc(sign)->0", "1:"] {
             assert!(route(text).is_direct() && !route(text).reads_weights(), "{text}");
         }
         for text in ["3:B(e)->0", "3:B(e)->0,B(e)->0", "3:B(e)->0,B(0)->1", "3:B(e)->0,W(0)->1"] {

@@ -7,6 +7,9 @@ use crate::{
     route::{Hop, Magnitudes, Route, Signal, Through},
 };
 
+/// How many times as wide as a layer the factors of PFA are; Li et al. 2024.
+const WIDTH: usize = 10;
+
 /// How the error reaches the hidden layers. The rules differ in nothing else.
 ///
 /// With `a_l = W_l h_{l-1} + b_l`, `h_l = f(a_l)` and `e = ∂J/∂a_L`, hidden layer `l` receives
@@ -24,10 +27,13 @@ use crate::{
 /// | [`FrSf`](Self::FrSf) | `δ_l = ((\|B_l\| ∘ sign(W_{l+1})ᵀ) δ_{l+1}) ∘ f'(a_l)` | as uSF |
 /// | [`BrSf`](Self::BrSf) | as frSF, with `B_l` drawn anew for every step | as uSF |
 /// | [`Kp`](Self::Kp) | as FA, and `B_lᵀ` gets every update of `W_{l+1}` | Kolen and Pollack 1994; Akrout et al. 2019 |
+/// | [`Dkp`](Self::Dkp) | as DFA, and `B_l` learns along `∂B_l = h_l eᵀ` | Webster, Choi and Ahn 2021 |
+/// | [`Wm`](Self::Wm) | as FA, and `B_l` learns from noise that goes through the layer above: [`Mirror`](crate::Mirror) | Akrout et al. 2019 |
+/// | [`Pfa`](Self::Pfa) | `δ_l = (R_lᵀ B_lᵀ δ_{l+1}) ∘ f'(a_l)`, and `R_l` learns along `∂R_l = (B_lᵀ δ_{l+1}) h_lᵀ` | Li et al. 2024 (arXiv 2405.20594) |
 ///
 /// The gradients `∂W_l = δ_l h_{l-1}ᵀ`, `∂b_l = Σ δ_l` (Nøkland 2016, eq. 10) are the same for all, and so is the output
 /// layer's `δ_L = e`. The `B` are random and drawn once. They never change but under frSF and brSF,
-/// where their signs follow those of the weights, and under KP.
+/// where their signs follow those of the weights, and under KP, DKP and WM.
 ///
 /// What a rule needs beside the forward pass, for a hidden layer of `n_l` units below one of `n_{l+1}`,
 /// `n_L` outputs and a batch of `N`:
@@ -43,10 +49,17 @@ use crate::{
 /// | DRTP | the targets, not the output | as DFA | as DFA |
 /// | uSF, frSF, brSF | the signs of `W_{l+1}`, `δ_{l+1}` | as FA | as FA, and `n_l n_{l+1}` signs a step |
 /// | KP | the updates of `W_{l+1}`, `δ_{l+1}` | as FA, and the optimiser's moments of it | as FA, and a second update |
+/// | DKP | `e`, `h_l` | as DFA, and the optimiser's moments of it | twice DFA's, and a second update |
+/// | WM | what the layer above makes of noise, `δ_{l+1}` | as FA | as FA, and `2 n_l n_{l+1}` for each sample of noise |
+/// | PFA | `δ_{l+1}`, `h_l` | `k n_{l+1} (n_l + n_{l+1})` numbers, and the optimiser's moments of `R` | `k n_{l+1} (2 n_l + n_{l+1}) N` |
 ///
 /// Where ours differs from others: Frenkel's DRTP sends `t` without the `1/N`, so that its hidden
 /// learning rate is `N` times ours, and the sign of `B` is free. `willwx/sign-symmetry` takes
-/// `1/√fan_in` for uSF. Akrout's runs of KP have no decay.
+/// `1/√fan_in` for uSF. Akrout's runs of KP and WM have no decay. Webster's DKP teaches `B` by Adam at
+/// 1e-4 with a decay of 1e-6, ours by the network's optimiser unless there is
+/// [one for feedback](crate::OptimizerState::set_feedback_optimizer). PFA's fixed factor is ten times as
+/// wide as a layer (`k = 10`), as theirs; other widths are a route of
+/// [`Product`](crate::Through::Product).
 ///
 /// ```
 /// use feedback_alignment::FeedbackRule;
@@ -54,7 +67,7 @@ use crate::{
 /// let rule: FeedbackRule = "dfa".parse()?;
 /// assert_eq!(rule, FeedbackRule::Dfa);
 /// assert_eq!(rule.to_string(), "DFA");
-/// assert_eq!(FeedbackRule::all().count(), 11);
+/// assert_eq!(FeedbackRule::all().count(), 14);
 /// assert_eq!(FeedbackRule::nokland().map(|rule| rule.to_string()), ["BP", "FA", "DFA", "IFA"]);
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
@@ -84,6 +97,13 @@ pub enum FeedbackRule {
     BrSf,
     /// Kolen and Pollack: as feedback alignment, through matrices that get the updates of the weights.
     Kp,
+    /// Direct Kolen and Pollack: as DFA, through matrices that learn from errors and activations.
+    Dkp,
+    /// Weight mirrors: as feedback alignment, through matrices that learn the weights from noise.
+    Wm,
+    /// Product feedback alignment: as backpropagation, through a product of a fixed matrix and one that
+    /// learns, which comes to equal the weights.
+    Pfa,
 }
 
 impl FeedbackRule {
@@ -108,6 +128,9 @@ impl FeedbackRule {
             Self::FrSf,
             Self::BrSf,
             Self::Kp,
+            Self::Dkp,
+            Self::Wm,
+            Self::Pfa,
         ]
         .into_iter()
     }
@@ -129,6 +152,7 @@ impl FeedbackRule {
         let hidden = 0..layers.saturating_sub(1);
         let down = |through| move |to| Hop { to, signal: Signal::Delta(to + 1), through };
         let straight = |signal| move |to| Hop { to, signal, through: Through::Matrix };
+        let through = |through| move |to| Hop { to, signal: Signal::Error, through };
         let direct = straight(Signal::Error);
         let signs = |magnitudes| down(Through::Signs(magnitudes));
         let up = |to| Hop { to, signal: Signal::Delta(to - 1), through: Through::Weights };
@@ -144,6 +168,9 @@ impl FeedbackRule {
             Self::FrSf => hidden.rev().map(signs(Magnitudes::Fixed)).collect(),
             Self::BrSf => hidden.rev().map(signs(Magnitudes::New)).collect(),
             Self::Kp => hidden.rev().map(down(Through::KolenPollack)).collect(),
+            Self::Dkp => hidden.map(through(Through::DirectKolenPollack)).collect(),
+            Self::Wm => hidden.rev().map(down(Through::Mirror)).collect(),
+            Self::Pfa => hidden.rev().map(down(Through::Product(WIDTH))).collect(),
         };
         Route::new(layers, hops).expect("a rule has a route through every network")
     }
@@ -163,6 +190,9 @@ impl fmt::Display for FeedbackRule {
             Self::FrSf => "frSF",
             Self::BrSf => "brSF",
             Self::Kp => "KP",
+            Self::Dkp => "DKP",
+            Self::Wm => "WM",
+            Self::Pfa => "PFA",
         })
     }
 }

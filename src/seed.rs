@@ -24,6 +24,10 @@ pub(crate) enum Purpose {
     GradientCheck = 7,
     /// Magnitudes of feedback matrices that are drawn anew; index: the hidden block, time: the step.
     Magnitudes = 8,
+    /// The feedback matrix that layers share.
+    SharedFeedback = 9,
+    /// What goes through a layer for its mirror to learn; index: the hop, time: the batch.
+    Mirror = 10,
 }
 
 /// The stream of `seed` for one purpose, index and time: xoshiro256++ (Blackman and Vigna 2019),

@@ -13,6 +13,8 @@ mod evaluation;
 mod steps;
 mod epochs;
 #[cfg(feature = "safetensors")]
+mod feedback_lines;
+#[cfg(feature = "safetensors")]
 mod settings;
 #[cfg(feature = "safetensors")]
 mod checkpoint;

@@ -21,18 +21,20 @@ pub(super) fn feedback_angles<T: Scalar>(
     let mut direct = vec![None; hidden];
     for (hop, matrix) in feedback.first_matrices() {
         match (hop.through, hop.signal) {
-            (through, _) if through.is_like_weights() => {
+            (through, _) if through.is_like_weights() || matches!(through, Through::Product(_)) => {
                 let owner = feedback.route().owner(hop);
                 let weights = network.parameters.layer(owner).weights();
                 angles[hop.to] = angle(matrix.as_slice(), weights);
             }
-            (Through::Matrix, Signal::Error | Signal::ErrorSign) => direct[hop.to] = Some(matrix),
+            (through, Signal::Error | Signal::ErrorSign) if through.is_straight() => {
+                direct[hop.to] = Some(matrix);
+            }
             _ => {}
         }
     }
     let Some(lowest) = direct.iter().position(Option::is_some) else { return Ok(angles) };
     descend(network, lowest, |layer, weights| {
-        if let Some(matrix) = direct[layer] {
+        if let Some(matrix) = &direct[layer] {
             angles[layer] = angle(matrix.as_slice(), weights);
         }
     })?;

@@ -8,18 +8,19 @@ use rand_distr::Distribution;
 
 use super::{
     Feedback,
-    hops::{Transport, matrix_hops, skipped, stored_shape},
+    hops::{Shapes, Transport, check, matrix_hops, skipped},
+    mirror::Mirroring,
+    stored::{Beside, Stored},
 };
 use crate::{
     error::{Error, Result, require_finite},
-    init::FeedbackInit,
+    init::{FeedbackInit, Spread},
     linalg::zero_matrix,
     network::Network,
     route::{Route, Signal, Through},
     rule::FeedbackRule,
     scalar::Scalar,
     seed::{Purpose, stream},
-    vector::bound_of_squares,
 };
 
 impl<T: Scalar> Feedback<T> {
@@ -64,35 +65,37 @@ impl<T: Scalar> Feedback<T> {
         init.check()?;
         let mut feedback = Self::build(network, rule, route)?;
         let mut drawn = vec![0; network.layer_count()];
+        let shared = feedback.shared.shape();
         for index in 0..feedback.matrices.len() {
             let hop = feedback.route.hops()[index];
             let name = feedback.name(hop.to);
             let down = Transport::of(&feedback.route, hop) == Transport::Down;
             let Some(matrix) = &mut feedback.matrices[index] else { continue };
-            // The units that receive are the rows of `B`, which is stored transposed on the way down.
-            let (rows, columns) = matrix.shape();
-            let (receivers, senders) = if down { (columns, rows) } else { (rows, columns) };
             let mut rng = stream(seed, Purpose::Feedback, hop.to as u64, drawn[hop.to]);
             drawn[hop.to] += 1;
-            init.spread(receivers, senders).fill(matrix.as_mut_slice(), &mut rng);
-            require_finite(|| name, rows, matrix.as_slice())?;
+            matrix.draw(init, down, shared, &mut rng);
+            require_finite(|| name, matrix.numbers.nrows(), matrix.numbers.as_slice())?;
         }
+        let mut rng = stream(seed, Purpose::SharedFeedback, 0, 0);
+        init.spread(shared.0, shared.1).fill(feedback.shared.as_mut_slice(), &mut rng);
+        let name = || "the shared feedback matrix".into();
+        require_finite(name, shared.0, feedback.shared.as_slice())?;
         feedback.draw_magnitudes_from(init, seed);
+        feedback.mirroring.seed = seed;
         feedback.copy_signs(network, 0);
         Ok(feedback.bounded())
     }
 
     /// The same, with the bounds of its matrices.
-    fn bounded(mut self) -> Self {
-        let bound_of = |matrix: &Option<DMatrix<T>>| {
-            matrix.as_ref().map_or(0.0, |matrix| bound_of_squares(matrix.as_slice()))
-        };
-        self.squares = self.matrices.iter().map(bound_of).collect();
+    pub(super) fn bounded(mut self) -> Self {
+        for matrix in self.matrices.iter_mut().flatten() {
+            matrix.measure(&self.shared);
+        }
         self
     }
 
     /// Draws the entries of the matrices from any distribution, layer by layer from the first
-    /// hidden one, column by column (row by row of `B_l` under FA).
+    /// hidden one, column by column (row by row of `B_l` under FA). Under PFA these are the `R`.
     ///
     /// ```
     /// use feedback_alignment::{Feedback, FeedbackRule, Network, rand, rand_distr};
@@ -119,8 +122,12 @@ impl<T: Scalar> Feedback<T> {
             let name = feedback.name(layer);
             let Some(index) = feedback.first[layer] else { continue };
             let Some(matrix) = &mut feedback.matrices[index] else { continue };
-            matrix.iter_mut().for_each(|entry| *entry = T::of(distribution.sample(rng)));
-            require_finite(|| name, matrix.nrows(), matrix.as_slice())?;
+            let numbers = &mut matrix.numbers;
+            numbers.iter_mut().for_each(|entry| *entry = T::of(distribution.sample(rng)));
+            require_finite(|| name, numbers.nrows(), numbers.as_slice())?;
+            if let Beside::Left(factor) = &mut matrix.beside {
+                spread_of_factor(factor.ncols()).fill(factor.as_mut_slice(), rng);
+            }
         }
         Ok(feedback.bounded())
     }
@@ -167,41 +174,45 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// Zero matrices of the shapes that a route needs.
-    fn build(network: &Network<T>, rule: Option<FeedbackRule>, route: Route) -> Result<Self> {
+    pub(super) fn build(
+        network: &Network<T>,
+        rule: Option<FeedbackRule>,
+        route: Route,
+    ) -> Result<Self> {
         Self::require_layers(network, &route)?;
         let (layers, layout) = (network.layer_count(), Arc::clone(&network.layout));
-        let count = route.hops().len();
-        let squares = vec![0.0; count];
         let hops = route.hops();
+        hops.iter().try_for_each(|&hop| check(network, &route, hop))?;
+        let shapes = |&hop| Shapes::of(network, &route, hop);
+        let matrices = hops.iter().map(|hop| shapes(hop).as_ref().map(Stored::zeros).transpose());
+        let matrices = matrices.collect::<Result<_>>()?;
+        let shared = shared_shape(hops.iter().filter_map(shapes));
+        let shared = zero_matrix(shared.0, shared.1)?;
         let first =
             |layer| hops.iter().position(|hop| hop.to == layer && hop.through != Through::Weights);
         let first = (0..layers - 1).map(first).collect();
         let skipped = skipped(network, &route)?;
         let (direct, sends_target) = (route.is_direct(), route.sends(Signal::Target));
         let beside_error = sends_target || route.sends(Signal::ErrorSign);
-        let matrices = vec![None; count];
-        let mut feedback = Self {
+        let has_factors =
+            route.has(|through| matches!(through, Through::LowRank(_) | Through::Product(_)));
+        Ok(Self {
             rule,
             route,
+            has_factors,
             layout,
             matrices,
-            squares,
+            shared,
             first,
             skipped,
             direct,
             beside_error,
             sends_target,
             magnitudes: None,
+            mirroring: Mirroring::default(),
             followed: 0,
-            moments: (0..count).map(|_| Default::default()).collect(),
             largest_moment: 0.0,
-        };
-        for index in 0..count {
-            let shape = stored_shape(network, &feedback.route, feedback.route.hops()[index]);
-            let zeros = shape.map(|(rows, columns)| zero_matrix(rows, columns)).transpose()?;
-            feedback.matrices[index] = zeros;
-        }
-        Ok(feedback)
+        })
     }
 
     /// Fails unless a route is through a network of so many layers.
@@ -212,5 +223,65 @@ impl<T: Scalar> Feedback<T> {
         }
         let (expected, found) = (format!("{layers} layers"), format!("{of} layers: {route}"));
         Err(Error::StageMismatch { stage: "feedback", what: "the route", expected, found })
+    }
+}
+
+/// Rows and columns of the matrix from which all take their first ones.
+pub(super) fn shared_shape(shapes: impl Iterator<Item = Shapes>) -> (usize, usize) {
+    shapes.fold((0, 0), |most, shapes| match shapes {
+        Shapes::Leading(rows, columns) => (most.0.max(rows), most.1.max(columns)),
+        _ => most,
+    })
+}
+
+/// PFA's fixed factor has so many columns, `k n`, and rows that are close to orthonormal:
+/// `U(±√(3/(k n)))`, so that `B Bᵀ` is 1 on average.
+fn spread_of_factor(columns: usize) -> Spread {
+    Spread::Uniform((3.0 / columns as f64).sqrt())
+}
+
+impl<T: Scalar> Stored<T> {
+    /// Draws what a hop has of its own; `down` says that the units that receive are columns, as in
+    /// what stands in for weights, and `shared` is the shape of the matrix that hops share.
+    fn draw<R: Rng + ?Sized>(
+        &mut self,
+        init: FeedbackInit,
+        down: bool,
+        shared: (usize, usize),
+        rng: &mut R,
+    ) {
+        let (rows, columns) = self.numbers.shape();
+        let numbers = self.numbers.as_mut_slice();
+        match &mut self.beside {
+            Beside::Nothing => {
+                let (receivers, senders) = if down { (columns, rows) } else { (rows, columns) };
+                init.spread(receivers, senders).fill(numbers, rng);
+            }
+            // The rows of `B` have length 1, so that the product is as large as `R`.
+            Beside::Left(b) => {
+                init.spread(columns, b.nrows()).fill(numbers, rng);
+                spread_of_factor(b.ncols()).fill(b.as_mut_slice(), rng);
+            }
+            Beside::Right(v) => {
+                // A product of two of `U(±bound)`, `r` times, has the variance `r bound⁴/9`.
+                let variance = init.of_rank(rows, v.ncols()).variance();
+                let bound = (9.0 * variance / columns as f64).sqrt().sqrt();
+                Spread::Uniform(bound).fill(numbers, rng);
+                Spread::Uniform(bound).fill(v.as_mut_slice(), rng);
+            }
+            Beside::Places(places, senders) => {
+                init.sparse(columns, *senders, rows).fill(numbers, rng);
+                for places in places.chunks_exact_mut(rows) {
+                    let drawn = rand::seq::index::sample(rng, *senders, rows);
+                    places.iter_mut().zip(drawn).for_each(|(place, unit)| *place = unit as u32);
+                    places.sort_unstable();
+                }
+            }
+            &mut Beside::Leading(rows, columns) => {
+                let variance = |(rows, columns)| init.spread(rows, columns).variance();
+                let factor = (variance((rows, columns)) / variance(shared)).sqrt();
+                numbers.fill(T::of(factor));
+            }
+        }
     }
 }

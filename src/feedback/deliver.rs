@@ -1,11 +1,10 @@
 //! Delivering what a route sends to the hidden layers: the one place where the learning rules differ.
 
-use nalgebra::DMatrix;
-
-use super::{Feedback, hops::Transport};
+use super::{Feedback, hops::Transport, stored::Beside};
 use crate::{
+    buffer::Columns,
     error::Result,
-    linalg::{self, Start},
+    linalg,
     network::{Block, Derivative, Network},
     route::Signal,
     scalar::Scalar,
@@ -96,9 +95,29 @@ impl<T: Scalar> Feedback<T> {
         self.direct
     }
 
-    /// Makes what the output sends beside the error.
+    /// Makes what the output sends beside the error, and room for what passes two factors.
     pub(crate) fn prepare(&self, deltas: &mut Deltas<T>) -> Result<()> {
+        if self.has_factors {
+            for (index, hop) in self.route.hops().iter().enumerate() {
+                let rows = self.between(index);
+                if rows > 0 {
+                    deltas.blocks[hop.to].reserve_between(index, rows)?;
+                }
+            }
+        }
         if self.beside_error { deltas.prepare(&self.route) } else { Ok(()) }
+    }
+
+    /// How many numbers of a sample stand between the two factors of a hop; 0 if it has no two.
+    pub(super) fn between(&self, index: usize) -> usize {
+        match self.matrices[index].as_ref().map(|matrix| &matrix.beside) {
+            Some(Beside::Right(v)) => v.nrows(),
+            Some(Beside::Left(b)) => {
+                let sender = self.route.sender(self.route.hops()[index]);
+                self.layout.blocks[sender].a / b.nrows() * b.ncols()
+            }
+            Some(Beside::Nothing | Beside::Places(..) | Beside::Leading(..)) | None => 0,
+        }
     }
 
     /// Whether it sends the targets, which a loss then has to leave in the deltas.
@@ -110,7 +129,7 @@ impl<T: Scalar> Feedback<T> {
     /// no square of an entry of its matrix exceeds.
     pub(crate) fn direct(&self, layer: usize) -> (Signal, f64) {
         let index = self.direct_hop(layer);
-        (self.route.hops()[index].signal, self.squares[index])
+        (self.route.hops()[index].signal, self.drawn(index).squares)
     }
 
     /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the route is
@@ -150,14 +169,22 @@ impl<T: Scalar> Feedback<T> {
             let own = || network.parameters.layer(layer).weights();
             (
                 network.blocks[layer].map,
-                self.matrices[index].as_ref().map_or_else(own, DMatrix::as_slice),
+                self.matrices[index].as_ref().map_or_else(own, |stored| stored.numbers.as_slice()),
             )
         };
         match Transport::of(&self.route, hop) {
             Transport::Down => {
                 let (map, matrix) = layer(self.route.sender(hop));
                 let then = |place, delta: &mut [T]| then.multiply(place, delta);
-                map.apply_transpose(matrix, source.delta(), to.arrival(), &then);
+                let beside = self.matrices[index].as_ref().map(|stored| &stored.beside);
+                let (between, arrival) = to.between_and_arrival(index);
+                if let (Some(Beside::Left(b)), Some(between)) = (beside, between) {
+                    map.mix(linalg::of(b), source.delta(), between);
+                    let map = map.widened(b.ncols() / b.nrows());
+                    map.apply_transpose(matrix, between, arrival, &then);
+                } else {
+                    map.apply_transpose(matrix, source.delta(), arrival, &then);
+                }
             }
             Transport::Up => {
                 // Through what the forward pass goes through: the sender's pooling, from whose
@@ -178,9 +205,9 @@ impl<T: Scalar> Feedback<T> {
         to: &mut BlockDeltas<T>,
         then: Derivative<T>,
     ) {
-        let matrix = linalg::of(self.drawn(index));
-        let then = |place, delta: &mut [T], _: &mut [T]| then.multiply(place, delta);
-        let (signal, delta) = (source.delta().mat(), to.arrival().as_mut_slice());
-        linalg::product_then(matrix, signal, Start::Zero, delta, &mut [], &then);
+        let (between, arrival) = to.between_and_arrival(index);
+        let between = between.map_or(&mut [][..], Columns::as_mut_slice);
+        let (signal, delta) = (source.delta().mat(), arrival.as_mut_slice());
+        self.drawn(index).send(&self.shared, signal, between, delta, then);
     }
 }

@@ -23,34 +23,78 @@ pub(super) enum Transport {
 
 impl Transport {
     pub(super) fn of(route: &Route, hop: Hop) -> Self {
-        match hop.through {
-            Through::Matrix => Self::Straight,
-            Through::Weights | Through::LikeWeights | Through::Signs(_) | Through::KolenPollack => {
-                if route.sender(hop) > hop.to {
-                    Self::Down
-                } else {
-                    Self::Up
-                }
-            }
+        if hop.through.is_straight() {
+            Self::Straight
+        } else if route.sender(hop) > hop.to {
+            Self::Down
+        } else {
+            Self::Up
         }
     }
 }
 
-/// Rows and columns of a hop's matrix as it is stored, if it has one.
-pub(super) fn stored_shape<T: Scalar>(
-    network: &Network<T>,
-    route: &Route,
-    hop: Hop,
-) -> Option<(usize, usize)> {
-    match hop.through {
-        Through::Weights => None,
-        Through::LikeWeights | Through::Signs(_) | Through::KolenPollack => {
-            Some(network.blocks[route.owner(hop)].shape)
+/// Rows and columns of what is stored of a hop's matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shapes {
+    /// The matrix.
+    Whole(usize, usize),
+    /// The two factors `U V` of a matrix of small rank.
+    LowRank { receivers: usize, rank: usize, senders: usize },
+    /// The two factors `B R` of what stands in for weights.
+    Product { rows: usize, between: usize, columns: usize },
+    /// So many entries in each row, one for each receiver, of so many columns.
+    Sparse { receivers: usize, entries: usize, senders: usize },
+    /// So many rows and columns of a matrix that is shared.
+    Leading(usize, usize),
+}
+
+impl Shapes {
+    /// Those of a hop, if it has a matrix.
+    pub(super) fn of<T: Scalar>(network: &Network<T>, route: &Route, hop: Hop) -> Option<Self> {
+        let receivers = network.layout.output(hop.to);
+        let senders = network.layout.blocks[route.sender(hop)].a;
+        let (rows, columns) = network.blocks[route.owner(hop)].shape;
+        Some(match hop.through {
+            Through::Weights => return None,
+            Through::LikeWeights | Through::Signs(_) | Through::KolenPollack | Through::Mirror => {
+                Self::Whole(rows, columns)
+            }
+            Through::Matrix | Through::DirectKolenPollack => Self::Whole(receivers, senders),
+            Through::Sparse(entries) => Self::Sparse { receivers, entries, senders },
+            Through::LowRank(rank) => Self::LowRank { receivers, rank, senders },
+            Through::Shared => Self::Leading(receivers, senders),
+            Through::Product(width) => {
+                Self::Product { rows, between: rows.saturating_mul(width), columns }
+            }
+        })
+    }
+
+    /// Those of the numbers themselves.
+    pub(super) fn numbers(&self) -> (usize, usize) {
+        match *self {
+            Self::Whole(rows, columns) => (rows, columns),
+            Self::LowRank { receivers, rank, .. } => (receivers, rank),
+            Self::Product { between, columns, .. } => (between, columns),
+            Self::Sparse { receivers, entries, .. } => (entries, receivers),
+            Self::Leading(..) => (1, 1),
         }
-        Through::Matrix => {
-            let sender = &network.layout.blocks[route.sender(hop)];
-            Some((network.layout.output(hop.to), sender.a))
+    }
+}
+
+/// Fails for a hop whose matrix cannot have so many entries in a row, or so large a rank.
+pub(super) fn check<T: Scalar>(network: &Network<T>, route: &Route, hop: Hop) -> Result<()> {
+    let refuse = |reason| Err(Error::ImpossibleHop { hop: hop.to_string(), reason });
+    match Shapes::of(network, route, hop) {
+        Some(Shapes::Sparse { entries, senders, .. }) if entries > senders => {
+            refuse("fewer units than that send")
         }
+        Some(Shapes::Sparse { senders, .. }) if u32::try_from(senders).is_err() => {
+            refuse("more units send than a sparse matrix can name")
+        }
+        Some(Shapes::LowRank { receivers, rank, senders }) if rank > receivers.min(senders) => {
+            refuse("the rank is larger than the number of rows or columns")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,26 +1,33 @@
-//! Matrices that learn: those of Kolen and Pollack, which get the updates of the weights.
+//! Matrices that learn by the optimiser's steps: those of Kolen and Pollack, direct or not, and PFA's.
 
 use nalgebra::DMatrix;
 
-use super::Feedback;
+use super::{
+    Feedback,
+    stored::{Beside, Stored},
+};
 use crate::{
-    error::{Result, require_finite},
+    error::{Error, Result, require_finite},
+    layer::LinearMap,
     linalg::filled,
-    route::Through,
+    network::Network,
+    route::{Hop, Through},
     scalar::Scalar,
     vector::bound_of_squares,
+    workspace::{Activations, Deltas, Gradients, require_delivered},
 };
 
-/// A matrix that learns: the weighted layer whose updates it gets, its numbers, and both moments of
-/// them, which may be empty.
+/// A matrix that learns: the hop that it is of, the weighted layer at whose rate it does, its numbers,
+/// and both moments of them, which may be empty.
 pub(crate) struct Learning<'a, T> {
+    pub(crate) hop: usize,
     pub(crate) layer: usize,
     pub(crate) matrix: &'a mut DMatrix<T>,
     pub(crate) moments: &'a mut [Vec<T>; 2],
 }
 
 /// What to go back to.
-pub(crate) struct Before<T>(Vec<Option<DMatrix<T>>>, Vec<[Vec<T>; 2]>, f64);
+pub(crate) struct Before<T>(Vec<Option<(DMatrix<T>, [Vec<T>; 2])>>, f64);
 
 impl<T: Scalar> Feedback<T> {
     /// Whether some matrix learns.
@@ -28,15 +35,103 @@ impl<T: Scalar> Feedback<T> {
         self.route.learns()
     }
 
+    /// The gradients of the matrices that learn along gradients of their own, beside those of the
+    /// network: `∂B_l = h_l sᵀ` under [`DirectKolenPollack`](Through::DirectKolenPollack), with the
+    /// signal `s` that is sent, and `∂R = (Bᵀ δ_{l+1}) h_lᵀ` under [`Product`](Through::Product). Where
+    /// no matrix has one this does nothing.
+    ///
+    /// # Errors
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network, activations, deltas and
+    /// gradients do not belong together, or if this feedback has not been delivered;
+    /// [`Error::TooLarge`](crate::Error::TooLarge).
+    pub fn gradients(
+        &self,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+        gradients: &mut Gradients<T>,
+    ) -> Result<()> {
+        if !self.route.has(Through::has_gradient) {
+            gradients.clear_feedback();
+            return Ok(());
+        }
+        self.require_network(network)?;
+        require_delivered("gradients", &network.layout, activations, deltas)?;
+        self.require_delivered(deltas)?;
+        gradients.require(&network.layout)?;
+        let shape = |(matrix, hop): (&Option<Stored<T>>, &Hop)| {
+            let matrix = matrix.as_ref().filter(|_| hop.through.has_gradient());
+            matrix.map_or((0, 0), |matrix| matrix.numbers.shape())
+        };
+        gradients.fit_feedback(self.matrices.iter().zip(self.route.hops()).map(shape))?;
+        for (index, &hop) in self.route.hops().iter().enumerate() {
+            let Some(matrix) = &self.matrices[index] else { continue };
+            let gradient = gradients.feedback_mut(index);
+            let h = activations.entering(hop.to + 1);
+            match (hop.through, &matrix.beside) {
+                (Through::DirectKolenPollack, _) => {
+                    let signal = deltas.signal(hop.signal).delta();
+                    LinearMap::Dense.store_gradient(matrix.numbers.shape(), h, signal, gradient);
+                }
+                (Through::Product(width), Beside::Left(_)) => {
+                    let map = network.blocks[self.route.owner(hop)].map.widened(width);
+                    if let Some(between) = deltas.blocks[hop.to].between(index) {
+                        map.store_gradient(matrix.numbers.shape(), between, h, gradient);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails unless what stands between two factors is of these deltas.
+    fn require_delivered(&self, deltas: &Deltas<T>) -> Result<()> {
+        for (index, hop) in self.route.hops().iter().enumerate() {
+            let there = deltas.blocks[hop.to].between(index);
+            if matches!(hop.through, Through::Product(_))
+                && there.is_none_or(|there| {
+                    there.rows() != self.between(index) || there.batch() != deltas.batch
+                })
+            {
+                return Err(Error::StageMismatch {
+                    stage: "gradients",
+                    what: "deltas",
+                    expected: format!("those that feedback on {} has delivered", self.route),
+                    found: "those of other feedback".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// All matrices that learn.
     pub(crate) fn learning(&mut self) -> impl Iterator<Item = Learning<'_, T>> {
         let route = &self.route;
-        let matrices = self.matrices.iter_mut().zip(&mut self.moments).zip(route.hops());
-        matrices.filter_map(|((matrix, moments), &hop)| {
-            let layer = route.owner(hop);
-            let matrix = matrix.as_mut().filter(|_| hop.through == Through::KolenPollack)?;
-            Some(Learning { layer, matrix, moments })
+        let matrices = self.matrices.iter_mut().zip(route.hops()).enumerate();
+        matrices.filter_map(|(index, (matrix, &hop))| {
+            let stored = matrix.as_mut().filter(|_| hop.through.learns())?;
+            let (matrix, moments) = (&mut stored.numbers, &mut stored.moments);
+            Some(Learning { hop: index, layer: route.owner(hop), matrix, moments })
         })
+    }
+
+    /// Fails unless every matrix that follows a gradient of its own finds it.
+    pub(crate) fn require_gradients(&self, gradients: &Gradients<T>) -> Result<()> {
+        for (index, (matrix, hop)) in self.matrices.iter().zip(self.route.hops()).enumerate() {
+            let Some(matrix) = matrix.as_ref().filter(|_| hop.through.has_gradient()) else {
+                continue;
+            };
+            if gradients.of_feedback(index, matrix.numbers.shape()).is_none() {
+                return Err(Error::StageMismatch {
+                    stage: "step",
+                    what: "gradients",
+                    expected: format!("that of the hop {hop} too: call Feedback::gradients first"),
+                    found: "gradients without it".into(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Makes room for as many moments as the optimiser has.
@@ -68,7 +163,7 @@ impl<T: Scalar> Feedback<T> {
 
     /// Looks for the largest first moment.
     pub(crate) fn measure_moments(&mut self) {
-        let firsts = self.moments.iter().map(|[first, _]| bound_of_squares(first));
+        let firsts = self.learning().map(|learning| bound_of_squares(&learning.moments[0]));
         self.largest_moment = firsts.fold(0.0, f64::max).sqrt();
     }
 
@@ -79,16 +174,25 @@ impl<T: Scalar> Feedback<T> {
     }
 
     pub(crate) fn copy(&self) -> Before<T> {
-        Before(self.matrices.clone(), self.moments.clone(), self.largest_moment)
+        let matrices = self.matrices.iter().zip(self.route.hops()).map(|(matrix, hop)| {
+            let matrix = matrix.as_ref().filter(|_| hop.through.learns());
+            matrix.map(|stored| (stored.numbers.clone(), stored.moments.clone()))
+        });
+        Before(matrices.collect(), self.largest_moment)
     }
 
     pub(crate) fn go_back(&mut self, before: Before<T>) {
-        (self.matrices, self.moments, self.largest_moment) = (before.0, before.1, before.2);
+        for (matrix, before) in self.matrices.iter_mut().zip(before.0) {
+            if let (Some(stored), Some((numbers, moments))) = (matrix, before) {
+                (stored.numbers, stored.moments) = (numbers, moments);
+            }
+        }
+        self.largest_moment = before.1;
     }
 
     /// Fails with the first number that is not finite.
     pub(crate) fn require_finite(&mut self) -> Result<()> {
-        self.learning().try_for_each(|Learning { layer, matrix, moments }| {
+        self.learning().try_for_each(|Learning { layer, matrix, moments, .. }| {
             let name = |what: &str| {
                 format!(
                     "{what} of the feedback that follows weighted layer {layer} after this step"
@@ -99,41 +203,5 @@ impl<T: Scalar> Feedback<T> {
             moments
                 .try_for_each(|moment| require_finite(|| name("a moment"), matrix.nrows(), moment))
         })
-    }
-
-    /// One moment of every matrix that learns, with the matrix's rows and columns.
-    #[cfg(feature = "safetensors")]
-    pub(crate) fn moments(&self, index: usize) -> impl Iterator<Item = (&[T], (usize, usize))> {
-        let learning = self.route.hops().iter().zip(&self.moments).zip(&self.matrices);
-        let learning = learning.filter(|((hop, _), _)| hop.through == Through::KolenPollack);
-        learning.map(move |((_, moments), matrix)| {
-            (&moments[index][..], matrix.as_ref().map_or((0, 0), DMatrix::shape))
-        })
-    }
-
-    /// Goes on with these moments of the matrices that learn.
-    #[cfg(feature = "safetensors")]
-    pub(crate) fn restore_moments(&mut self, mut moments: [Vec<Vec<T>>; 2]) {
-        for learning in self.learning() {
-            for (moment, all) in learning.moments.iter_mut().zip(&mut moments) {
-                let saved = if all.is_empty() { Vec::new() } else { all.remove(0) };
-                // Before the first step there are none, which is the same as zeros.
-                *moment = if saved.iter().all(|&m| m == T::zero()) { Vec::new() } else { saved };
-            }
-        }
-        self.measure_moments();
-    }
-
-    /// What files call the matrices of a route that learn, with their rows and columns.
-    #[cfg(feature = "safetensors")]
-    pub(crate) fn learning_names(
-        network: &crate::network::Network<T>,
-        route: &crate::route::Route,
-    ) -> Vec<(String, (usize, usize))> {
-        let hops = route.hops().iter().enumerate();
-        let learning = hops.filter(|(_, hop)| hop.through == Through::KolenPollack);
-        learning
-            .map(|(index, &hop)| (format!("hop.{index}"), network.blocks[route.owner(hop)].shape))
-            .collect()
     }
 }

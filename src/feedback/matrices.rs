@@ -4,7 +4,11 @@ use std::{fmt, sync::Arc};
 
 use nalgebra::DMatrix;
 
-use super::hops::{is_transposed, matrix_hops, skipped, stored_shape};
+use super::{
+    hops::{Shapes, is_transposed, matrix_hops, skipped},
+    mirror::Mirroring,
+    stored::{Beside, Stored},
+};
 use crate::{
     error::{Error, Result, require_finite, require_shape},
     init::FeedbackInit,
@@ -12,7 +16,6 @@ use crate::{
     route::{Hop, Route},
     rule::FeedbackRule,
     scalar::Scalar,
-    vector::bound_of_squares,
     workspace::Layout,
 };
 
@@ -23,11 +26,12 @@ use crate::{
 /// | rule | matrix of hidden layer `l` | shape |
 /// |---|---|---|
 /// | BP, shallow | none | |
-/// | FA, uSF, frSF, brSF, KP | `B_l` | `n_l × n_{l+1}` |
-/// | DFA, sDFA, DRTP | `B_l` | `n_l × n_L` |
+/// | FA, uSF, frSF, brSF, KP, WM | `B_l` | `n_l × n_{l+1}` |
+/// | PFA | `B_l = Rᵀ Bᵀ`, by its [factors](Self::factors) | `n_l × n_{l+1}` |
+/// | DFA, sDFA, DRTP, DKP | `B_l` | `n_l × n_L` |
 /// | IFA | `B_1` for the first, none above | `n_1 × n_L` |
 ///
-/// Where weights are replaced by random ones ([`LikeWeights`](crate::Through::LikeWeights), as under FA) and these are
+/// Where weights are replaced by others ([`LikeWeights`](crate::Through::LikeWeights), as under FA) and these are
 /// the kernels of a convolution, the matrix holds kernels, in the shape of the weights.
 ///
 /// ```
@@ -46,11 +50,10 @@ pub struct Feedback<T> {
     pub(super) rule: Option<FeedbackRule>,
     pub(super) route: Route,
     pub(super) layout: Arc<Layout>,
-    /// One for each hop that has one. What stands in for weights is stored in their shape, so that
-    /// it can take their place in the products of a layer.
-    pub(super) matrices: Vec<Option<DMatrix<T>>>,
-    /// For each matrix, a number that no square of an entry exceeds.
-    pub(super) squares: Vec<f64>,
+    /// One for each hop that has one.
+    pub(super) matrices: Vec<Option<Stored<T>>>,
+    /// The matrix that hops share, if some do.
+    pub(super) shared: DMatrix<T>,
     /// For each hidden layer the first hop to it that has a matrix.
     pub(super) first: Vec<Option<usize>>,
     /// For each hidden layer whether residual connections send something down to it.
@@ -59,13 +62,15 @@ pub struct Feedback<T> {
     pub(super) direct: bool,
     /// Whether it sends something of the output beside the error, and whether the targets.
     pub(super) beside_error: bool,
+    /// Whether some matrix is stored as two factors.
+    pub(super) has_factors: bool,
     pub(super) sends_target: bool,
     /// What magnitudes are drawn from that are drawn anew for every step, if there are such.
     pub(super) magnitudes: Option<(FeedbackInit, u64)>,
     /// The forward pass whose weights the matrices follow, if they follow weights.
     pub(super) followed: usize,
-    /// For each matrix that learns its moments; empty before the first step, and for all others.
-    pub(super) moments: Vec<[Vec<T>; 2]>,
+    /// How matrices learn that learn from noise.
+    pub(super) mirroring: Mirroring<T>,
     /// A number that none of the first moments exceeds.
     pub(super) largest_moment: f64,
 }
@@ -78,69 +83,115 @@ impl<T: fmt::Debug> fmt::Debug for Feedback<T> {
             .field("route", &self.route)
             .field("network", &self.layout.name)
             .field("matrices", &self.matrices)
+            .field("shared", &self.shared)
             .field("magnitudes", &self.magnitudes)
-            .field("moments", &self.moments)
+            .field("mirroring", &self.mirroring)
             .finish_non_exhaustive()
     }
 }
 
 impl<T: PartialEq> PartialEq for Feedback<T> {
-    /// Compares the rule, the route, the matrices and their moments, and which network they are for.
+    /// Compares the rule, the route, the matrices with their moments and with how they change, and
+    /// which network they are for.
     fn eq(&self, other: &Self) -> bool {
         (self.rule, &self.route, &self.layout) == (other.rule, &other.route, &other.layout)
-            && (&self.matrices, self.magnitudes) == (&other.matrices, other.magnitudes)
-            && self.moments == other.moments
+            && (&self.matrices, &self.shared) == (&other.matrices, &other.shared)
+            && (self.magnitudes, &self.mirroring) == (other.magnitudes, &other.mirroring)
     }
 }
 
 impl<T: Scalar> Feedback<T> {
-    /// For each hidden layer that has a matrix the first one with its hop, as it is stored: what
-    /// stands in for weights has their shape.
-    pub(crate) fn first_matrices(&self) -> impl Iterator<Item = (Hop, &DMatrix<T>)> {
+    /// For each hidden layer that has a matrix the first one with its hop, in one piece: what stands
+    /// in for weights has their shape.
+    pub(crate) fn first_matrices(&self) -> impl Iterator<Item = (Hop, DMatrix<T>)> {
         let hops = self.first.iter().flatten();
-        hops.map(|&index| (self.route.hops()[index], self.drawn(index)))
-    }
-
-    /// For each matrix of a route, in the order in which they are given, the layer that it leads
-    /// to, its number among those of the layer, and its rows and columns.
-    #[cfg(feature = "safetensors")]
-    pub(crate) fn shapes(
-        network: &Network<T>,
-        route: &Route,
-    ) -> impl Iterator<Item = (usize, usize, (usize, usize))> {
-        let mut last = None;
-        matrix_hops(route).into_iter().filter_map(move |index| {
-            let hop = route.hops()[index];
-            let number = last.filter(|&(to, _)| to == hop.to).map_or(0, |(_, number)| number + 1);
-            last = Some((hop.to, number));
-            let (rows, columns) = stored_shape(network, route, hop)?;
-            let transposed = is_transposed(&network.layout, route, hop);
-            Some((hop.to, number, if transposed { (columns, rows) } else { (rows, columns) }))
-        })
+        hops.map(|&index| (self.route.hops()[index], self.drawn(index).whole(&self.shared)))
     }
 
     /// A hop's matrix as users see it.
     pub(super) fn shown(&self, index: usize) -> DMatrix<T> {
-        let matrix = self.drawn(index);
+        let matrix = self.drawn(index).whole(&self.shared);
         if is_transposed(&self.layout, &self.route, self.route.hops()[index]) {
             matrix.transpose()
         } else {
-            matrix.clone()
+            matrix
         }
     }
 
     /// Takes a hop's matrix as users see it.
     pub(super) fn set(&mut self, index: usize, matrix: DMatrix<T>) -> Result<()> {
-        let transposed = is_transposed(&self.layout, &self.route, self.route.hops()[index]);
-        let (rows, columns) = self.drawn(index).shape();
-        let shape = if transposed { (columns, rows) } else { (rows, columns) };
-        let name = || self.name(self.route.hops()[index].to);
+        let hop = self.route.hops()[index];
+        let stored = self.drawn(index);
+        let transposed = is_transposed(&self.layout, &self.route, hop);
+        let name = || self.name(hop.to);
+        let shape = match &stored.beside {
+            Beside::Nothing if transposed => (stored.numbers.ncols(), stored.numbers.nrows()),
+            Beside::Nothing => stored.numbers.shape(),
+            Beside::Places(_, senders) => (stored.numbers.ncols(), *senders),
+            Beside::Left(_) | Beside::Right(_) | Beside::Leading(..) => {
+                let first = format!("a matrix for the hop {hop}");
+                let second = "what it is made of".to_owned();
+                let reason = "it cannot be taken apart: give Feedback::set_factors its factors, or draw the matrix that is shared";
+                return Err(Error::Conflict { first, second, reason });
+            }
+        };
         require_shape(name, shape, matrix.shape())?;
         require_finite(name, matrix.nrows(), matrix.as_slice())?;
-        let stored = if transposed { matrix.transpose() } else { matrix };
-        self.squares[index] = bound_of_squares(stored.as_slice());
-        self.matrices[index] = Some(stored);
+        let numbers = if transposed { matrix.transpose() } else { matrix };
+        let (name, shared) = (self.name(hop.to), &self.shared);
+        let stored = self.matrices[index].as_mut().expect("it is there");
+        if matches!(stored.beside, Beside::Places(..)) {
+            stored.take_entries(&numbers, name)?;
+        } else {
+            stored.numbers = numbers;
+        }
+        stored.measure(shared);
         self.followed = 0; // Its signs are its own until it follows again.
+        Ok(())
+    }
+
+    /// The two factors of the matrix through which hidden layer `layer` receives its feedback, where
+    /// it is a product: `U`, `n_l × r`, and `V`, `r × n_L`, of a matrix `U V` of small rank; `R`,
+    /// `k n_{l+1} × n_l`, and `B`, `n_{l+1} × k n_{l+1}`, of PFA's `Rᵀ Bᵀ`. A signal passes the second
+    /// one first.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if the network has no such hidden layer.
+    pub fn factors(&self, layer: usize) -> Result<Option<[DMatrix<T>; 2]>> {
+        self.require_hidden(layer)?;
+        Ok(self.first[layer].and_then(|index| {
+            let stored = self.drawn(index);
+            match &stored.beside {
+                Beside::Left(first) | Beside::Right(first) => {
+                    Some([stored.numbers.clone(), first.clone()])
+                }
+                Beside::Nothing | Beside::Places(..) | Beside::Leading(..) => None,
+            }
+        }))
+    }
+
+    /// Replaces these [`factors`](Self::factors).
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`], [`Error::NoFeedback`] where there are none, [`Error::ShapeMismatch`],
+    /// [`Error::NonFinite`]; the old factors then stay.
+    pub fn set_factors(&mut self, layer: usize, [last, first]: [DMatrix<T>; 2]) -> Result<()> {
+        self.require_hidden(layer)?;
+        let none = || Error::NoFeedback { rule: self.rule_name(), layer };
+        let index = self.first[layer].ok_or_else(none)?;
+        let name = || format!("a factor of {}", self.name(layer));
+        let stored = self.drawn(index);
+        let (Beside::Left(old) | Beside::Right(old)) = &stored.beside else { return Err(none()) };
+        for (new, old) in [(&last, &stored.numbers), (&first, old)] {
+            require_shape(name, old.shape(), new.shape())?;
+            require_finite(name, new.nrows(), new.as_slice())?;
+        }
+        let stored = self.matrices[index].as_mut().expect("it is there");
+        stored.numbers = last;
+        if let Beside::Left(old) | Beside::Right(old) = &mut stored.beside {
+            *old = first;
+        }
+        stored.measure(&self.shared);
         Ok(())
     }
 
@@ -177,7 +228,7 @@ impl<T: Scalar> Feedback<T> {
     /// How many random numbers its matrices hold.
     #[must_use]
     pub fn matrix_entries(&self) -> usize {
-        self.matrices.iter().flatten().map(DMatrix::len).sum()
+        self.shared.len() + self.matrices.iter().flatten().map(Stored::len).sum::<usize>()
     }
 
     /// A copy of the matrix `B_l` through which hidden layer `layer` receives its feedback, if it
@@ -212,7 +263,7 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// The matrix of a hop that has one.
-    pub(super) fn drawn(&self, index: usize) -> &DMatrix<T> {
+    pub(super) fn drawn(&self, index: usize) -> &Stored<T> {
         self.matrices[index].as_ref().expect("made for every hop that needs one")
     }
 
@@ -237,10 +288,13 @@ impl<T: Scalar> Feedback<T> {
         // Kernels of other sizes can make the same layout.
         for (index, matrix) in self.matrices.iter().enumerate() {
             let hop = self.route.hops()[index];
-            let expected = stored_shape(network, &self.route, hop);
-            let found = matrix.as_ref().map(DMatrix::shape);
-            if expected != found {
-                return Err(mismatch(format!("{expected:?}"), format!("{found:?}")));
+            let shapes = Shapes::of(network, &self.route, hop);
+            if let (Some(shapes), Some(matrix)) = (shapes, matrix)
+                && !matrix.fits(&shapes)
+            {
+                let (rows, columns) = matrix.numbers.shape();
+                let found = format!("{rows} × {columns} numbers for the hop {hop}");
+                return Err(mismatch(format!("{shapes:?}"), found));
             }
         }
         Ok(())

@@ -13,15 +13,19 @@ use crate::{
 };
 
 impl<T: Scalar> Feedback<T> {
-    /// Gives the matrices of uSF, frSF and brSF the signs that the weights have in the forward pass
-    /// that left `activations`; [`deliver`](Self::deliver) wants it under these rules. Under all others
-    /// it does nothing. Under brSF the magnitudes are those of the step: drawn from the distribution
-    /// and the seed of [`new`](Self::new) or [`with_route`](Self::with_route), by default where the
-    /// matrices came from elsewhere.
+    /// Lets matrices follow the weights of the forward pass that left `activations`. Those of uSF, frSF
+    /// and brSF get the signs of the weights; [`deliver`](Self::deliver) wants it under these rules.
+    /// Under brSF the magnitudes are those of the step: drawn from the distribution and the seed of
+    /// [`new`](Self::new) or [`with_route`](Self::with_route), by default where the matrices came from
+    /// elsewhere. Under WM noise goes through the layers, from which the matrices learn ([`Mirror`]).
+    /// Under all other rules it does nothing, and a second time in the same forward pass neither.
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] for activations or a network that it was not made for; nothing has then
-    /// changed.
+    /// [`Error::StageMismatch`] for activations or a network that it was not made for,
+    /// [`Error::NonFinite`] for a mirror that could overflow; nothing has then changed.
+    /// [`Error::TooLarge`].
+    ///
+    /// [`Mirror`]: crate::Mirror
     pub fn follow(&mut self, network: &Network<T>, activations: &Activations<T>) -> Result<()> {
         if !self.route.follows_weights() {
             return Ok(());
@@ -29,6 +33,7 @@ impl<T: Scalar> Feedback<T> {
         self.require_network(network)?;
         require_layout("follow", "activations", &network.layout, &activations.layout)?;
         if self.followed != activations.pass || activations.pass == 0 {
+            self.look_into_mirrors(network)?;
             self.copy_signs(network, activations.last_time());
             self.followed = activations.pass;
         }
@@ -37,7 +42,7 @@ impl<T: Scalar> Feedback<T> {
 
     /// Fails if the matrices follow weights, and not those of this forward pass.
     pub(super) fn require_followed(&self, activations: &Activations<T>) -> Result<()> {
-        if self.followed == activations.pass || !self.route.follows_weights() {
+        if self.followed == activations.pass || !self.route.has_signs() {
             return Ok(());
         }
         Err(Error::StageMismatch {
@@ -68,6 +73,7 @@ impl<T: Scalar> Feedback<T> {
             let owner = self.route.owner(hop);
             let (block, weights) =
                 (&network.blocks[owner], network.parameters.layer(owner).weights());
+            let matrix = &mut matrix.numbers;
             let (rows, columns) = matrix.shape();
             match magnitudes {
                 Magnitudes::Uniform => {

@@ -135,6 +135,26 @@ impl Convolution {
         });
     }
 
+    /// The same convolution with so many times the kernels.
+    pub(crate) fn widened(mut self, by: usize) -> Self {
+        self.windows.output.channels *= by;
+        self
+    }
+
+    /// `y ← x B` sample by sample, with the positions of a sample in the rows of `x` and its channels
+    /// in the columns.
+    pub(crate) fn mix<T: Scalar>(&self, b: Mat<T>, x: &[T], y: &mut [T]) {
+        let (plane, (from, to)) = (self.windows.output.plane(), b.shape());
+        let samples = x.len() / (plane * from);
+        let out = Chunks { data: y, size: plane * to };
+        share_out(out, 0..samples, self.parts(samples), &|range, y| {
+            for (sample, y) in range.zip(y.data.chunks_exact_mut(plane * to)) {
+                let x = linalg::mat(&x[sample * plane * from..][..plane * from], plane);
+                linalg::product_on_one_thread(x, b, Start::Zero, y);
+            }
+        });
+    }
+
     /// `x ← Wᵀ ∗ y`, the transposed convolution, sample by sample, then `finish(place, x)` for
     /// each.
     pub(crate) fn apply_transpose<T: Scalar>(

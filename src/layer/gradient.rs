@@ -5,7 +5,7 @@ use crate::{
     buffer::Columns,
     linalg::{self, Start, cut},
     scalar::Scalar,
-    threads::{Divide, share_out, small_pieces},
+    threads::{Chunks, Divide, share_out, small_pieces},
     vector::sum_columns,
 };
 
@@ -66,6 +66,22 @@ impl LinearMap {
             };
             if length == 0 { all(&mut []) } else { T::with_scratch(length, all) }
         });
+    }
+
+    /// `∂W ← δ hᵀ` as a whole, of so many rows and columns.
+    pub(crate) fn store_gradient<T: Scalar>(
+        &self,
+        (rows, columns): (usize, usize),
+        delta: &Columns<T>,
+        h: &Columns<T>,
+        gradient: &mut [T],
+    ) {
+        let tiles = self.tiles(rows, columns, h.batch());
+        let out = Chunks { data: gradient, size: tiles.size };
+        let store = |tile: Tile<T>, out: Chunks<T>, scratch: &mut [T]| {
+            tile.make(out.data, scratch);
+        };
+        self.gradient_tiles((tiles, rows * columns, 0), delta, h, out, &store);
     }
 
     /// Whether the gradient of so many samples is a single outer product, without a sum.

@@ -29,6 +29,25 @@ impl LinearMap {
         }
     }
 
+    /// The same map with so many times the units, or kernels.
+    pub(crate) fn widened(self, by: usize) -> Self {
+        match self {
+            Self::Dense => Self::Dense,
+            Self::Conv2d(conv) => Self::Conv2d(conv.widened(by)),
+        }
+    }
+
+    /// `y ← Bᵀ x`, with a row of `B` for each unit of `x`, or for each kernel, whose positions then do
+    /// not mix.
+    pub(crate) fn mix<T: Scalar>(&self, b: linalg::Mat<T>, x: &Columns<T>, y: &mut Columns<T>) {
+        match self {
+            Self::Dense => {
+                linalg::product(b.transpose(), x.mat(), Start::Zero, y.as_mut_slice());
+            }
+            Self::Conv2d(conv) => conv.mix(b, x.as_slice(), y.as_mut_slice()),
+        }
+    }
+
     /// `a ← W h + b`, and while it is in cache `y ← f(a)`, if the layer has an activation. Returns
     /// a number that no `|a|` exceeds; ∞ if some `a` is NaN or infinite.
     pub(crate) fn forward<T: Scalar>(

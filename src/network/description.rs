@@ -39,12 +39,7 @@ impl Item {
                 .with("padding", padding)
                 .word("bias", bias_word(bias)),
             Self::Activation(activation) => {
-                let line = Line::new(&activation.to_string());
-                match activation {
-                    Activation::LeakyRelu { slope } => line.with("slope", slope),
-                    Activation::Elu { alpha } => line.with("alpha", alpha),
-                    _ => line,
-                }
+                activation.constants(Line::new(&activation.to_string()))
             }
             Self::MaxPool2d(MaxPool2d { kernel, stride }) => {
                 Line::new("max-pool2d").with("kernel", kernel).with("stride", stride)
@@ -92,16 +87,31 @@ impl Item {
             "flatten" => Self::Flatten,
             name => {
                 let known = name.parse::<Activation>();
-                let mut activation =
-                    known.map_err(|_| entry.refuse("an entry of the network's list"))?;
-                match &mut activation {
-                    Activation::LeakyRelu { slope } => *slope = entry.field("slope")?,
-                    Activation::Elu { alpha } => *alpha = entry.field("alpha")?,
-                    _ => {}
-                }
-                Self::Activation(activation)
+                let known = known.map_err(|_| entry.refuse("an entry of the network's list"))?;
+                Self::Activation(known.with_constants(entry)?)
             }
         })
+    }
+}
+
+impl Activation {
+    /// A line with the constants of this function.
+    pub(crate) fn constants(self, line: Line) -> Line {
+        match self {
+            Self::LeakyRelu { slope } => line.with("slope", slope),
+            Self::Elu { alpha } => line.with("alpha", alpha),
+            _ => line,
+        }
+    }
+
+    /// The same function with the constants of a line.
+    pub(crate) fn with_constants(mut self, entry: &Entry) -> Result<Self> {
+        match &mut self {
+            Self::LeakyRelu { slope } => *slope = entry.field("slope")?,
+            Self::Elu { alpha } => *alpha = entry.field("alpha")?,
+            _ => {}
+        }
+        Ok(self)
     }
 }
 

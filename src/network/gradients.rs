@@ -4,10 +4,9 @@ use super::definition::Network;
 use crate::{
     buffer::Columns,
     error::{Error, Result},
-    layer::{Operation, Tile, add},
+    layer::{Operation, add},
     parameters::Part,
     scalar::Scalar,
-    threads::Chunks,
     workspace::{Activations, Deltas, Gradients, require_delivered, require_match},
 };
 
@@ -112,15 +111,7 @@ impl<T: Scalar> Network<T> {
                         to.copy_from_slice(&deltas.learned[operation][slot.number]);
                     }
                     None if slot.part == Part::Bias => block.map.bias_gradient(delta, to),
-                    None => {
-                        let tiles = block.map.tiles(slot.rows, slot.columns, activations.batch);
-                        let out = Chunks { data: to, size: tiles.size };
-                        let of = (tiles, slot.len(), 0);
-                        let store = |tile: Tile<T>, out: Chunks<T>, scratch: &mut [T]| {
-                            tile.make(out.data, scratch);
-                        };
-                        block.map.gradient_tiles(of, delta, h, out, &store);
-                    }
+                    None => block.map.store_gradient((slot.rows, slot.columns), delta, h, to),
                 }
             }
         }

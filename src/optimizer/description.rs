@@ -9,12 +9,16 @@ use crate::{
 /// What the line of an [`Optimizer`] is called.
 pub(crate) const OPTIMIZER: &str = "optimizer";
 
+/// What the line of one for feedback that learns is called.
+pub(crate) const FEEDBACK_OPTIMIZER: &str = "feedback-optimizer";
+
 /// What the line of a [`Schedule`] is called.
 pub(crate) const SCHEDULE: &str = "schedule";
 
 impl Optimizer {
-    pub(crate) fn line(self) -> Line {
-        let named = |name| Line::new(OPTIMIZER).word("name", name);
+    /// A line of this name.
+    pub(crate) fn line(self, called: &str) -> Line {
+        let named = |name| Line::new(called).word("name", name);
         match self {
             Self::Sgd(Sgd { learning_rate, momentum, weight_decay }) => {
                 let line = named("sgd").with("learning_rate", learning_rate);

@@ -61,9 +61,16 @@ impl<T: Scalar> OptimizerState<T> {
         self.next_step().is_safe(squares, self.largest_moment, weights).0
     }
 
-    /// How many moments it has.
-    pub(crate) fn moment_count(&self) -> usize {
-        self.optimizer.moments()
+    /// That of feedback that learns.
+    pub(crate) fn next_feedback_step(&self) -> NextStep<'_, T> {
+        let Some(optimizer) = self.feedback else { return self.next_step() };
+        let rate = optimizer.learning_rate() * self.schedule.factor(self.steps);
+        NextStep::new(optimizer, (rate, self.steps + 1), None, &[])
+    }
+
+    /// How many moments feedback that learns has.
+    pub(crate) fn feedback_moments(&self) -> usize {
+        self.feedback.unwrap_or(self.optimizer).moments()
     }
 
     /// Makes `step`, with gradients whose squares are at most `squares`. Fails if a parameter, a moment or a

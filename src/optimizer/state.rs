@@ -20,10 +20,12 @@ pub(super) const STAGE: &str = "optimizer step";
 #[derive(Clone, Debug)]
 pub struct OptimizerState<T> {
     pub(super) optimizer: Optimizer,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
     pub(super) max_norm: Option<f64>,
     /// What the learning rate of each layer is multiplied by; empty while all factors are 1.
     pub(super) rates: Vec<f64>,
+    /// What feedback that learns is taught by, if by one of its own.
+    pub(super) feedback: Option<Optimizer>,
     pub(super) steps: u64,
     /// The network that the moments are of.
     pub(super) layout: Arc<Layout>,
@@ -38,7 +40,7 @@ impl<T: PartialEq> PartialEq for OptimizerState<T> {
     fn eq(&self, other: &Self) -> bool {
         (self.optimizer, self.schedule, self.max_norm, self.steps)
             == (other.optimizer, other.schedule, other.max_norm, other.steps)
-            && self.rates == other.rates
+            && (&self.rates, self.feedback) == (&other.rates, other.feedback)
             && self.moments == other.moments
     }
 }
@@ -67,6 +69,7 @@ impl<T: Scalar> OptimizerState<T> {
             schedule: Schedule::default(),
             max_norm: None,
             rates: Vec::new(),
+            feedback: None,
             steps: 0,
             layout: Arc::clone(&network.layout),
             moments,
@@ -160,6 +163,27 @@ impl<T: Scalar> OptimizerState<T> {
             self.largest_moment = 0.0;
         }
         self.optimizer = optimizer;
+        Ok(())
+    }
+
+    /// What feedback that learns is taught by; `None` is the network's own optimiser.
+    #[must_use]
+    pub fn feedback_optimizer(&self) -> Option<Optimizer> {
+        self.feedback
+    }
+
+    /// Teaches feedback that learns, as under KP, DKP and PFA, by an optimiser of its own, at its rate
+    /// times the schedule's factor. Moments of another kind start at 0. `None`, the default, is the
+    /// network's optimiser with its rates.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
+    /// range; the old one then stays.
+    pub fn set_feedback_optimizer(&mut self, optimizer: Option<Optimizer>) -> Result<()> {
+        if let Some(optimizer) = optimizer {
+            optimizer.check::<T>()?;
+        }
+        self.feedback = optimizer;
         Ok(())
     }
 

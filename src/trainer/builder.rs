@@ -32,6 +32,7 @@ pub struct TrainerBuilder<T> {
     loss: Loss,
     class_weights: Option<Vec<f64>>,
     optimizer: Optimizer,
+    feedback_optimizer: Option<Optimizer>,
     schedule: Schedule,
     max_norm: Option<f64>,
     rate_factors: Vec<(usize, f64)>,
@@ -61,6 +62,7 @@ impl<T: Scalar> TrainerBuilder<T> {
             loss: Loss::default(),
             class_weights: None,
             optimizer: Optimizer::default(),
+            feedback_optimizer: None,
             schedule: Schedule::default(),
             max_norm: None,
             rate_factors: Vec::new(),
@@ -123,6 +125,14 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// The optimiser; [`RmsProp::default`](crate::RmsProp::default) by default.
     pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
         self.optimizer = optimizer.into();
+        self
+    }
+
+    /// An optimiser of its own for feedback that learns, as under KP, DKP and PFA; the same as the
+    /// network's by default. See
+    /// [`set_feedback_optimizer`](OptimizerState::set_feedback_optimizer).
+    pub fn feedback_optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
+        self.feedback_optimizer = Some(optimizer.into());
         self
     }
 
@@ -229,6 +239,7 @@ impl<T: Scalar> TrainerBuilder<T> {
         }
         let mut optimizer =
             OptimizerState::new(&network, self.optimizer)?.with_schedule(self.schedule)?;
+        optimizer.set_feedback_optimizer(self.feedback_optimizer)?;
         if let Some(max_norm) = self.max_norm {
             optimizer = optimizer.with_max_norm(max_norm)?;
         }

@@ -20,7 +20,7 @@ use crate::{
     network::{Network, column_major, row_major},
     optimizer::{MOMENTS, Optimizer},
     parameters::{Parameters, Slot},
-    route::Route,
+    route::{Route, Through},
     scalar::Scalar,
 };
 
@@ -85,11 +85,13 @@ impl<T: Scalar> Trainer<T> {
         let mut draft = Draft::new(path, KIND, &lines);
         self.network.add_to(&mut draft)?;
         let tensors = feedback_tensors(&self.network, self.feedback.route());
-        for (tensor, (_, matrix)) in tensors.into_iter().zip(self.feedback.matrices()) {
+        for (tensor, matrix) in tensors.into_iter().zip(self.feedback.tensors()) {
             draft.add(tensor, &row_major(matrix.as_slice(), matrix.nrows()))?;
         }
         let of_feedback = Feedback::<T>::learning_names(&self.network, self.feedback.route());
-        for index in self.optimizer.config().moment_indices() {
+        let taught_by =
+            self.optimizer.feedback_optimizer().unwrap_or_else(|| self.optimizer.config());
+        for index in taught_by.moment_indices() {
             for ((name, _), (moment, (rows, columns))) in
                 of_feedback.iter().zip(self.feedback.moments(index))
             {
@@ -100,6 +102,8 @@ impl<T: Scalar> Trainer<T> {
                     Expected { name: feedback_moment(index, name), shape: vec![rows, columns] };
                 draft.add(tensor, &row_major(moment, rows))?;
             }
+        }
+        for index in self.optimizer.config().moment_indices() {
             let moments = self.optimizer.moments(index);
             for slot in learned(&self.network) {
                 let tensor = moment_tensor(&self.network, index, slot);
@@ -146,8 +150,11 @@ impl<T: Scalar> Trainer<T> {
         Feedback::require_layers(&network, &route).map_err(|error| file.blame(error))?;
         let feedback = feedback_tensors(&network, &route);
         expected.extend(feedback.iter().cloned());
+        let taught_by = settings.feedback_optimizer.unwrap_or(settings.optimizer);
         for index in settings.optimizer.moment_indices() {
             expected.extend(learned(&network).map(|slot| moment_tensor(&network, index, slot)));
+        }
+        for index in taught_by.moment_indices() {
             expected.extend(feedback_moments(&network, &route, index));
         }
         file.require_only(&expected, &[])?;
@@ -156,12 +163,12 @@ impl<T: Scalar> Trainer<T> {
             let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
             Ok(DMatrix::from_vec(rows, columns, column_major(&file.read(tensor)?, rows)))
         });
-        let matrices = matrices.collect::<Result<_>>()?;
+        let matrices: Vec<DMatrix<T>> = matrices.collect::<Result<_>>()?;
         let moments = read_moments(&file, &network, settings.optimizer)?;
         let mut of_feedback = [Vec::new(), Vec::new()];
-        for index in settings.optimizer.moment_indices() {
+        for index in taught_by.moment_indices() {
             for tensor in feedback_moments(&network, &route, index) {
-                let is_square = settings.optimizer.square() == Some(index);
+                let is_square = taught_by.square() == Some(index);
                 let values =
                     if is_square { file.read_squares(&tensor)? } else { file.read(&tensor)? };
                 of_feedback[index].push(column_major(&values, tensor.shape[0]));
@@ -177,15 +184,27 @@ impl<T: Scalar> Trainer<T> {
                 }));
             }
         }
-        let magnitudes = settings.magnitudes;
-        let feedback = match settings.rule {
-            Rule::Named(rule) => Feedback::from_matrices(&network, rule, matrices),
-            Rule::Route(_) => Feedback::with_route_and_matrices(&network, route, matrices),
+        if settings.mirror.is_some() != route.has(|through| through == Through::Mirror) {
+            return Err(file.blame(Error::Conflict {
+                first: format!("the route {route}"),
+                second: "the line of a mirror, or its absence".into(),
+                reason: "there is one where a matrix learns from noise",
+            }));
+        }
+        let (magnitudes, mirror) = (settings.magnitudes, settings.mirror);
+        let rule = match settings.rule {
+            Rule::Named(rule) => Some(rule),
+            Rule::Route(_) => None,
         };
+        let feedback = Feedback::from_tensors(&network, rule, route, matrices);
         let trainer = feedback.and_then(|feedback| {
             let mut feedback = feedback;
             if let Some((init, seed)) = magnitudes {
                 feedback.draw_magnitudes_from(init, seed);
+            }
+            if let Some((mirror, seed, seen)) = mirror {
+                feedback.set_mirror(mirror)?;
+                feedback.restore_mirror(seed, seen);
             }
             feedback.restore_moments(of_feedback);
             settings.build(network, feedback, moments)
@@ -208,6 +227,11 @@ impl<T: Scalar> Trainer<T> {
             steps: self.optimizer.steps(),
             feedback_init: self.feedback_init,
             magnitudes: self.feedback.magnitudes(),
+            mirror: self.feedback.route().has(|through| through == Through::Mirror).then(|| {
+                let (seed, seen) = self.feedback.mirrored();
+                (self.feedback.mirror(), seed, seen)
+            }),
+            feedback_optimizer: self.optimizer.feedback_optimizer(),
             optimizer: self.optimizer.config(),
             schedule: self.optimizer.schedule(),
             max_norm: self.optimizer.max_norm(),
@@ -240,6 +264,9 @@ impl Settings {
             .schedule(self.schedule)
             .batch_size(self.batch_size)
             .seed(self.seed);
+        if let Some(optimizer) = self.feedback_optimizer {
+            builder = builder.feedback_optimizer(optimizer);
+        }
         if !self.class_weights.is_empty() {
             builder = builder.class_weights(self.class_weights);
         }
@@ -270,14 +297,8 @@ impl Settings {
 
 /// The feedback matrices of a route, from the first hidden layer up.
 fn feedback_tensors<T: Scalar>(network: &Network<T>, route: &Route) -> Vec<Expected> {
-    let tensor = |(layer, number, (rows, columns))| {
-        let name = match number {
-            0 => format!("feedback.{layer}"),
-            _ => format!("feedback.{layer}.{number}"),
-        };
-        Expected { name, shape: vec![rows, columns] }
-    };
-    Feedback::shapes(network, route).map(tensor).collect()
+    let tensors = Feedback::tensor_shapes(network, route).into_iter();
+    tensors.map(|(name, (rows, columns))| Expected { name, shape: vec![rows, columns] }).collect()
 }
 
 /// The moments of the matrices of a route that learn.

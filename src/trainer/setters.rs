@@ -60,6 +60,16 @@ impl<T: Scalar> Trainer<T> {
         self.optimizer.set_optimizer(&self.network, optimizer)
     }
 
+    /// Teaches feedback that learns by another optimiser from now on; see
+    /// [`OptimizerState::set_feedback_optimizer`](crate::OptimizerState::set_feedback_optimizer).
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
+    /// range; the old one then stays.
+    pub fn set_feedback_optimizer(&mut self, optimizer: Option<Optimizer>) -> Result<()> {
+        self.optimizer.set_feedback_optimizer(optimizer)
+    }
+
     /// Goes on with another schedule. Its steps count from the beginning of the run.
     ///
     /// # Errors

@@ -2,14 +2,18 @@
 
 use std::{fmt, str::FromStr};
 
-use super::StoppingRule;
+use super::{
+    StoppingRule,
+    feedback_lines::{init_line, mirror_line, read_init, read_mirror},
+};
 use crate::{
     data::{Augmentation, Flip},
     error::{Error, Result},
+    feedback::Mirror,
     files::{Entry, Line, Lines},
     init::FeedbackInit,
     loss::Loss,
-    optimizer::{OPTIMIZER, Optimizer, SCHEDULE, Schedule},
+    optimizer::{FEEDBACK_OPTIMIZER, OPTIMIZER, Optimizer, SCHEDULE, Schedule},
     route::Route,
     rule::FeedbackRule,
 };
@@ -33,7 +37,11 @@ pub(super) struct Settings {
     pub(super) feedback_init: FeedbackInit,
     /// What the magnitudes of brSF are drawn from.
     pub(super) magnitudes: Option<(FeedbackInit, u64)>,
+    /// How mirrors learn, the seed of their noise, and how many batches of it there have been.
+    pub(super) mirror: Option<(Mirror, u64, u64)>,
     pub(super) optimizer: Optimizer,
+    /// What feedback that learns is taught by, if by one of its own.
+    pub(super) feedback_optimizer: Option<Optimizer>,
     pub(super) schedule: Schedule,
     pub(super) max_norm: Option<f64>,
     /// Layers, in order, that have a learning rate of their own, and the factor.
@@ -84,9 +92,10 @@ impl Settings {
                 .with("steps", self.steps)
                 .with("running_error", self.running_error),
             init_line(Line::new("feedback"), self.feedback_init),
-            self.optimizer.line(),
+            self.optimizer.line(OPTIMIZER),
             self.schedule.line(),
         ];
+        lines.extend(self.feedback_optimizer.map(|optimizer| optimizer.line(FEEDBACK_OPTIMIZER)));
         lines.extend(self.max_norm.map(|bound| Line::new("max-norm").with("bound", bound)));
         let class_weight = |(class, &weight): (usize, &f64)| {
             Line::new("class-weight").with("class", class).with("weight", weight)
@@ -95,6 +104,7 @@ impl Settings {
             self.magnitudes
                 .map(|(init, seed)| init_line(Line::new("magnitudes"), init).with("seed", seed)),
         );
+        lines.extend(self.mirror.map(mirror_line));
         lines.extend(self.class_weights.iter().enumerate().map(class_weight));
         lines.extend(
             self.rate_factors.iter().map(|&(layer, factor)| {
@@ -142,14 +152,19 @@ impl Settings {
             seed: trainer.field("seed")?,
             epochs: count("epochs")?,
             steps: count("steps")?,
-            feedback_init: read_feedback(&feedback)?,
+            feedback_init: read_init(&feedback)?,
             optimizer: Optimizer::read(&optimizer)?,
             schedule: Schedule::read(&schedule)?,
+            feedback_optimizer: lines
+                .take_if(FEEDBACK_OPTIMIZER)
+                .map(|entry| Optimizer::read(&entry))
+                .transpose()?,
             max_norm: optional(lines, "max-norm", "bound")?,
             magnitudes: lines
                 .take_if("magnitudes")
-                .map(|entry| Ok((read_feedback(&entry)?, entry.field("seed")?)))
+                .map(|entry| Ok((read_init(&entry)?, entry.field("seed")?)))
                 .transpose()?,
+            mirror: lines.take_if("mirror").map(|entry| read_mirror(&entry)).transpose()?,
             class_weights: read_class_weights(lines)?,
             rate_factors: read_rate_factors(lines)?,
             adversarial: optional(lines, "adversarial", "epsilon")?,
@@ -167,30 +182,6 @@ impl Settings {
 /// The number in an optional line; `None` if the file has no such line.
 fn optional(lines: &mut Lines, name: &str, key: &str) -> Result<Option<f64>> {
     lines.take_if(name).map(|entry| entry.field(key)).transpose()
-}
-
-fn init_line(line: Line, init: FeedbackInit) -> Line {
-    let named = |name| line.word("init", name);
-    match init {
-        FeedbackInit::Nokland => named("nokland"),
-        FeedbackInit::Lillicrap => named("lillicrap"),
-        FeedbackInit::Frenkel => named("frenkel"),
-        FeedbackInit::LightOn => named("lighton"),
-        FeedbackInit::Uniform { bound } => named("uniform").with("bound", bound),
-        FeedbackInit::Normal { std } => named("normal").with("std", std),
-    }
-}
-
-fn read_feedback(entry: &Entry) -> Result<FeedbackInit> {
-    Ok(match entry.word("init")? {
-        "nokland" => FeedbackInit::Nokland,
-        "lillicrap" => FeedbackInit::Lillicrap,
-        "frenkel" => FeedbackInit::Frenkel,
-        "lighton" => FeedbackInit::LightOn,
-        "uniform" => FeedbackInit::Uniform { bound: entry.field("bound")? },
-        "normal" => FeedbackInit::Normal { std: entry.field("std")? },
-        _ => return Err(entry.refuse("'init=' with a distribution of feedback")),
-    })
 }
 
 fn read_stopping(entry: &Entry) -> Result<StoppingRule> {
@@ -282,6 +273,8 @@ mod tests {
             steps: 41,
             feedback_init: FeedbackInit::Nokland,
             magnitudes: None,
+            mirror: None,
+            feedback_optimizer: None,
             optimizer: RmsProp::default().into(),
             schedule: Schedule::default(),
             max_norm: None,
@@ -314,6 +307,7 @@ mod tests {
                 FeedbackInit::Lillicrap,
                 FeedbackInit::Frenkel,
                 FeedbackInit::LightOn,
+                FeedbackInit::Crafton,
                 FeedbackInit::Uniform { bound: odd },
                 FeedbackInit::Normal { std: 5e-324 },
             ]
@@ -341,6 +335,13 @@ mod tests {
             AdamW { adam, weight_decay: odd }.into(),
         ];
         variants.extend(optimizers.map(|optimizer| Settings { optimizer, ..plain() }));
+        variants.extend(
+            optimizers.map(|optimizer| Settings { feedback_optimizer: Some(optimizer), ..plain() }),
+        );
+        variants.extend(Activation::all().map(|output| {
+            let mirror = Mirror { rate: odd, batch: usize::MAX, output, ..Mirror::default() };
+            Settings { mirror: Some((mirror, u64::MAX, 41)), ..plain() }
+        }));
         let decays = [
             Decay::Constant,
             Decay::Step { every: 3, factor: odd },

@@ -162,7 +162,8 @@ impl<T: Scalar> Trainer<T> {
         let Scratch { activations, deltas, gradients, .. } = &mut self.scratch;
         self.feedback.follow(&self.network, activations)?;
         self.feedback.deliver(&self.network, activations, deltas)?;
-        self.network.gradients(activations, deltas, gradients)
+        self.network.gradients(activations, deltas, gradients)?;
+        self.feedback.gradients(&self.network, activations, deltas, gradients)
     }
 
     /// Perturbs the samples of the last forward pass, where that is wanted, and passes again. Class
@@ -198,7 +199,7 @@ impl<T: Scalar> Trainer<T> {
     /// Stages 3 to 5 in one.
     pub(super) fn learn(&mut self) -> Result<()> {
         if self.feedback.learns() {
-            // Its matrices learn from the gradients of the weights: these have to be stored first.
+            // Its matrices learn from gradients that have to be stored first.
             self.find_gradients()?;
             let Self { network, feedback, optimizer, scratch: Scratch { gradients, .. }, .. } =
                 self;

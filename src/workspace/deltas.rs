@@ -82,6 +82,9 @@ pub(crate) struct BlockDeltas<T> {
     pub(crate) sent_up: bool,
     /// Whether feedback has arrived, from which the block then learns.
     pub(crate) served: bool,
+    /// For each hop to the block that goes through two factors, by its index: what has passed the
+    /// first.
+    between: Vec<(usize, Columns<T>)>,
     /// The sum of the hops so far, while the next one is made. Takes no memory where a single hop
     /// leads to the block.
     sum: Columns<T>,
@@ -98,6 +101,7 @@ impl<T: Scalar> BlockDeltas<T> {
             skipped: operations.iter().map(skips).map(Columns::new).collect(),
             sent_up: false,
             served: false,
+            between: Vec::new(),
             sum: Columns::new(stages.last().copied().unwrap_or(0)),
         }
     }
@@ -105,6 +109,31 @@ impl<T: Scalar> BlockDeltas<T> {
     /// `δ`, at `a`.
     pub(crate) fn delta(&self) -> &Columns<T> {
         &self.stages[0]
+    }
+
+    /// Makes room for so many rows between the factors of a hop.
+    pub(crate) fn reserve_between(&mut self, hop: usize, rows: usize) -> Result<()> {
+        let samples = self.end().batch();
+        if !self.between.iter().any(|(of, _)| *of == hop) {
+            self.between.push((hop, Columns::default()));
+        }
+        let mut all = self.between.iter_mut().filter(|(of, _)| *of == hop);
+        all.try_for_each(|(_, columns)| columns.set_shape(rows, samples))
+    }
+
+    /// What stands between the factors of a hop, if it has two.
+    pub(crate) fn between(&self, hop: usize) -> Option<&Columns<T>> {
+        self.between.iter().find(|(of, _)| *of == hop).map(|(_, columns)| columns)
+    }
+
+    /// The same, and where feedback arrives.
+    pub(crate) fn between_and_arrival(
+        &mut self,
+        hop: usize,
+    ) -> (Option<&mut Columns<T>>, &mut Columns<T>) {
+        let between = self.between.iter_mut().find(|(of, _)| *of == hop);
+        let end = self.stages.last_mut().expect("a block has at least one stage");
+        (between.map(|(_, columns)| columns), end)
     }
 
     /// Makes room for [`put_aside`](Self::put_aside).
@@ -234,6 +263,14 @@ impl<T: Scalar> Deltas<T> {
             }
         }
         Ok(())
+    }
+
+    /// What a hop with this signal sends.
+    pub(crate) fn signal(&self, signal: Signal) -> &BlockDeltas<T> {
+        match signal {
+            Signal::Delta(from) => &self.blocks[from],
+            _ => self.at_output().get(signal),
+        }
     }
 
     /// What a hop sends, and the block that it leads to.

@@ -7,6 +7,7 @@ use nalgebra::{DMatrixView, DMatrixViewMut, DVectorView, DVectorViewMut};
 use super::layout::{Layout, require_layout};
 use crate::{
     angle::norm,
+    buffer::Columns,
     error::{Error, Result, require, require_finite, require_positive},
     parameters::{OfLayer, Parameters, Part},
     scalar::Scalar,
@@ -22,6 +23,8 @@ pub struct Gradients<T> {
     /// Whether each parameter, by its slot, has something to follow. Where no feedback has arrived
     /// it has not, which is more than a gradient of 0: its moments rest too.
     learned: Vec<bool>,
+    /// Those of the feedback matrices that have one of their own, by their hops; empty for others.
+    feedback: Vec<Columns<T>>,
 }
 
 impl<T: Scalar> Gradients<T> {
@@ -30,7 +33,7 @@ impl<T: Scalar> Gradients<T> {
     pub fn new() -> Self {
         let layout = Arc::<Layout>::default();
         let numbers = Parameters::none(&layout.table);
-        Self { layout, numbers, learned: Vec::new() }
+        Self { layout, numbers, learned: Vec::new(), feedback: Vec::new() }
     }
 
     /// Gives them the shapes of the parameters, if they have others.
@@ -55,6 +58,44 @@ impl<T: Scalar> Gradients<T> {
     /// The numbers of a layer, and for each of its slots whether there is something to follow.
     pub(crate) fn of_layer(&self, layer: usize) -> (OfLayer<'_, T>, &[bool]) {
         (self.numbers.layer(layer), &self.learned[self.layout.table.indices(layer)])
+    }
+
+    /// Forgets what feedback had to learn.
+    pub(crate) fn clear_feedback(&mut self) {
+        self.feedback.clear();
+    }
+
+    /// Makes room for gradients of these shapes, one for each hop of a route.
+    pub(crate) fn fit_feedback(
+        &mut self,
+        shapes: impl ExactSizeIterator<Item = (usize, usize)>,
+    ) -> Result<()> {
+        self.feedback.resize_with(shapes.len(), Columns::default);
+        let mut all = self.feedback.iter_mut().zip(shapes);
+        all.try_for_each(|(gradient, (rows, columns))| gradient.set_shape(rows, columns))
+    }
+
+    /// That of the matrix of a hop.
+    pub(crate) fn feedback_mut(&mut self, hop: usize) -> &mut [T] {
+        self.feedback[hop].as_mut_slice()
+    }
+
+    /// That of the matrix of a hop, of so many rows and columns, if it is there.
+    pub(crate) fn of_feedback(&self, hop: usize, shape: (usize, usize)) -> Option<&[T]> {
+        let found = self.feedback.get(hop)?;
+        ((found.rows(), found.batch()) == shape).then(|| found.as_slice())
+    }
+
+    /// The gradients of feedback matrices that have one of their own, array by array; no
+    /// [norm](Self::norm) counts them, and nothing clips them. With [`as_slice`](Self::as_slice) this
+    /// is all that a step follows.
+    pub fn feedback_values(&self) -> impl Iterator<Item = &[T]> {
+        self.feedback.iter().filter(|gradient| gradient.rows() > 0).map(Columns::as_slice)
+    }
+
+    /// The same, to be changed.
+    pub fn feedback_values_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
+        self.feedback.iter_mut().filter(|gradient| gradient.rows() > 0).map(Columns::as_mut_slice)
     }
 
     /// `∂W_l`, `n_l × n_{l-1}`; layers are counted from 0.
@@ -194,12 +235,25 @@ impl<T: Scalar> Gradients<T> {
             self.fit(&other.layout)?;
         }
         require_layout("add", "gradients", &self.layout, &other.layout)?;
+        if self.feedback.is_empty() && !other.feedback.is_empty() {
+            self.fit_feedback(other.feedback.iter().map(|there| (there.rows(), there.batch())))?;
+            self.feedback_values_mut().for_each(|values| values.fill(T::zero()));
+        }
+        for (to, from) in self.feedback.iter_mut().zip(&other.feedback) {
+            let both = to.as_mut_slice().iter_mut().zip(from.as_slice());
+            both.for_each(|(to, &from)| *to += by * from);
+        }
         for (learned, &there) in self.learned.iter_mut().zip(&other.learned) {
             *learned |= there;
         }
         let numbers = self.numbers.as_mut_slice().iter_mut();
         numbers.zip(other.numbers.as_slice()).for_each(|(to, &from)| *to += by * from);
         Ok(())
+    }
+
+    /// Fails unless they are of a network of this layout.
+    pub(crate) fn require(&self, layout: &Arc<Layout>) -> Result<()> {
+        require_layout("gradients", "gradients", layout, &self.layout)
     }
 
     fn require_layer(&self, layer: usize) -> Result<()> {
@@ -211,10 +265,11 @@ impl<T: Scalar> Gradients<T> {
     }
 }
 
-impl<T: PartialEq> PartialEq for Gradients<T> {
+impl<T: Scalar> PartialEq for Gradients<T> {
     /// Compares what is to be learned, not the network that it is of.
     fn eq(&self, other: &Self) -> bool {
-        self.numbers == other.numbers && self.learned == other.learned
+        (&self.numbers, &self.learned) == (&other.numbers, &other.learned)
+            && self.feedback_values().eq(other.feedback_values())
     }
 }
 

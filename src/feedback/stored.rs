@@ -1,0 +1,220 @@
+//! The numbers behind the matrix of a hop: only what is needed of it is there.
+
+use nalgebra::DMatrix;
+
+use super::hops::Shapes;
+use crate::{
+    error::{Error, Result},
+    linalg::{self, Start, filled, zero_matrix},
+    network::Derivative,
+    scalar::Scalar,
+    threads::{Chunks, share_out, small_pieces},
+    vector::bound_of_squares,
+};
+
+/// The numbers behind the matrix of a hop.
+#[derive(Clone, Debug)]
+pub(super) struct Stored<T> {
+    /// The matrix itself. What stands in for weights is stored in their shape, so that it can take
+    /// their place in the products of a layer. Of two factors, the one that a signal passes last. Of
+    /// a sparse matrix its entries, those of a row below each other. Of a shared matrix nothing but
+    /// the factor that it is multiplied by.
+    pub(super) numbers: DMatrix<T>,
+    pub(super) beside: Beside<T>,
+    /// A number that no square of an entry of the matrix exceeds.
+    pub(super) squares: f64,
+    /// Both moments, if it learns; empty before the first step.
+    pub(super) moments: [Vec<T>; 2],
+}
+
+/// What a matrix has beside its numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Beside<T> {
+    Nothing,
+    /// `V`, which a signal passes first: the matrix is `U V`, with `U` for its numbers.
+    Right(DMatrix<T>),
+    /// `B`, which a signal passes first: `B R` stands in for the weights, with `R` for its numbers.
+    Left(DMatrix<T>),
+    /// For each entry of a sparse matrix the column that it stands in, of so many.
+    Places(Vec<u32>, usize),
+    /// So many rows and columns of the matrix that is shared.
+    Leading(usize, usize),
+}
+
+impl<T: PartialEq> PartialEq for Stored<T> {
+    /// Compares numbers and moments, not what is known about them.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.numbers, &self.beside) == (&other.numbers, &other.beside)
+            && self.moments == other.moments
+    }
+}
+
+impl<T: Scalar> Stored<T> {
+    pub(super) fn zeros(shapes: &Shapes) -> Result<Self> {
+        let (rows, columns) = shapes.numbers();
+        let beside = match *shapes {
+            Shapes::Whole(..) => Beside::Nothing,
+            Shapes::LowRank { rank, senders, .. } => Beside::Right(zero_matrix(rank, senders)?),
+            Shapes::Product { rows, between, .. } => Beside::Left(zero_matrix(rows, between)?),
+            Shapes::Sparse { receivers, entries, senders } => {
+                let length = entries.saturating_mul(receivers);
+                Beside::Places(filled(length, 0, (entries, receivers))?, senders)
+            }
+            Shapes::Leading(rows, columns) => Beside::Leading(rows, columns),
+        };
+        let numbers = zero_matrix(rows, columns)?;
+        Ok(Self { numbers, beside, squares: 0.0, moments: [Vec::new(), Vec::new()] })
+    }
+
+    /// Whether it has these shapes.
+    pub(super) fn fits(&self, shapes: &Shapes) -> bool {
+        let beside = match (&self.beside, *shapes) {
+            (Beside::Nothing, Shapes::Whole(..)) => true,
+            (Beside::Right(v), Shapes::LowRank { senders, .. }) => v.ncols() == senders,
+            (Beside::Left(b), Shapes::Product { rows, .. }) => b.nrows() == rows,
+            (&Beside::Places(_, there), Shapes::Sparse { senders, .. }) => there == senders,
+            (&Beside::Leading(r, c), Shapes::Leading(rows, columns)) => (r, c) == (rows, columns),
+            _ => false,
+        };
+        beside && self.numbers.shape() == shapes.numbers()
+    }
+
+    /// How many numbers it holds.
+    pub(super) fn len(&self) -> usize {
+        match &self.beside {
+            Beside::Nothing | Beside::Places(..) => self.numbers.len(),
+            Beside::Right(first) | Beside::Left(first) => self.numbers.len() + first.len(),
+            Beside::Leading(..) => 0,
+        }
+    }
+
+    /// Bounds the squares of the entries, with the matrix that is shared.
+    pub(super) fn measure(&mut self, shared: &DMatrix<T>) {
+        let numbers = bound_of_squares(self.numbers.as_slice());
+        self.squares = match &self.beside {
+            Beside::Nothing | Beside::Places(..) => numbers,
+            Beside::Right(first) | Beside::Left(first) => {
+                // No factor of a product has more terms for an entry than this.
+                let terms = first.nrows().max(first.ncols()) as f64;
+                numbers * bound_of_squares(first.as_slice()) * terms * terms
+            }
+            Beside::Leading(..) => numbers * bound_of_squares(shared.as_slice()),
+        };
+    }
+
+    /// Takes the entries of a sparse matrix from one in which the others are 0.
+    pub(super) fn take_entries(&mut self, matrix: &DMatrix<T>, name: String) -> Result<()> {
+        let Beside::Places(places, _) = &mut self.beside else { return Ok(()) };
+        let entries = self.numbers.nrows();
+        let count =
+            |row: usize| matrix.row(row).iter().filter(|&&entry| entry != T::zero()).count();
+        if let Some(row) = (0..matrix.nrows()).find(|&row| count(row) > entries) {
+            return Err(Error::ShapeMismatch {
+                what: format!("row {row} of {name}, by its entries"),
+                expected: (1, entries),
+                found: (1, count(row)),
+            });
+        }
+        for (row, (places, numbers)) in places
+            .chunks_exact_mut(entries)
+            .zip(self.numbers.as_mut_slice().chunks_exact_mut(entries))
+            .enumerate()
+        {
+            // The entries that are not 0 and, if these are fewer than the row has, some that are.
+            let row = matrix.row(row);
+            let mut columns: Vec<usize> = (0..row.len()).collect();
+            columns.sort_by_key(|&column| row[column] == T::zero());
+            columns.truncate(entries);
+            columns.sort_unstable();
+            for ((place, number), column) in places.iter_mut().zip(numbers).zip(columns) {
+                (*place, *number) = (column as u32, row[column]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The matrix as one, in the orientation of its numbers.
+    pub(super) fn whole(&self, shared: &DMatrix<T>) -> DMatrix<T> {
+        match &self.beside {
+            Beside::Nothing => self.numbers.clone(),
+            Beside::Right(v) => multiplied(&self.numbers, v),
+            Beside::Left(b) => multiplied(b, &self.numbers),
+            Beside::Places(places, senders) => {
+                let entries = self.numbers.nrows();
+                let mut whole = DMatrix::repeat(self.numbers.ncols(), *senders, T::zero());
+                for (index, (&place, &entry)) in places.iter().zip(&self.numbers).enumerate() {
+                    whole[(index / entries, place as usize)] = entry;
+                }
+                whole
+            }
+            &Beside::Leading(rows, columns) => {
+                let factor = self.numbers[0];
+                shared.view((0, 0), (rows, columns)).map(|entry| entry * factor)
+            }
+        }
+    }
+
+    /// `y ← M x` for a matrix that leads straight from one layer to another, and `then` on pieces of
+    /// `y` while they are in cache. `between` has room for what has passed a first factor.
+    pub(super) fn send(
+        &self,
+        shared: &DMatrix<T>,
+        x: linalg::Mat<T>,
+        between: &mut [T],
+        y: &mut [T],
+        then: Derivative<T>,
+    ) {
+        let finish = |place, y: &mut [T], _: &mut [T]| then.multiply(place, y);
+        let matrix = linalg::of(&self.numbers);
+        match &self.beside {
+            Beside::Nothing => linalg::product_then(matrix, x, Start::Zero, y, &mut [], &finish),
+            Beside::Right(v) => {
+                linalg::product(linalg::of(v), x, Start::Zero, between);
+                let between = linalg::mat(between, v.nrows());
+                linalg::product_then(matrix, between, Start::Zero, y, &mut [], &finish);
+            }
+            Beside::Left(_) => unreachable!("it stands in for weights"),
+            &Beside::Leading(rows, columns) => {
+                let (matrix, factor) =
+                    (linalg::of(shared).submatrix(0, 0, rows, columns), self.numbers[0]);
+                let finish = |place, y: &mut [T], _: &mut [T]| {
+                    y.iter_mut().for_each(|y| *y *= factor);
+                    then.multiply(place, y);
+                };
+                linalg::product_then(matrix, x, Start::Zero, y, &mut [], &finish);
+            }
+            Beside::Places(places, _) => self.send_some(places, x, y, then),
+        }
+    }
+
+    /// [`send`](Self::send) of a sparse matrix: `y_i ← Σ_k m_ik x_place(i, k)`.
+    fn send_some(&self, places: &[u32], x: linalg::Mat<T>, y: &mut [T], then: Derivative<T>) {
+        let (entries, rows) = self.numbers.shape();
+        let parts = small_pieces(y.len(), entries);
+        share_out(Chunks { data: y, size: rows }, 0..x.ncols(), parts, &|samples, y| {
+            for (sample, y) in samples.zip(y.data.chunks_exact_mut(rows)) {
+                let x = x.col(sample).try_as_col_major().expect("a column lies in one piece");
+                let (x, entries_of) = (x.as_slice(), self.numbers.as_slice());
+                if entries == 1 {
+                    for ((y, &place), &m) in y.iter_mut().zip(places).zip(entries_of) {
+                        *y = m * x[place as usize];
+                    }
+                } else {
+                    let rows = places.chunks_exact(entries).zip(entries_of.chunks_exact(entries));
+                    for (y, (places, row)) in y.iter_mut().zip(rows) {
+                        let terms = places.iter().zip(row);
+                        *y = terms.fold(T::zero(), |sum, (&at, &m)| sum + m * x[at as usize]);
+                    }
+                }
+                then.multiply(sample * rows, y);
+            }
+        });
+    }
+}
+
+/// `a b`
+pub(super) fn multiplied<T: Scalar>(a: &DMatrix<T>, b: &DMatrix<T>) -> DMatrix<T> {
+    let mut product = DMatrix::repeat(a.nrows(), b.ncols(), T::zero());
+    linalg::product(linalg::of(a), linalg::of(b), Start::Zero, product.as_mut_slice());
+    product
+}
