@@ -3,8 +3,9 @@
 // The order is that of dependence, as in `lib.rs`.
 mod hops;
 mod stored;
-mod matrices;
 mod mirror;
+mod matrices;
+mod noise;
 mod signs;
 mod learn;
 mod create;

@@ -6,6 +6,7 @@
 // The order is that of dependence, as in `lib.rs`.
 mod layout;
 mod activations;
+mod block_deltas;
 mod deltas;
 mod gradients;
 
@@ -14,5 +15,6 @@ pub use deltas::Deltas;
 pub use gradients::Gradients;
 
 pub(crate) use activations::{Below, BlockActivations, Record};
-pub(crate) use deltas::{AtOutput, BlockDeltas, require_delivered, require_match};
+pub(crate) use block_deltas::BlockDeltas;
+pub(crate) use deltas::{AtOutput, require_delivered, require_match};
 pub(crate) use layout::{BlockLayout, Layout, require_layout};

@@ -10,7 +10,7 @@ use super::{
     Feedback,
     hops::{Shapes, Transport, check, matrix_hops, skipped},
     mirror::Mirroring,
-    stored::{Beside, Stored},
+    stored::{Beside, Stored, name_of},
 };
 use crate::{
     error::{Error, Result, require_finite},
@@ -193,20 +193,19 @@ impl<T: Scalar> Feedback<T> {
         let first = (0..layers - 1).map(first).collect();
         let skipped = skipped(network, &route)?;
         let (direct, sends_target) = (route.is_direct(), route.sends(Signal::Target));
-        let beside_error = sends_target || route.sends(Signal::ErrorSign);
         let has_factors =
             route.has(|through| matches!(through, Through::LowRank(_) | Through::Product(_)));
+        let prepares = has_factors || sends_target || route.sends(Signal::ErrorSign);
         Ok(Self {
             rule,
             route,
-            has_factors,
             layout,
             matrices,
             shared,
             first,
             skipped,
             direct,
-            beside_error,
+            prepares,
             sends_target,
             magnitudes: None,
             mirroring: Mirroring::default(),
@@ -273,7 +272,7 @@ impl<T: Scalar> Stored<T> {
                 init.sparse(columns, *senders, rows).fill(numbers, rng);
                 for places in places.chunks_exact_mut(rows) {
                     let drawn = rand::seq::index::sample(rng, *senders, rows);
-                    places.iter_mut().zip(drawn).for_each(|(place, unit)| *place = unit as u32);
+                    places.iter_mut().zip(drawn).for_each(|(place, unit)| *place = name_of(unit));
                     places.sort_unstable();
                 }
             }

@@ -97,15 +97,16 @@ impl<T: Scalar> Feedback<T> {
 
     /// Makes what the output sends beside the error, and room for what passes two factors.
     pub(crate) fn prepare(&self, deltas: &mut Deltas<T>) -> Result<()> {
-        if self.has_factors {
-            for (index, hop) in self.route.hops().iter().enumerate() {
-                let rows = self.between(index);
-                if rows > 0 {
-                    deltas.blocks[hop.to].reserve_between(index, rows)?;
-                }
+        if !self.prepares {
+            return Ok(());
+        }
+        for (index, hop) in self.route.hops().iter().enumerate() {
+            let rows = self.between(index);
+            if rows > 0 {
+                deltas.blocks[hop.to].reserve_between(index, rows)?;
             }
         }
-        if self.beside_error { deltas.prepare(&self.route) } else { Ok(()) }
+        deltas.prepare(&self.route)
     }
 
     /// How many numbers of a sample stand between the two factors of a hop; 0 if it has no two.

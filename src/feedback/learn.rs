@@ -26,8 +26,8 @@ pub(crate) struct Learning<'a, T> {
     pub(crate) moments: &'a mut [Vec<T>; 2],
 }
 
-/// What to go back to.
-pub(crate) struct Before<T>(Vec<Option<(DMatrix<T>, [Vec<T>; 2])>>, f64);
+/// What to go back to: the matrices and moments of what learns, and the largest of these.
+pub(crate) struct Before<T>(Vec<(DMatrix<T>, [Vec<T>; 2])>, f64);
 
 impl<T: Scalar> Feedback<T> {
     /// Whether some matrix learns.
@@ -173,19 +173,16 @@ impl<T: Scalar> Feedback<T> {
         matrices.fold(0.0, f64::max).sqrt()
     }
 
-    pub(crate) fn copy(&self) -> Before<T> {
-        let matrices = self.matrices.iter().zip(self.route.hops()).map(|(matrix, hop)| {
-            let matrix = matrix.as_ref().filter(|_| hop.through.learns());
-            matrix.map(|stored| (stored.numbers.clone(), stored.moments.clone()))
+    pub(crate) fn copy(&mut self) -> Before<T> {
+        let all = self.learning().map(|Learning { matrix, moments, .. }| {
+            (matrix.clone(), moments.clone())
         });
-        Before(matrices.collect(), self.largest_moment)
+        Before(all.collect(), self.largest_moment)
     }
 
     pub(crate) fn go_back(&mut self, before: Before<T>) {
-        for (matrix, before) in self.matrices.iter_mut().zip(before.0) {
-            if let (Some(stored), Some((numbers, moments))) = (matrix, before) {
-                (stored.numbers, stored.moments) = (numbers, moments);
-            }
+        for (Learning { matrix, moments, .. }, before) in self.learning().zip(before.0) {
+            (*matrix, *moments) = before;
         }
         self.largest_moment = before.1;
     }

@@ -60,10 +60,10 @@ pub struct Feedback<T> {
     pub(super) skipped: Vec<bool>,
     /// [`Route::is_direct`]
     pub(super) direct: bool,
-    /// Whether it sends something of the output beside the error, and whether the targets.
-    pub(super) beside_error: bool,
-    /// Whether some matrix is stored as two factors.
-    pub(super) has_factors: bool,
+    /// Whether something has to be ready before it is delivered: what the output sends beside the
+    /// error, or room between two factors.
+    pub(super) prepares: bool,
+    /// Whether it sends the targets.
     pub(super) sends_target: bool,
     /// What magnitudes are drawn from that are drawn anew for every step, if there are such.
     pub(super) magnitudes: Option<(FeedbackInit, u64)>,

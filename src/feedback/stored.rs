@@ -127,7 +127,7 @@ impl<T: Scalar> Stored<T> {
             columns.truncate(entries);
             columns.sort_unstable();
             for ((place, number), column) in places.iter_mut().zip(numbers).zip(columns) {
-                (*place, *number) = (column as u32, row[column]);
+                (*place, *number) = (name_of(column), row[column]);
             }
         }
         Ok(())
@@ -210,6 +210,11 @@ impl<T: Scalar> Stored<T> {
             }
         });
     }
+}
+
+/// A unit as a sparse matrix names it, once it is known that it can.
+pub(super) fn name_of(unit: usize) -> u32 {
+    u32::try_from(unit).expect("more units than that have been refused")
 }
 
 /// `a b`

@@ -177,6 +177,7 @@ impl<T: Scalar> Feedback<T> {
 fn place_of<T: Scalar>(found: T, senders: usize, name: &str) -> Result<u32> {
     let place = found.as_f64();
     if place >= 0.0 && place < senders as f64 && place.fract() == 0.0 {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // It is one of them.
         return Ok(place as u32);
     }
     Err(Error::Conflict {

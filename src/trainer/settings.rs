@@ -256,7 +256,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Adam, AdamW, Decay, Momentum, RmsProp, Sgd, WeightDecay,
+        Activation, Adam, AdamW, Decay, Momentum, RmsProp, Sgd, WeightDecay,
         error::{Error, Result},
         files::text,
     };

@@ -6,12 +6,13 @@ use nalgebra::{DMatrixView, DMatrixViewMut};
 
 use super::{
     activations::Activations,
+    block_deltas::BlockDeltas,
     layout::{Layout, require_layout},
 };
 use crate::{
-    buffer::{Columns, Learned},
+    buffer::Columns,
     error::{Error, Result},
-    layer::{Operation, Skip, add},
+    layer::add,
     route::{Route, Signal},
     scalar::Scalar,
 };
@@ -65,102 +66,6 @@ impl<'a, T> AtOutput<'a, T> {
             Signal::Target => self.target,
             Signal::Error | Signal::Delta(_) => self.e,
         }
-    }
-}
-
-/// The delta of one block on its way back.
-#[derive(Clone, Debug)]
-pub(crate) struct BlockDeltas<T> {
-    /// First `δ`, at `a`; then, for each pooling operation, what is at its output. Feedback
-    /// arrives in the last one.
-    pub(crate) stages: Vec<Columns<T>>,
-    /// What each operation learns on the way.
-    pub(crate) learned: Vec<Learned<T>>,
-    /// For each operation the copy of the delta that a residual connection sends the short way.
-    pub(crate) skipped: Vec<Columns<T>>,
-    /// Whether `δ` has been taken to the end of the block, to go up from there.
-    pub(crate) sent_up: bool,
-    /// Whether feedback has arrived, from which the block then learns.
-    pub(crate) served: bool,
-    /// For each hop to the block that goes through two factors, by its index: what has passed the
-    /// first.
-    between: Vec<(usize, Columns<T>)>,
-    /// The sum of the hops so far, while the next one is made. Takes no memory where a single hop
-    /// leads to the block.
-    sum: Columns<T>,
-}
-
-impl<T: Scalar> BlockDeltas<T> {
-    /// For a block whose delta takes buffers of these sizes on its way back, and with so many
-    /// operations.
-    fn new(stages: &[usize], operations: &[Operation]) -> Self {
-        let skips = |operation: &Operation| operation.skip().map_or(0, Skip::size);
-        Self {
-            stages: stages.iter().map(|&size| Columns::new(size)).collect(),
-            learned: operations.iter().map(|_| Learned::default()).collect(),
-            skipped: operations.iter().map(skips).map(Columns::new).collect(),
-            sent_up: false,
-            served: false,
-            between: Vec::new(),
-            sum: Columns::new(stages.last().copied().unwrap_or(0)),
-        }
-    }
-
-    /// `δ`, at `a`.
-    pub(crate) fn delta(&self) -> &Columns<T> {
-        &self.stages[0]
-    }
-
-    /// Makes room for so many rows between the factors of a hop.
-    pub(crate) fn reserve_between(&mut self, hop: usize, rows: usize) -> Result<()> {
-        let samples = self.end().batch();
-        if !self.between.iter().any(|(of, _)| *of == hop) {
-            self.between.push((hop, Columns::default()));
-        }
-        let mut all = self.between.iter_mut().filter(|(of, _)| *of == hop);
-        all.try_for_each(|(_, columns)| columns.set_shape(rows, samples))
-    }
-
-    /// What stands between the factors of a hop, if it has two.
-    pub(crate) fn between(&self, hop: usize) -> Option<&Columns<T>> {
-        self.between.iter().find(|(of, _)| *of == hop).map(|(_, columns)| columns)
-    }
-
-    /// The same, and where feedback arrives.
-    pub(crate) fn between_and_arrival(
-        &mut self,
-        hop: usize,
-    ) -> (Option<&mut Columns<T>>, &mut Columns<T>) {
-        let between = self.between.iter_mut().find(|(of, _)| *of == hop);
-        let end = self.stages.last_mut().expect("a block has at least one stage");
-        (between.map(|(_, columns)| columns), end)
-    }
-
-    /// Makes room for [`put_aside`](Self::put_aside).
-    pub(crate) fn reserve_sum(&mut self) -> Result<()> {
-        self.sum.set_batch(self.end().batch())
-    }
-
-    /// Makes room at the end of the block for what another hop brings.
-    pub(crate) fn put_aside(&mut self) {
-        let end = self.stages.last_mut().expect("a block has at least one stage");
-        std::mem::swap(end, &mut self.sum);
-    }
-
-    /// Adds what had arrived before.
-    pub(crate) fn add_what_was_put_aside(&mut self) {
-        let end = self.stages.last_mut().expect("a block has at least one stage");
-        add(end.as_mut_slice(), self.sum.as_slice());
-    }
-
-    /// What is at the end of the block.
-    pub(crate) fn end(&self) -> &Columns<T> {
-        self.stages.last().expect("a block has at least one stage")
-    }
-
-    /// Where feedback arrives, at the end of the block.
-    pub(crate) fn arrival(&mut self) -> &mut Columns<T> {
-        self.stages.last_mut().expect("a block has at least one stage")
     }
 }
 

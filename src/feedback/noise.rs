@@ -1,0 +1,133 @@
+//! Noise that goes through layers, from which their mirrors learn the weights.
+
+use super::{
+    Feedback,
+    mirror::{Mirror, Mirroring},
+    stored::Stored,
+};
+use crate::{
+    activation::Activation,
+    error::{Error, Result},
+    init::Spread,
+    layer::Operation,
+    network::Network,
+    route::Through,
+    scalar::Scalar,
+    seed::{Purpose, stream},
+    threads::Chunks,
+    vector::bound_of_squares,
+};
+
+impl<T: Scalar> Feedback<T> {
+    /// How matrices learn that learn from noise, those of [`Mirror`](Through::Mirror).
+    #[must_use]
+    pub fn mirror(&self) -> Mirror {
+        self.mirroring.how
+    }
+
+    /// From now on they learn so.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for constants out of their range, [`Error::TooLarge`]; nothing has
+    /// then changed.
+    pub fn set_mirror(&mut self, mirror: Mirror) -> Result<()> {
+        mirror.check::<T>()?;
+        self.mirroring.how = mirror;
+        Ok(())
+    }
+
+    /// The seed of the noise, and how many batches of it there have been.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn mirrored(&self) -> (u64, u64) {
+        (self.mirroring.seed, self.mirroring.seen)
+    }
+
+    /// Goes on after so many batches of noise of this seed.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn restore_mirror(&mut self, seed: u64, seen: u64) {
+        (self.mirroring.seed, self.mirroring.seen) = (seed, seen);
+    }
+
+    /// Lets mirrors see the weights: before the first step many times, before any other once.
+    pub(super) fn look_into_mirrors(&mut self, network: &Network<T>) -> Result<()> {
+        let batches = if self.mirroring.seen == 0 { self.mirroring.how.before } else { 1 };
+        for _ in 0..batches {
+            self.require_room(network)?;
+            for (index, &hop) in self.route.hops().iter().enumerate() {
+                if hop.through == Through::Mirror
+                    && let Some(matrix) = &mut self.matrices[index]
+                {
+                    matrix.mirror(network, (self.route.owner(hop), index), &mut self.mirroring)?;
+                    matrix.measure(&self.shared);
+                }
+            }
+            self.mirroring.seen += 1;
+        }
+        Ok(())
+    }
+
+    /// Fails, before anything changes, if a matrix could overflow by the next batch.
+    fn require_room(&self, network: &Network<T>) -> Result<()> {
+        let Mirror { rate, batch, bound, .. } = self.mirroring.how;
+        for (&hop, matrix) in self.route.hops().iter().zip(&self.matrices) {
+            let (Through::Mirror, Some(matrix)) = (hop.through, matrix) else { continue };
+            let owner = self.route.owner(hop);
+            let (block, parameters) = (&network.blocks[owner], network.parameters.layer(owner));
+            let root = |numbers: &[T]| bound_of_squares(numbers).sqrt();
+            let (_, columns) = block.shape;
+            let largest = columns as f64 * bound * root(parameters.weights())
+                + parameters.bias().map_or(0.0, root);
+            let terms = block.map.gradient_cost(batch) as f64;
+            let after = matrix.squares.sqrt() + rate * terms * bound * largest;
+            if after.is_nan() || after >= T::LARGEST / 8.0 {
+                let what = format!("the mirror of weighted layer {owner} after this step");
+                return Err(Error::NonFinite { what, row: 0, column: 0, found: after });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T: Scalar> Stored<T> {
+    /// A batch of noise for the mirror of a layer's weights, which has their shape, of hop `index`.
+    fn mirror(
+        &mut self,
+        network: &Network<T>,
+        (layer, index): (usize, usize),
+        mirroring: &mut Mirroring<T>,
+    ) -> Result<()> {
+        let Mirroring { how, seed, seen, noise: [x, a, y] } = mirroring;
+        let block = &network.blocks[layer];
+        let inputs = match layer {
+            0 => network.layout.inputs,
+            _ => network.layout.output(layer - 1),
+        };
+        let outputs = network.layout.blocks[layer].a;
+        for (columns, rows) in [(&mut *x, inputs), (&mut *a, outputs), (&mut *y, outputs)] {
+            columns.set_shape(rows, how.batch)?;
+        }
+        let mut rng = stream(*seed, Purpose::Mirror, index as u64, *seen);
+        Spread::Uniform(how.bound).fill(x.as_mut_slice(), &mut rng);
+        let f = match block.operations.first() {
+            Some(Operation::Activation(f)) => *f,
+            None if layer + 1 == network.layer_count() => how.output,
+            _ => Activation::Identity,
+        };
+        block.map.forward(network.parameters.layer(layer), x, a, Some((f, &mut *y)));
+
+        let (rate, kept) = (T::of(how.rate), T::of(1.0 - how.decay));
+        let (rows, columns) = self.numbers.shape();
+        let tiles = block.map.tiles(rows, columns, how.batch);
+        let out = Chunks { data: self.numbers.as_mut_slice(), size: tiles.size };
+        let of = (tiles, rows * columns, tiles.size);
+        block.map.gradient_tiles(of, y, x, out, &|tile, b: Chunks<T>, scratch| {
+            let (product, scratch) = scratch.split_at_mut(tiles.size);
+            let product = &mut product[..b.data.len()];
+            tile.make(product, scratch);
+            for (b, &product) in b.data.iter_mut().zip(&*product) {
+                *b = kept * *b + rate * product;
+            }
+        });
+        Ok(())
+    }
+}
