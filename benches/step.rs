@@ -139,9 +139,9 @@ fn table(cases: &[Case], seconds: f64) {
 }
 
 fn json_line(case: &Case, times: &Times) -> String {
-    let &Case { arch, batch, rule, optimizer, dtype, threads } = case;
+    let &Case { arch, batch, optimizer, dtype, threads, .. } = case;
     json!({
-        "arch": arch, "act": "tanh", "batch": batch, "rule": rule.to_string().to_lowercase(),
+        "arch": arch, "act": "tanh", "batch": batch, "rule": case.rule_name().to_lowercase(),
         "opt": optimizer, "dtype": dtype, "threads": threads,
         "median_s": times.median, "p10_s": times.p10, "p90_s": times.p90,
         "samples_per_s": batch as f64 / times.median,

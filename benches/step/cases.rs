@@ -1,7 +1,8 @@
 //! What is timed: the cases, their networks, trainers and data, and how many operations a step is.
 
 use feedback_alignment::{
-    Conv2d, FeedbackRule, Loss, MaxPool2d, Network, Optimizer, RmsProp, Scalar, Sgd, Trainer,
+    Conv2d, Feedback, FeedbackInit, FeedbackRule, Loss, MaxPool2d, Network, Optimizer, RmsProp,
+    Scalar, Sgd, Through, Trainer,
     nalgebra::DMatrix,
     rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
 };
@@ -14,6 +15,8 @@ pub struct Case {
     pub arch: &'static str,
     pub batch: usize,
     pub rule: FeedbackRule,
+    /// The form of the matrices of DFA; full elsewhere.
+    pub matrices: Through,
     pub optimizer: &'static str,
     pub dtype: &'static str,
     pub threads: usize,
@@ -21,8 +24,26 @@ pub struct Case {
 
 impl Case {
     pub fn name(&self) -> String {
-        let Self { arch, batch, rule, optimizer, dtype, threads } = self;
+        let Self { arch, batch, optimizer, dtype, threads, .. } = self;
+        let rule = self.rule_name();
         format!("{arch} batch {batch} {rule} {optimizer} {dtype} {threads} thread(s)")
+    }
+
+    /// The rule, and the form of its matrices where they are not full.
+    pub fn rule_name(&self) -> String {
+        match self.matrices {
+            Through::Matrix => self.rule.to_string(),
+            matrices => format!("{}-{matrices}", self.rule),
+        }
+    }
+
+    pub fn feedback<T: Scalar>(&self, network: &Network<T>) -> Feedback<T> {
+        if self.matrices == Through::Matrix {
+            return Feedback::new(network, self.rule, FeedbackInit::Nokland, 0).expect("feedback");
+        }
+        let route = self.rule.route(network.layer_count()).with(Through::Matrix, self.matrices);
+        let route = route.expect("a route through other matrices");
+        Feedback::with_route(network, route, FeedbackInit::Nokland, 0).expect("feedback")
     }
 }
 
@@ -30,6 +51,7 @@ const DEEP: &str = "784-240x7-10";
 const VERY_DEEP: &str = "784-240x100-10";
 const CIFAR: &str = "3072-1000-1000-1000-10";
 const MNIST: &str = "784-800-800-10";
+const MANY_CLASSES: &str = "784-800-800-1000";
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
@@ -38,10 +60,11 @@ pub fn cases() -> Vec<Case> {
     let both = ["sgd", "rmsprop"];
     let mut cases = Vec::new();
     let mut add = |arch, batch, rules: &[FeedbackRule], optimizers: &[&'static str], dtype| {
+        let matrices = Through::Matrix;
         for &rule in rules {
             for &optimizer in optimizers {
                 for threads in [1, 2] {
-                    cases.push(Case { arch, batch, rule, optimizer, dtype, threads });
+                    cases.push(Case { arch, batch, rule, matrices, optimizer, dtype, threads });
                 }
             }
         }
@@ -61,6 +84,13 @@ pub fn cases() -> Vec<Case> {
     let others: Vec<FeedbackRule> =
         FeedbackRule::all().filter(|rule| !all.contains(rule)).collect();
     add(MNIST, 64, &others, &["rmsprop"], "f32");
+    let forms = [Through::Matrix, Through::Sparse(1), Through::LowRank(1), Through::Shared];
+    for (arch, forms) in [(MNIST, &forms[1..]), (MANY_CLASSES, &forms)] {
+        for &matrices in forms {
+            let (rule, optimizer, dtype) = (FeedbackRule::Dfa, "rmsprop", "f32");
+            cases.push(Case { arch, batch: 64, rule, matrices, optimizer, dtype, threads: 1 });
+        }
+    }
     cases
 }
 
@@ -124,8 +154,10 @@ impl Case {
     }
 
     pub fn trainer<T: Scalar>(&self) -> Trainer<T> {
-        Trainer::builder(self.network())
-            .rule(self.rule)
+        let network = self.network();
+        let feedback = self.feedback(&network);
+        Trainer::builder(network)
+            .feedback(feedback)
             .optimizer(self.optimizer())
             .loss(self.loss())
             .build()
@@ -166,7 +198,10 @@ impl Case {
             | FeedbackRule::USf
             | FeedbackRule::FrSf
             | FeedbackRule::BrSf
-            | FeedbackRule::Kp => all - work[0],
+            | FeedbackRule::Kp
+            | FeedbackRule::Wm => all - work[0],
+            // Ten times, and once more through the fixed factor and for the gradient.
+            FeedbackRule::Pfa => 20.0 * (all - work[0]),
             FeedbackRule::Ifa => all - work[0] - work[work.len() - 1],
             _ => 0.0,
         };

@@ -59,7 +59,7 @@ pub const STAGES: [&str; 6] =
 pub fn stages<T: Scalar>(case: &Case, seconds: f64) -> [Times; 6] {
     let (mut network, pool) = (case.network::<T>(), case.pool::<T>());
     let loss = case.loss();
-    let feedback = Feedback::new(&network, case.rule, FeedbackInit::Nokland, 0).expect("feedback");
+    let feedback = case.feedback(&network);
     let mut optimizer = OptimizerState::new(&network, case.optimizer()).expect("a state");
     let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
     let mut gradients = Gradients::new();

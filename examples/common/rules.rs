@@ -2,7 +2,7 @@
 
 use feedback_alignment::{Error, FeedbackRule};
 
-/// One rule, or all of them.
+/// Rules with commas between them, or all of them.
 #[derive(Clone)]
 pub struct Rules(pub Vec<FeedbackRule>);
 
@@ -12,7 +12,7 @@ impl std::str::FromStr for Rules {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "all" => Ok(Self(FeedbackRule::all().collect())),
-            _ => text.parse().map(|rule| Self(vec![rule])),
+            _ => text.split(',').map(str::parse).collect::<Result<_, _>>().map(Self),
         }
     }
 }

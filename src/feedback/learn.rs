@@ -174,9 +174,9 @@ impl<T: Scalar> Feedback<T> {
     }
 
     pub(crate) fn copy(&mut self) -> Before<T> {
-        let all = self.learning().map(|Learning { matrix, moments, .. }| {
-            (matrix.clone(), moments.clone())
-        });
+        let all = self
+            .learning()
+            .map(|Learning { matrix, moments, .. }| (matrix.clone(), moments.clone()));
         Before(all.collect(), self.largest_moment)
     }
 

@@ -167,7 +167,7 @@ fn impossible_ones_are_refused() {
         let message = refused.unwrap_err().to_string();
         assert!(message.contains(reason), "{message}");
     }
-    let mut feedback = |kind| {
+    let feedback = |kind| {
         let [dfa, _] = routes(kind);
         Feedback::with_route(&network, dfa, FeedbackInit::Nokland, 1).unwrap()
     };

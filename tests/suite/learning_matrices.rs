@@ -229,9 +229,11 @@ fn a_mirror_turns_to_the_weights() {
         Feedback::new(&network, FeedbackRule::Wm, FeedbackInit::Lillicrap, 3).unwrap();
     let x = numbers(84, 9, 1);
     let angles = |feedback: &Feedback<f64>| {
-        let mut diagnostics = Diagnostics::new();
-        let found = diagnostics.diagnose(&network, feedback, LOSS, &x, &vec![1; 9]).unwrap();
-        found.hidden.iter().map(|layer| layer.feedback_angle.unwrap()).collect::<Vec<_>>()
+        let builder = Trainer::builder(network.clone()).feedback(feedback.clone());
+        let trainer = builder.build().unwrap();
+        let mut diagnostics = Diagnostics::new(&network).unwrap();
+        let found = diagnostics.observe(&trainer, &x, &[1; 9]).unwrap();
+        found.hidden().iter().map(|layer| layer.feedback_angle.unwrap()).collect::<Vec<_>>()
     };
     let before = angles(&mirrors);
     assert!(before.iter().all(|angle| (60.0..120.0).contains(angle)), "{before:?}");
