@@ -81,7 +81,9 @@ impl<T: Scalar> Feedback<T> {
         let name = || "the shared feedback matrix".into();
         require_finite(name, shared.0, feedback.shared.as_slice())?;
         feedback.draw_magnitudes_from(init, seed);
-        feedback.mirroring.seed = seed;
+        if feedback.route.has(|through| through == Through::Mirror) {
+            feedback.mirroring.seed = seed;
+        }
         feedback.copy_signs(network, 0);
         Ok(feedback.bounded())
     }

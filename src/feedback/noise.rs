@@ -50,6 +50,9 @@ impl<T: Scalar> Feedback<T> {
 
     /// Lets mirrors see the weights: before the first step many times, before any other once.
     pub(super) fn look_into_mirrors(&mut self, network: &Network<T>) -> Result<()> {
+        if !self.route.has(|through| through == Through::Mirror) {
+            return Ok(());
+        }
         let batches = if self.mirroring.seen == 0 { self.mirroring.how.before } else { 1 };
         for _ in 0..batches {
             self.require_room(network)?;

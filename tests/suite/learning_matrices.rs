@@ -224,7 +224,7 @@ fn a_mirror_of_linear_units_adds_what_the_weights_make_of_the_noise() {
 fn a_mirror_turns_to_the_weights() {
     let builder = Network::builder((2, 7, 6)).conv2d(Conv2d::new(3, 3)).tanh();
     let builder = builder.conv2d(Conv2d { padding: (1, 0), ..Conv2d::new(2, 2) });
-    let network = builder.dense(6).logistic().dense(4).seed(4).build().unwrap();
+    let network = builder.dense(6).tanh().dense(4).seed(4).build().unwrap();
     let mut mirrors =
         Feedback::new(&network, FeedbackRule::Wm, FeedbackInit::Lillicrap, 3).unwrap();
     let x = numbers(84, 9, 1);

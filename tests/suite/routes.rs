@@ -49,10 +49,8 @@ fn close(found: &DMatrix<f64>, expected: &DMatrix<f64>) -> bool {
 }
 
 /// Routes of every kind through four layers: mixed, with sums, skips, loops up and down.
-const ROUTES: [&str; 12] = [
+const ROUTES: [&str; 10] = [
     "4:Bs2(e)->2,Br1(2)->1,Bc(1)->0,Bc(e)->0",
-    "4:Br2(e)->2,Br1(e)->2,P3(2)->1,Bs1(sign)->1,M(1)->0",
-    "4:D(e)->2,D(t)->1,P1(1)->0,M(1)->0",
     "4:B(e)->2,W(2)->1,W(1)->0",
     "4:B(e)->2,B(2)->0,R(0)->1",
     "4:W(e)->2,B(e)->2,R(2)->1,B(e)->1,W(1)->0",
@@ -68,7 +66,11 @@ const ROUTES: [&str; 12] = [
 #[test]
 fn what_arrives_is_the_sum_over_the_hops() {
     let network = mlp();
-    for text in ROUTES {
+    let learning = [
+        "4:Br2(e)->2,Br1(e)->2,P3(2)->1,Bs1(e)->1,M(1)->0",
+        "4:D(e)->2,D(2)->0,K(e)->2,P1(2)->1,M(1)->0",
+    ];
+    for text in ROUTES.into_iter().chain(learning) {
         let feedback = feedback(&network, text);
         let x = numbers(7, 9, 1);
         let (mut activations, mut pass) = (Activations::new(), Deltas::new());

@@ -2,8 +2,8 @@
 
 use feedback_alignment::{
     Activation, Adam, AdamW, AvgPool2d, Bias, Conv2d, Error, FeedbackRule, Init, Loss, MaxPool2d,
-    Momentum, Network, NetworkBuilder, Optimizer, RmsProp, Scalar, Sgd, Trainer, WeightDecay,
-    nalgebra::DMatrix,
+    Mirror, Momentum, Network, NetworkBuilder, Optimizer, RmsProp, Scalar, Sgd, Trainer,
+    WeightDecay, nalgebra::DMatrix,
 };
 
 const THREADS: [usize; 6] = [2, 3, 5, 8, 16, 32];
@@ -132,12 +132,14 @@ fn run<T: Scalar>(
         }
         trainer => trainer.unwrap(),
     };
+    let mirror = Mirror { before: 1, batch: 40, ..Mirror::default() };
+    trainer.feedback_mut().set_mirror(mirror).unwrap();
     let x = DMatrix::from_fn(network.input_len(), batch, |i, j| {
         T::of(((i * 37 + j * 101 + i * j) % 211) as f64 / 105.0 - 1.0)
     });
     let labels: Vec<usize> = (0..batch).map(|j| j * 7 % network.output_len().max(2)).collect();
     trainer.step(&x, &labels).unwrap();
-    let moments = format!("{:?}", trainer.optimizer());
+    let moments = format!("{:?} {:?}", trainer.optimizer(), trainer.feedback());
     let predicted = trainer.network().predict(&x).unwrap();
     (trainer.into_network(), moments, predicted)
 }
