@@ -1,8 +1,11 @@
 //! Looking inside: how far the deltas of a rule are from those of backpropagation, and what
 //! becomes of the layers.
 
+// The order is that of dependence, as in `lib.rs`.
 mod report;
+mod activity;
 mod weights;
+mod descent;
 
 use std::borrow::Cow;
 
@@ -10,6 +13,7 @@ use nalgebra::{DMatrix, DMatrixView};
 
 pub use report::{Diagnosis, LayerDiagnosis};
 
+use activity::{effective_rank, participation, sample_cosine};
 use weights::feedback_angles;
 
 use crate::{
@@ -25,12 +29,16 @@ use crate::{
     scalar::Scalar,
     targets::Targets,
     trainer::Trainer,
-    workspace::{Activations, BlockActivations, Deltas, Gradients, require_delivered},
+    workspace::{
+        Activations, BlockActivations, BlockDeltas, Deltas, Gradients, common_mode,
+        mean_over_batch, require_delivered,
+    },
 };
 
 /// Shows how the learning of a network goes: the angles between what the rule teaches each layer
-/// and what backpropagation would, the alignment of the weights with the feedback, norms, and
-/// saturated units.
+/// and what backpropagation would, the alignment of the weights with the feedback, norms, saturated
+/// units, how many units can still learn, and whether samples can still be told apart. How far a
+/// step goes downhill is told by [`descent`](Self::descent).
 ///
 /// The angle of layer `l` is that between the rule's `δ_l` and backpropagation's, both over the
 /// same activations and from the same `e`, taken as vectors of `n_l · N` numbers:
@@ -45,7 +53,8 @@ use crate::{
 /// Refinetti et al. (2021) how the layers align first and then fit the data.
 ///
 /// A diagnosis takes one training pass, the rule's deltas and backpropagation's, and the gradients
-/// of both: as long as two or three training steps. It keeps a copy of the weights it started with,
+/// of both: as long as two or three training steps; and the eigenvalues of a matrix of as many rows as
+/// a layer has units, or the batch samples if these are fewer. It keeps a copy of the weights it started with,
 /// and its scratch memory. Angles and norms are computed in `f64` whatever the scalar. The trainer
 /// is only read, and one that nobody observes pays nothing.
 ///
@@ -138,26 +147,38 @@ impl<T: Scalar> Diagnostics<T> {
         targets: impl Into<Targets<'a, T>>,
     ) -> Result<Diagnosis> {
         let (network, mut feedback) = (trainer.network(), Cow::Borrowed(trainer.feedback()));
+        self.with_pass(trainer, x.into(), &targets.into(), |this, activations, deltas| {
+            if feedback.route().follows_weights() {
+                feedback.to_mut().follow(network, activations)?;
+            }
+            feedback.deliver(network, activations, deltas)?;
+            this.compare(network, &feedback, activations, deltas)
+        })
+    }
+
+    /// Stages 1 and 2 of the trainer's next step, and `then` what follows.
+    fn with_pass<R>(
+        &mut self,
+        trainer: &Trainer<T>,
+        x: DMatrixView<T>,
+        targets: &Targets<T>,
+        then: impl FnOnce(&mut Self, &Activations<T>, &mut Deltas<T>) -> Result<R>,
+    ) -> Result<R> {
         let mut activations = std::mem::take(&mut self.activations);
         let mut deltas = std::mem::take(&mut self.deltas);
         activations.set_seed(trainer.seed());
         let when = When::At(trainer.optimizer().steps());
-        let diagnosis = network
-            .train_pass(x.into(), &mut activations, when)
+        let result = trainer
+            .network()
+            .train_pass(x, &mut activations, when)
             .and_then(|()| activations.require_finite())
             .and_then(|()| {
                 let weights = trainer.class_weights().unwrap_or_default();
-                trainer.loss().error_by(weights, &targets.into(), &activations, &mut deltas)
+                trainer.loss().error_by(weights, targets, &activations, &mut deltas)
             })
-            .and_then(|_| {
-                if feedback.route().follows_weights() {
-                    feedback.to_mut().follow(network, &activations)?;
-                }
-                feedback.deliver(network, &activations, &mut deltas)
-            })
-            .and_then(|()| self.compare(network, &feedback, &activations, &deltas));
+            .and_then(|_| then(self, &activations, &mut deltas));
         (self.activations, self.deltas) = (activations, deltas);
-        diagnosis
+        result
     }
 
     /// The same for those who write the stages of a step out: after
@@ -201,12 +222,8 @@ impl<T: Scalar> Diagnostics<T> {
         require_delivered("diagnose", &network.layout, activations, deltas)?;
         activations.require_finite()?;
 
-        self.bp_deltas.fit(activations)?;
-        let e = deltas.blocks[network.layer_count() - 1].delta();
-        self.bp_deltas.error_mut().as_mut_slice().copy_from_slice(e.as_slice());
-        self.backpropagation.deliver(network, activations, &mut self.bp_deltas)?;
+        self.backpropagate(network, activations, deltas)?;
         network.gradients(activations, deltas, &mut self.gradients)?;
-        network.gradients(activations, &self.bp_deltas, &mut self.bp_gradients)?;
 
         let feedback_angles = feedback_angles(network, feedback)?;
         let layers = (0..network.layer_count()).map(|layer| {
@@ -214,6 +231,20 @@ impl<T: Scalar> Diagnostics<T> {
             self.layer(layer, network, activations, deltas, feedback_angle)
         });
         Ok(Diagnosis { rule: feedback.rule_name(), layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// The deltas and gradients of backpropagation, from the same error.
+    fn backpropagate(
+        &mut self,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) -> Result<()> {
+        self.bp_deltas.fit(activations)?;
+        let e = deltas.blocks[network.layer_count() - 1].delta();
+        self.bp_deltas.error_mut().as_mut_slice().copy_from_slice(e.as_slice());
+        self.backpropagation.deliver(network, activations, &mut self.bp_deltas)?;
+        network.gradients(activations, &self.bp_deltas, &mut self.bp_gradients)
     }
 
     /// What there is to say of one layer, once the way back has been made both ways.
@@ -231,8 +262,8 @@ impl<T: Scalar> Diagnostics<T> {
         let bp_delta = self.bp_deltas.blocks[layer].delta();
         finite("the δ of backpropagation", bp_delta.rows(), bp_delta.as_slice())?;
         // Where no feedback has arrived there is no delta: what stands in its place means nothing.
-        let delta = Some(&deltas.blocks[layer]).filter(|block| block.served);
-        let delta = delta.map_or(&[][..], |block| block.delta().as_slice());
+        let served = Some(&deltas.blocks[layer]).filter(|block| block.served);
+        let delta = served.map_or(&[][..], |block| block.delta().as_slice());
         finite("δ", bp_delta.rows(), delta)?;
         let gradient = self.gradients.of_layer(layer).0.weights();
         let bp_gradient = self.bp_gradients.of_layer(layer).0.weights();
@@ -241,6 +272,8 @@ impl<T: Scalar> Diagnostics<T> {
         finite("the ∂W of backpropagation", block.shape.0, bp_gradient)?;
         let (weights, start) =
             (network.parameters.layer(layer).weights(), self.start[layer].as_slice());
+        let records = &activations.blocks[layer];
+        let h = records.output();
         Ok(LayerDiagnosis {
             layer,
             delta_angle: (!delta.is_empty()).then(|| angle(delta, bp_delta.as_slice())).flatten(),
@@ -251,7 +284,15 @@ impl<T: Scalar> Diagnostics<T> {
             delta_norm: norm(delta),
             bp_delta_norm: norm(bp_delta.as_slice()),
             gradient_norm: norm(gradient),
-            saturated: self.saturated(block, &activations.blocks[layer]),
+            saturated: self.saturated(block, records),
+            participation: participation(block, records),
+            sample_cosine: sample_cosine(h),
+            effective_rank: effective_rank(h)?,
+            common_mode: served.map(BlockDeltas::delta).and_then(|delta| {
+                let mut mean = Vec::new();
+                mean_over_batch(delta, &mut mean);
+                common_mode(delta, &mean)
+            }),
         })
     }
 

@@ -6,6 +6,7 @@ mod matrices;
 mod signs;
 mod learn;
 mod create;
+mod align;
 mod deliver;
 
 pub use matrices::Feedback;

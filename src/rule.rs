@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     error::Error,
-    route::{Hop, Magnitudes, Route, Signal, Through},
+    route::{Hop, Magnitudes, Route, Through},
+    signal::Signal,
 };
 
 /// How the error reaches the hidden layers. The rules differ in nothing else.

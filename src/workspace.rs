@@ -6,6 +6,7 @@
 // The order is that of dependence, as in `lib.rs`.
 mod layout;
 mod activations;
+mod signals;
 mod deltas;
 mod gradients;
 
@@ -16,3 +17,4 @@ pub use gradients::Gradients;
 pub(crate) use activations::{Below, BlockActivations, Record};
 pub(crate) use deltas::{AtOutput, BlockDeltas, require_delivered, require_match};
 pub(crate) use layout::{BlockLayout, Layout, require_layout};
+pub(crate) use signals::{common_mode, mean_over_batch};

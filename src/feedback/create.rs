@@ -15,10 +15,11 @@ use crate::{
     init::FeedbackInit,
     linalg::zero_matrix,
     network::Network,
-    route::{Route, Signal, Through},
+    route::{Route, Through},
     rule::FeedbackRule,
     scalar::Scalar,
     seed::{Purpose, stream},
+    signal::Signal,
     vector::bound_of_squares,
 };
 
@@ -178,7 +179,7 @@ impl<T: Scalar> Feedback<T> {
         let first = (0..layers - 1).map(first).collect();
         let skipped = skipped(network, &route)?;
         let (direct, sends_target) = (route.is_direct(), route.sends(Signal::Target));
-        let beside_error = sends_target || route.sends(Signal::ErrorSign);
+        let made = route.made_of_error();
         let matrices = vec![None; count];
         let mut feedback = Self {
             rule,
@@ -189,7 +190,7 @@ impl<T: Scalar> Feedback<T> {
             first,
             skipped,
             direct,
-            beside_error,
+            made,
             sends_target,
             magnitudes: None,
             followed: 0,

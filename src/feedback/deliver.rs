@@ -7,7 +7,6 @@ use crate::{
     error::Result,
     linalg::{self, Start},
     network::{Block, Derivative, Network},
-    route::Signal,
     scalar::Scalar,
     workspace::{Activations, AtOutput, BlockActivations, BlockDeltas, Deltas, require_match},
 };
@@ -98,7 +97,10 @@ impl<T: Scalar> Feedback<T> {
 
     /// Makes what the output sends beside the error.
     pub(crate) fn prepare(&self, deltas: &mut Deltas<T>) -> Result<()> {
-        if self.beside_error { deltas.prepare(&self.route) } else { Ok(()) }
+        if self.sends_target {
+            deltas.require_target()?;
+        }
+        deltas.make(&self.made)
     }
 
     /// Whether it sends the targets, which a loss then has to leave in the deltas.
@@ -106,11 +108,10 @@ impl<T: Scalar> Feedback<T> {
         self.sends_target
     }
 
-    /// What a hidden layer is sent where the route is [direct](Route::is_direct), and a number that
-    /// no square of an entry of its matrix exceeds.
-    pub(crate) fn direct(&self, layer: usize) -> (Signal, f64) {
-        let index = self.direct_hop(layer);
-        (self.route.hops()[index].signal, self.squares[index])
+    /// Where the route is [direct](Route::is_direct), a number that no square of an entry of a
+    /// hidden layer's matrix exceeds.
+    pub(crate) fn direct_squares(&self, layer: usize) -> f64 {
+        self.squares[self.direct_hop(layer)]
     }
 
     /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the route is

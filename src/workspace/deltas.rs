@@ -1,19 +1,21 @@
 //! What each layer learns from.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
 use super::{
     activations::Activations,
     layout::{Layout, require_layout},
+    signals::make,
 };
 use crate::{
     buffer::{Columns, Learned},
     error::{Error, Result},
     layer::{Operation, Skip, add},
-    route::{Route, Signal},
     scalar::Scalar,
+    signal::Signal,
+    vector::bound_of_squares,
 };
 
 /// What each layer learns from: `δ_l`, of shape `n_l × N`, for every block.
@@ -32,11 +34,24 @@ pub struct Deltas<T> {
     /// Whether there is room for everything.
     fits: bool,
     pub(crate) blocks: Vec<BlockDeltas<T>>,
-    /// `sign(e)/N`, where a route sends it.
-    signs: BlockDeltas<T>,
+    made: Made<T>,
     /// `t/N`
     target: BlockDeltas<T>,
     kept: Kept,
+}
+
+/// What is sent of the error beside the error itself, and its mean over the batch.
+#[derive(Clone, Debug)]
+struct Made<T> {
+    signals: Vec<(Signal, BlockDeltas<T>)>,
+    mean: Vec<T>,
+}
+
+impl<T> Made<T> {
+    fn get(&self, signal: Signal) -> &BlockDeltas<T> {
+        let found = self.signals.iter().find(|(made, _)| *made == signal);
+        &found.expect("what a route sends is made before it is delivered").1
+    }
 }
 
 /// Whether the targets of the samples are at hand, for a route that sends them.
@@ -53,18 +68,26 @@ enum Kept {
 #[derive(Clone, Copy)]
 pub(crate) struct AtOutput<'a, T> {
     e: &'a BlockDeltas<T>,
-    signs: &'a BlockDeltas<T>,
+    made: &'a Made<T>,
     target: &'a BlockDeltas<T>,
 }
 
-impl<'a, T> AtOutput<'a, T> {
+impl<'a, T: Scalar> AtOutput<'a, T> {
     /// What a hop with this signal sends. No delta of a hidden layer is asked for here.
     pub(crate) fn get(self, signal: Signal) -> &'a BlockDeltas<T> {
         match signal {
-            Signal::ErrorSign => self.signs,
-            Signal::Target => self.target,
             Signal::Error | Signal::Delta(_) => self.e,
+            Signal::Target => self.target,
+            made => self.made.get(made),
         }
+    }
+
+    /// A number that no square exceeds of whatever a hop could send.
+    pub(crate) fn squares(self) -> f64 {
+        // What has never been sent has no length.
+        let made = self.made.signals.iter().map(|(_, made)| made);
+        let all = made.chain([self.e, self.target]);
+        all.fold(0.0, |most, sent| f64::max(most, bound_of_squares(sent.delta().as_slice())))
     }
 }
 
@@ -146,7 +169,7 @@ impl<T: Scalar> Deltas<T> {
             delivered: false,
             fits: false,
             blocks: Vec::new(),
-            signs: BlockDeltas::new(&[0], &[]),
+            made: Made { signals: Vec::new(), mean: Vec::new() },
             target: BlockDeltas::new(&[0], &[]),
             kept: Kept::Missing,
         }
@@ -176,7 +199,7 @@ impl<T: Scalar> Deltas<T> {
                 .map(|(block, operations)| BlockDeltas::new(&block.stages, operations))
                 .collect();
             let outputs = layout.blocks.last().map_or(0, |output| output.a);
-            self.signs = BlockDeltas::new(&[outputs], &[]);
+            self.made.signals.clear();
             self.target = BlockDeltas::new(&[outputs], &[]);
             self.begin_delivery();
             self.delivered = false;
@@ -210,28 +233,29 @@ impl<T: Scalar> Deltas<T> {
         self.delivered = true;
     }
 
-    /// Makes what a route sends from the output, beside the error.
-    pub(crate) fn prepare(&mut self, route: &Route) -> Result<()> {
-        if route.sends(Signal::Target) && self.kept != Kept::Present {
-            return Err(Error::StageMismatch {
-                stage: "deliver",
-                what: "deltas",
-                expected: "the targets, which the route sends".into(),
-                found: "deltas that no Loss began".into(),
-            });
+    /// Fails if the targets are not at hand, which a route sends.
+    pub(crate) fn require_target(&self) -> Result<()> {
+        if self.kept == Kept::Present {
+            return Ok(());
         }
-        if route.sends(Signal::ErrorSign) {
-            self.signs.stages[0].set_batch(self.batch)?;
-            let one = T::of((self.batch as f64).recip());
-            let e = self.blocks.last().map_or(&[][..], |e| e.delta().as_slice());
-            for (sign, &e) in self.signs.stages[0].as_mut_slice().iter_mut().zip(e) {
-                *sign = match e.partial_cmp(&T::zero()) {
-                    Some(Ordering::Less) => -one,
-                    Some(Ordering::Equal) => T::zero(),
-                    Some(Ordering::Greater) => one,
-                    None => e, // NaN stays NaN.
-                };
+        Err(Error::StageMismatch {
+            stage: "deliver",
+            what: "deltas",
+            expected: "the targets, which the route sends".into(),
+            found: "deltas that no Loss began".into(),
+        })
+    }
+
+    /// Makes what a route sends of the error.
+    pub(crate) fn make(&mut self, signals: &[Signal]) -> Result<()> {
+        let Some(e) = self.blocks.last().map(BlockDeltas::delta) else { return Ok(()) };
+        let Made { signals: made, mean } = &mut self.made;
+        for (place, &signal) in signals.iter().enumerate() {
+            if place == made.len() {
+                made.push((signal, BlockDeltas::new(&[e.rows()], &[])));
             }
+            made[place].0 = signal;
+            make(signal, e, mean, made[place].1.arrival())?;
         }
         Ok(())
     }
@@ -243,10 +267,10 @@ impl<T: Scalar> Deltas<T> {
         to: usize,
     ) -> (&BlockDeltas<T>, &mut BlockDeltas<T>) {
         let from = match signal {
-            Signal::ErrorSign => return (&self.signs, &mut self.blocks[to]),
-            Signal::Target => return (&self.target, &mut self.blocks[to]),
             Signal::Error => self.blocks.len() - 1,
             Signal::Delta(from) => from,
+            Signal::Target => return (&self.target, &mut self.blocks[to]),
+            made => return (self.made.get(made), &mut self.blocks[to]),
         };
         let pair = self.blocks.get_disjoint_mut([from, to]);
         let [from, to] = pair.expect("a hop leads from one block to another");
@@ -269,13 +293,13 @@ impl<T: Scalar> Deltas<T> {
     /// What can be sent from the output, and the deltas of the hidden layers.
     pub(crate) fn split_output(&mut self) -> (AtOutput<'_, T>, &mut [BlockDeltas<T>]) {
         let (e, hidden) = self.blocks.split_last_mut().expect("a network has an output layer");
-        (AtOutput { e, signs: &self.signs, target: &self.target }, hidden)
+        (AtOutput { e, made: &self.made, target: &self.target }, hidden)
     }
 
     /// What can be sent from the output.
     pub(crate) fn at_output(&self) -> AtOutput<'_, T> {
         let e = self.blocks.last().expect("a network has an output layer");
-        AtOutput { e, signs: &self.signs, target: &self.target }
+        AtOutput { e, made: &self.made, target: &self.target }
     }
 
     /// Whether losses leave the targets here from now on.
