@@ -6,6 +6,7 @@
 // The order is that of dependence, as in `lib.rs`.
 mod layout;
 mod activations;
+mod block_deltas;
 mod signals;
 mod deltas;
 mod gradients;
@@ -15,6 +16,7 @@ pub use deltas::Deltas;
 pub use gradients::Gradients;
 
 pub(crate) use activations::{Below, BlockActivations, Record};
-pub(crate) use deltas::{AtOutput, BlockDeltas, require_delivered, require_match};
+pub(crate) use block_deltas::BlockDeltas;
+pub(crate) use deltas::{require_delivered, require_match};
 pub(crate) use layout::{BlockLayout, Layout, require_layout};
-pub(crate) use signals::{common_mode, mean_over_batch};
+pub(crate) use signals::{AtOutput, common_mode, mean_over_batch};

@@ -6,16 +6,16 @@ use nalgebra::{DMatrixView, DMatrixViewMut};
 
 use super::{
     activations::Activations,
+    block_deltas::BlockDeltas,
     layout::{Layout, require_layout},
-    signals::make,
+    signals::{AtOutput, Made},
 };
 use crate::{
-    buffer::{Columns, Learned},
+    buffer::Columns,
     error::{Error, Result},
-    layer::{Operation, Skip, add},
+    layer::add,
     scalar::Scalar,
     signal::Signal,
-    vector::bound_of_squares,
 };
 
 /// What each layer learns from: `δ_l`, of shape `n_l × N`, for every block.
@@ -40,20 +40,6 @@ pub struct Deltas<T> {
     kept: Kept,
 }
 
-/// What is sent of the error beside the error itself, and its mean over the batch.
-#[derive(Clone, Debug)]
-struct Made<T> {
-    signals: Vec<(Signal, BlockDeltas<T>)>,
-    mean: Vec<T>,
-}
-
-impl<T> Made<T> {
-    fn get(&self, signal: Signal) -> &BlockDeltas<T> {
-        let found = self.signals.iter().find(|(made, _)| *made == signal);
-        &found.expect("what a route sends is made before it is delivered").1
-    }
-}
-
 /// Whether the targets of the samples are at hand, for a route that sends them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
@@ -62,100 +48,6 @@ enum Kept {
     /// No loss has left them yet, and a loss of one's own never does.
     Missing,
     Present,
-}
-
-/// What can be sent from the output.
-#[derive(Clone, Copy)]
-pub(crate) struct AtOutput<'a, T> {
-    e: &'a BlockDeltas<T>,
-    made: &'a Made<T>,
-    target: &'a BlockDeltas<T>,
-}
-
-impl<'a, T: Scalar> AtOutput<'a, T> {
-    /// What a hop with this signal sends. No delta of a hidden layer is asked for here.
-    pub(crate) fn get(self, signal: Signal) -> &'a BlockDeltas<T> {
-        match signal {
-            Signal::Error | Signal::Delta(_) => self.e,
-            Signal::Target => self.target,
-            made => self.made.get(made),
-        }
-    }
-
-    /// A number that no square exceeds of whatever a hop could send.
-    pub(crate) fn squares(self) -> f64 {
-        // What has never been sent has no length.
-        let made = self.made.signals.iter().map(|(_, made)| made);
-        let all = made.chain([self.e, self.target]);
-        all.fold(0.0, |most, sent| f64::max(most, bound_of_squares(sent.delta().as_slice())))
-    }
-}
-
-/// The delta of one block on its way back.
-#[derive(Clone, Debug)]
-pub(crate) struct BlockDeltas<T> {
-    /// First `δ`, at `a`; then, for each pooling operation, what is at its output. Feedback
-    /// arrives in the last one.
-    pub(crate) stages: Vec<Columns<T>>,
-    /// What each operation learns on the way.
-    pub(crate) learned: Vec<Learned<T>>,
-    /// For each operation the copy of the delta that a residual connection sends the short way.
-    pub(crate) skipped: Vec<Columns<T>>,
-    /// Whether `δ` has been taken to the end of the block, to go up from there.
-    pub(crate) sent_up: bool,
-    /// Whether feedback has arrived, from which the block then learns.
-    pub(crate) served: bool,
-    /// The sum of the hops so far, while the next one is made. Takes no memory where a single hop
-    /// leads to the block.
-    sum: Columns<T>,
-}
-
-impl<T: Scalar> BlockDeltas<T> {
-    /// For a block whose delta takes buffers of these sizes on its way back, and with so many
-    /// operations.
-    fn new(stages: &[usize], operations: &[Operation]) -> Self {
-        let skips = |operation: &Operation| operation.skip().map_or(0, Skip::size);
-        Self {
-            stages: stages.iter().map(|&size| Columns::new(size)).collect(),
-            learned: operations.iter().map(|_| Learned::default()).collect(),
-            skipped: operations.iter().map(skips).map(Columns::new).collect(),
-            sent_up: false,
-            served: false,
-            sum: Columns::new(stages.last().copied().unwrap_or(0)),
-        }
-    }
-
-    /// `δ`, at `a`.
-    pub(crate) fn delta(&self) -> &Columns<T> {
-        &self.stages[0]
-    }
-
-    /// Makes room for [`put_aside`](Self::put_aside).
-    pub(crate) fn reserve_sum(&mut self) -> Result<()> {
-        self.sum.set_batch(self.end().batch())
-    }
-
-    /// Makes room at the end of the block for what another hop brings.
-    pub(crate) fn put_aside(&mut self) {
-        let end = self.stages.last_mut().expect("a block has at least one stage");
-        std::mem::swap(end, &mut self.sum);
-    }
-
-    /// Adds what had arrived before.
-    pub(crate) fn add_what_was_put_aside(&mut self) {
-        let end = self.stages.last_mut().expect("a block has at least one stage");
-        add(end.as_mut_slice(), self.sum.as_slice());
-    }
-
-    /// What is at the end of the block.
-    pub(crate) fn end(&self) -> &Columns<T> {
-        self.stages.last().expect("a block has at least one stage")
-    }
-
-    /// Where feedback arrives, at the end of the block.
-    pub(crate) fn arrival(&mut self) -> &mut Columns<T> {
-        self.stages.last_mut().expect("a block has at least one stage")
-    }
 }
 
 impl<T: Scalar> Deltas<T> {
@@ -169,7 +61,7 @@ impl<T: Scalar> Deltas<T> {
             delivered: false,
             fits: false,
             blocks: Vec::new(),
-            made: Made { signals: Vec::new(), mean: Vec::new() },
+            made: Made::default(),
             target: BlockDeltas::new(&[0], &[]),
             kept: Kept::Missing,
         }
@@ -199,7 +91,7 @@ impl<T: Scalar> Deltas<T> {
                 .map(|(block, operations)| BlockDeltas::new(&block.stages, operations))
                 .collect();
             let outputs = layout.blocks.last().map_or(0, |output| output.a);
-            self.made.signals.clear();
+            self.made = Made::default();
             self.target = BlockDeltas::new(&[outputs], &[]);
             self.begin_delivery();
             self.delivered = false;
@@ -248,16 +140,7 @@ impl<T: Scalar> Deltas<T> {
 
     /// Makes what a route sends of the error.
     pub(crate) fn make(&mut self, signals: &[Signal]) -> Result<()> {
-        let Some(e) = self.blocks.last().map(BlockDeltas::delta) else { return Ok(()) };
-        let Made { signals: made, mean } = &mut self.made;
-        for (place, &signal) in signals.iter().enumerate() {
-            if place == made.len() {
-                made.push((signal, BlockDeltas::new(&[e.rows()], &[])));
-            }
-            made[place].0 = signal;
-            make(signal, e, mean, made[place].1.arrival())?;
-        }
-        Ok(())
+        self.blocks.last().map_or(Ok(()), |e| self.made.make(signals, e.delta()))
     }
 
     /// What a hop sends, and the block that it leads to.

@@ -2,13 +2,79 @@
 
 use std::cmp::Ordering;
 
+use super::block_deltas::BlockDeltas;
 use crate::{
-    angle::norm, buffer::Columns, error::Result, scalar::Scalar, signal::Signal,
-    vector::sum_columns,
+    angle::norm,
+    buffer::Columns,
+    error::Result,
+    scalar::Scalar,
+    signal::Signal,
+    vector::{bound_of_squares, sum_columns},
 };
 
+/// What is sent of the error beside the error itself, and its mean over the batch.
+#[derive(Clone, Debug)]
+pub(super) struct Made<T> {
+    signals: Vec<(Signal, BlockDeltas<T>)>,
+    mean: Vec<T>,
+}
+
+impl<T> Default for Made<T> {
+    fn default() -> Self {
+        Self { signals: Vec::new(), mean: Vec::new() }
+    }
+}
+
+impl<T: Scalar> Made<T> {
+    /// Makes these of the error `e`. What earlier routes sent beside more of them stays as it is.
+    pub(super) fn make(&mut self, signals: &[Signal], e: &Columns<T>) -> Result<()> {
+        for (place, &signal) in signals.iter().enumerate() {
+            if place == self.signals.len() {
+                self.signals.push((signal, BlockDeltas::new(&[e.rows()], &[])));
+            }
+            let (made, deltas) = &mut self.signals[place];
+            *made = signal;
+            make(signal, e, &mut self.mean, deltas.arrival())?;
+        }
+        Ok(())
+    }
+
+    /// One of those that were made last.
+    pub(super) fn get(&self, signal: Signal) -> &BlockDeltas<T> {
+        let found = self.signals.iter().find(|(made, _)| *made == signal);
+        &found.expect("what a route sends is made before it is delivered").1
+    }
+}
+
+/// What can be sent from the output.
+#[derive(Clone, Copy)]
+pub(crate) struct AtOutput<'a, T> {
+    pub(super) e: &'a BlockDeltas<T>,
+    pub(super) made: &'a Made<T>,
+    pub(super) target: &'a BlockDeltas<T>,
+}
+
+impl<'a, T: Scalar> AtOutput<'a, T> {
+    /// What a hop with this signal sends. No delta of a hidden layer is asked for here.
+    pub(crate) fn get(self, signal: Signal) -> &'a BlockDeltas<T> {
+        match signal {
+            Signal::Error | Signal::Delta(_) => self.e,
+            Signal::Target => self.target,
+            made => self.made.get(made),
+        }
+    }
+
+    /// A number that no square exceeds of whatever a hop could send.
+    pub(crate) fn squares(self) -> f64 {
+        // What has never been sent has no length.
+        let made = self.made.signals.iter().map(|(_, made)| made);
+        let all = made.chain([self.e, self.target]);
+        all.fold(0.0, |most, sent| f64::max(most, bound_of_squares(sent.delta().as_slice())))
+    }
+}
+
 /// `made ← signal` of the error `e`. `mean` is memory to work in.
-pub(super) fn make<T: Scalar>(
+fn make<T: Scalar>(
     signal: Signal,
     e: &Columns<T>,
     mean: &mut Vec<T>,

@@ -361,7 +361,8 @@ fn a_checkpoint_keeps_signals_to_the_bit() {
                 whole.step(&x, &labels(9, 3)).unwrap();
                 whole.save(&path).unwrap();
                 let mut resumed = Trainer::<T>::load(&path).unwrap();
-                assert_eq!(resumed.feedback(), whole.feedback(), "{rule}, {signal}");
+                assert_eq!(resumed.feedback().route(), whole.feedback().route());
+                assert!(resumed.feedback().matrices().eq(whole.feedback().matrices()));
                 for trainer in [&mut whole, &mut resumed] {
                     trainer.step(&x, &labels(9, 3)).unwrap();
                 }

@@ -1,0 +1,75 @@
+//! The delta of one block.
+
+use crate::{
+    buffer::{Columns, Learned},
+    error::Result,
+    layer::{Operation, Skip, add},
+    scalar::Scalar,
+};
+
+/// The delta of one block on its way back.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockDeltas<T> {
+    /// First `δ`, at `a`; then, for each pooling operation, what is at its output. Feedback
+    /// arrives in the last one.
+    pub(crate) stages: Vec<Columns<T>>,
+    /// What each operation learns on the way.
+    pub(crate) learned: Vec<Learned<T>>,
+    /// For each operation the copy of the delta that a residual connection sends the short way.
+    pub(crate) skipped: Vec<Columns<T>>,
+    /// Whether `δ` has been taken to the end of the block, to go up from there.
+    pub(crate) sent_up: bool,
+    /// Whether feedback has arrived, from which the block then learns.
+    pub(crate) served: bool,
+    /// The sum of the hops so far, while the next one is made. Takes no memory where a single hop
+    /// leads to the block.
+    sum: Columns<T>,
+}
+
+impl<T: Scalar> BlockDeltas<T> {
+    /// For a block whose delta takes buffers of these sizes on its way back, and with so many
+    /// operations.
+    pub(super) fn new(stages: &[usize], operations: &[Operation]) -> Self {
+        let skips = |operation: &Operation| operation.skip().map_or(0, Skip::size);
+        Self {
+            stages: stages.iter().map(|&size| Columns::new(size)).collect(),
+            learned: operations.iter().map(|_| Learned::default()).collect(),
+            skipped: operations.iter().map(skips).map(Columns::new).collect(),
+            sent_up: false,
+            served: false,
+            sum: Columns::new(stages.last().copied().unwrap_or(0)),
+        }
+    }
+
+    /// `δ`, at `a`.
+    pub(crate) fn delta(&self) -> &Columns<T> {
+        &self.stages[0]
+    }
+
+    /// Makes room for [`put_aside`](Self::put_aside).
+    pub(crate) fn reserve_sum(&mut self) -> Result<()> {
+        self.sum.set_batch(self.end().batch())
+    }
+
+    /// Makes room at the end of the block for what another hop brings.
+    pub(crate) fn put_aside(&mut self) {
+        let end = self.stages.last_mut().expect("a block has at least one stage");
+        std::mem::swap(end, &mut self.sum);
+    }
+
+    /// Adds what had arrived before.
+    pub(crate) fn add_what_was_put_aside(&mut self) {
+        let end = self.stages.last_mut().expect("a block has at least one stage");
+        add(end.as_mut_slice(), self.sum.as_slice());
+    }
+
+    /// What is at the end of the block.
+    pub(crate) fn end(&self) -> &Columns<T> {
+        self.stages.last().expect("a block has at least one stage")
+    }
+
+    /// Where feedback arrives, at the end of the block.
+    pub(crate) fn arrival(&mut self) -> &mut Columns<T> {
+        self.stages.last_mut().expect("a block has at least one stage")
+    }
+}
