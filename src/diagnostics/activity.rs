@@ -146,6 +146,6 @@ mod tests {
         assert_eq!((cosine(2, &[0.0; 6]), rank(2, &[0.0; 6])), (None, None));
         assert_eq!(cosine(2, &[1.0, 1.0]), None);
         assert_eq!(cosine(2, &[1.0, 1.0, 0.0, 0.0]), None);
-        assert_eq!(cosine(2, &[1.0, 1.0, 0.0, 0.0, -1.0, 1.0]), Some(0.0));
+        assert_eq!(cosine(2, &[1.0, 0.0, 0.0, 0.0, 0.0, -2.0]), Some(0.0));
     }
 }
