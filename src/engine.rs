@@ -10,8 +10,8 @@ use crate::{
     layer::Operation,
     network::{Block, Network},
     optimizer::{NextStep, Numbers, OptimizerState, of_gradients, of_learned},
-    route::Signal,
     scalar::Scalar,
+    signal::Signal,
     threads,
     vector::bound_of_squares,
     workspace::{
@@ -279,20 +279,13 @@ fn bound_of_error<T: Scalar>(
         _ => most,
     });
     let factor = network.output_len() as f64 * steepest;
-    // What no hop sends has no length here.
-    let sent = |signal| bound_of_squares(deltas.at_output().get(signal).delta().as_slice());
-    let (e, sign, target) = (sent(Signal::Error), sent(Signal::ErrorSign), sent(Signal::Target));
+    let (e, sent) = (deltas.at_output().get(Signal::Error), deltas.at_output().squares());
+    let e = bound_of_squares(e.delta().as_slice());
     largest(network, activations, |layer| {
         if layer == output {
             return (e, 0.0);
         }
-        let (signal, matrix) = feedback.direct(layer);
-        let signal = match signal {
-            Signal::ErrorSign => sign,
-            Signal::Target => target,
-            Signal::Error | Signal::Delta(_) => e,
-        };
-        (signal * factor * factor * matrix, 0.0)
+        (sent * factor * factor * feedback.direct_squares(layer), 0.0)
     })
 }
 

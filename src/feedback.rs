@@ -9,6 +9,7 @@ mod noise;
 mod signs;
 mod learn;
 mod create;
+mod align;
 mod deliver;
 #[cfg(feature = "safetensors")]
 mod tensors;

@@ -21,6 +21,7 @@ mod linalg;
 mod buffer;
 mod parameters;
 mod seed;
+mod signal;
 mod route;
 mod rule;
 mod init;
@@ -66,9 +67,10 @@ pub use optimizer::{
     Adam, AdamW, Decay, Momentum, Optimizer, OptimizerState, RmsProp, Schedule, Sgd, WeightDecay,
 };
 pub use parameters::{Parameters, Part, Slot};
-pub use route::{Hop, Magnitudes, Route, Signal, Through};
+pub use route::{Hop, Magnitudes, Route, Through};
 pub use rule::FeedbackRule;
 pub use scalar::Scalar;
+pub use signal::{Signal, Threshold};
 pub use targets::Targets;
 pub use trainer::{
     ConfusionMatrix, EarlyStopping, Epoch, Evaluation, Step, StoppingRule, Trainer, TrainerBuilder,

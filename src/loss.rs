@@ -6,6 +6,7 @@ mod kinds;
 mod check;
 mod stage;
 mod weighted;
+mod prior;
 
 pub use kinds::Loss;
 

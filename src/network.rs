@@ -7,6 +7,7 @@ mod builder;
 mod convert;
 mod forward;
 mod gradients;
+mod product;
 #[cfg(feature = "safetensors")]
 mod description;
 #[cfg(feature = "safetensors")]

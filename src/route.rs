@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    signal::Signal,
+};
 
 mod through;
 
@@ -58,25 +61,6 @@ pub struct Hop {
     pub through: Through,
 }
 
-/// What a [`Hop`] sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Signal {
-    /// The error at the output, `e = ∂J/∂a_L`, of shape `n_L × N`; written `e`.
-    Error,
-    /// `sign(e)/N`, where `sign(0) = 0`: one bit of the error and its scale over the batch; written
-    /// `sign`. Through [`Matrix`](Through::Matrix) to every layer this is sign-based direct feedback
-    /// alignment, sDFA (Frenkel, Lefebvre and Bol 2021).
-    ErrorSign,
-    /// `t/N`, the targets of the samples (of labels, one-hot columns); written `t`. Through
-    /// [`Matrix`](Through::Matrix) to every layer this is direct random target projection, DRTP
-    /// (Frenkel, Lefebvre and Bol 2021; theirs carries no `1/N`): hidden layers never learn what the
-    /// output was.
-    Target,
-    /// `δ_k` of another hidden layer, once all that leads there has arrived; written as its number.
-    Delta(usize),
-}
-
 impl Route {
     /// A route through a network of so many weighted layers, the output layer included. The hops
     /// may come in any order: each is made when its signal is complete.
@@ -96,9 +80,8 @@ impl Route {
         }
         let mut hops: Vec<Hop> = Vec::with_capacity(waiting.len());
         while !waiting.is_empty() {
-            let here = |signal: Signal| match signal {
-                Signal::Error | Signal::ErrorSign | Signal::Target => true,
-                Signal::Delta(from) => hops.iter().any(|hop| hop.to == from),
+            let here = |signal: Signal| {
+                signal.layer().is_none_or(|from| hops.iter().any(|hop| hop.to == from))
             };
             let ready = |to| waiting.iter().filter(|hop| hop.to == to).all(|hop| here(hop.signal));
             // The highest first: what comes back along a residual connection is there when the layer
@@ -188,12 +171,11 @@ impl Route {
         self.has(Through::learns)
     }
 
-    /// Whether every hidden layer receives the error, its sign or the target through a matrix of its
-    /// own, and nothing else, so that none waits for another.
+    /// Whether every hidden layer receives the error, something made of it or the target through a
+    /// matrix of its own, and nothing else, so that none waits for another.
     #[must_use]
     pub fn is_direct(&self) -> bool {
-        let direct =
-            |hop: &Hop| hop.through.is_straight() && !matches!(hop.signal, Signal::Delta(_));
+        let direct = |hop: &Hop| hop.through.is_straight() && hop.signal.layer().is_none();
         self.hops.len() + 1 == self.layers
             && self.hops.iter().all(direct)
             && (0..self.hops.len()).all(|layer| self.serves(layer))
@@ -205,6 +187,53 @@ impl Route {
         layer + 1 == self.layers || self.hops.iter().any(|hop| hop.to == layer)
     }
 
+    /// The same route with `signal` in the place of the error, or of what was made of it, wherever
+    /// that is sent. So any rule learns from a centred error, for example: what comes from the output
+    /// is another signal, and all else stays.
+    ///
+    /// ```
+    /// use feedback_alignment::{FeedbackRule, Signal, Threshold};
+    ///
+    /// let centred = Signal::ErrorCentred(Threshold::ZERO);
+    /// let route = FeedbackRule::Ifa.route(3).with_signal(centred)?;
+    /// assert_eq!(route.to_string(), "3:B(centred>0.0)->0,W(0)->1");
+    /// assert_eq!(route.with_signal(Signal::Error)?, FeedbackRule::Ifa.route(3));
+    /// let route = FeedbackRule::Dfa.route(3).with_signal(Signal::ErrorSign)?;
+    /// assert_eq!(route, FeedbackRule::SDfa.route(3));
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] for the delta of a hidden layer, and where there are hidden layers but
+    /// none is sent the error.
+    pub fn with_signal(&self, signal: Signal) -> Result<Self> {
+        let conflict = |reason| {
+            let (first, second) = (format!("the signal {signal}"), format!("the route {self}"));
+            Err(Error::Conflict { first, second, reason })
+        };
+        if signal.layer().is_some() {
+            return conflict("what takes the place of the error comes from the output, as it does");
+        }
+        if self.layers > 1 && !self.hops.iter().any(|hop| hop.signal.is_error()) {
+            return conflict("no hidden layer is sent the error");
+        }
+        let mut route = self.clone();
+        let of_error = route.hops.iter_mut().filter(|hop| hop.signal.is_error());
+        of_error.for_each(|hop| hop.signal = signal);
+        Ok(route)
+    }
+
+    /// What is made of the error to be sent, each once.
+    pub(crate) fn made_of_error(&self) -> Vec<Signal> {
+        let mut made = Vec::new();
+        for signal in self.hops.iter().map(|hop| hop.signal) {
+            if signal.is_error() && signal != Signal::Error && !made.contains(&signal) {
+                made.push(signal);
+            }
+        }
+        made
+    }
+
     /// Whether some hop sends this.
     pub(crate) fn sends(&self, signal: Signal) -> bool {
         self.hops.iter().any(|hop| hop.signal == signal)
@@ -212,10 +241,7 @@ impl Route {
 
     /// The layer that a hop comes from.
     pub(crate) fn sender(&self, hop: Hop) -> usize {
-        match hop.signal {
-            Signal::Error | Signal::ErrorSign | Signal::Target => self.layers - 1,
-            Signal::Delta(from) => from,
-        }
+        hop.signal.layer().unwrap_or(self.layers - 1)
     }
 }
 
@@ -224,13 +250,10 @@ impl Hop {
         if self.to >= output {
             return Err(self.refuse("feedback leads to hidden layers only"));
         }
-        let from = match self.signal {
-            Signal::Error | Signal::ErrorSign | Signal::Target => output,
-            Signal::Delta(from) if from > output => {
-                return Err(self.refuse("it comes from a layer that is not there"));
-            }
-            Signal::Delta(from) => from,
-        };
+        let from = self.signal.layer().unwrap_or(output);
+        if from > output {
+            return Err(self.refuse("it comes from a layer that is not there"));
+        }
         match self.through {
             Through::Product(0) => Err(self.refuse("a factor of width 0 lets nothing through")),
             Through::Product(_) if from != self.to + 1 => {
@@ -253,13 +276,7 @@ impl Hop {
 impl fmt::Display for Hop {
     /// The matrix, what is sent through it, and the layer it leads to: `B(e)->0`, `W(2)->1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let matrix = self.through;
-        match self.signal {
-            Signal::Error => write!(f, "{matrix}(e)->{}", self.to),
-            Signal::ErrorSign => write!(f, "{matrix}(sign)->{}", self.to),
-            Signal::Target => write!(f, "{matrix}(t)->{}", self.to),
-            Signal::Delta(from) => write!(f, "{matrix}({from})->{}", self.to),
-        }
+        write!(f, "{}({})->{}", self.through, self.signal, self.to)
     }
 }
 
@@ -272,19 +289,14 @@ impl FromStr for Hop {
             let (signal, to) = rest.split_once(")->")?;
             Some(Self {
                 to: to.parse().ok()?,
-                signal: match signal {
-                    "e" => Signal::Error,
-                    "sign" => Signal::ErrorSign,
-                    "t" => Signal::Target,
-                    number => Signal::Delta(number.parse().ok()?),
-                },
+                signal: signal.parse().ok()?,
                 through: matrix.parse().ok()?,
             })
         };
         parse().ok_or_else(|| Error::UnknownName {
             what: "hop",
             found: text.to_owned(),
-            expected: "a matrix (W, R, B, Bs1, Br1, Bc, S, F, N, K, D, M or P1), a signal (e, sign, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
+            expected: "a matrix (W, R, B, Bs1, Br1, Bc, S, F, N, K, D, M or P1), a signal (e, sign, ternary>0.1, centred>0.0, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
         })
     }
 }
@@ -322,7 +334,8 @@ mod tests {
     use super::*;
 
     fn any_hop(layers: usize) -> impl Strategy<Value = Hop> {
-        let output = [Signal::Error, Signal::ErrorSign, Signal::Target];
+        let output = ["e", "sign", "ternary>0.1", "centred>0.0", "centred>0.25", "t"]
+            .map(|text| text.parse::<Signal>().unwrap());
         let signal =
             prop_oneof![prop::sample::select(output.to_vec()), (0..layers).prop_map(Signal::Delta)];
         let through =
@@ -402,7 +415,12 @@ mod tests {
     #[test]
     fn a_route_knows_what_it_needs() {
         let route = |text: &str| text.parse::<Route>().unwrap();
-        for text in ["3:B(e)->1,B(e)->0", "3:Bs1(t)->1,Bc(sign)->0", "1:"] {
+        for text in [
+            "3:B(e)->1,B(e)->0",
+            "3:Bs1(t)->1,Bc(sign)->0",
+            "3:B(ternary>0.1)->1,B(centred>0.5)->0",
+            "1:",
+        ] {
             assert!(route(text).is_direct() && !route(text).reads_weights(), "{text}");
         }
         for text in ["3:B(e)->0", "3:B(e)->0,B(e)->0", "3:B(e)->0,B(0)->1", "3:B(e)->0,W(0)->1"] {

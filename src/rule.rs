@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use crate::{
     error::Error,
-    route::{Hop, Magnitudes, Route, Signal, Through},
+    route::{Hop, Magnitudes, Route, Through},
+    signal::Signal,
 };
 
 /// How many times as wide as a layer the factors of PFA are; Li et al. 2024.

@@ -6,6 +6,7 @@ use crate::{
     loss::Loss,
     route::{Hop, Route},
     rule::FeedbackRule,
+    signal::Signal,
 };
 
 /// `Serialize` by `Display`, `Deserialize` by `FromStr`, which checks what it reads.
@@ -25,4 +26,4 @@ macro_rules! text_form {
     )*};
 }
 
-text_form!(FeedbackRule, Hop, Loss, Route);
+text_form!(FeedbackRule, Hop, Loss, Route, Signal);

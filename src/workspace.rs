@@ -7,6 +7,7 @@
 mod layout;
 mod activations;
 mod block_deltas;
+mod signals;
 mod deltas;
 mod gradients;
 
@@ -16,5 +17,6 @@ pub use gradients::Gradients;
 
 pub(crate) use activations::{Below, BlockActivations, Record};
 pub(crate) use block_deltas::BlockDeltas;
-pub(crate) use deltas::{AtOutput, require_delivered, require_match};
+pub(crate) use deltas::{require_delivered, require_match};
 pub(crate) use layout::{BlockLayout, Layout, require_layout};
+pub(crate) use signals::{AtOutput, common_mode, mean_over_batch};

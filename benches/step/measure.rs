@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use feedback_alignment::{
-    Activations, Deltas, Feedback, FeedbackInit, Gradients, OptimizerState, Scalar,
-};
+use feedback_alignment::{Activations, Deltas, Gradients, OptimizerState, Scalar};
 
 use crate::cases::Case;
 

@@ -13,12 +13,13 @@ pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub type Drawn<'a> = Result<(), Box<dyn Error + 'a>>;
 
 /// Colours that the colour-blind can tell apart (Okabe and Ito 2008).
-pub const COLOURS: [RGBColor; 5] = [
+pub const COLOURS: [RGBColor; 6] = [
     RGBColor(60, 60, 60),
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
 ];
 
 pub const GRID: RGBColor = RGBColor(225, 225, 225);

@@ -7,10 +7,12 @@ use super::scaling::Scaling;
 use crate::{
     error::{Error, Result, require, require_finite},
     linalg::filled,
+    loss::Loss,
     scalar::Scalar,
     seed::{Purpose, stream},
     targets::{BatchTargets, Targets},
     threads::{Chunks, pieces, share_out},
+    vector::sum_of,
 };
 
 /// Samples with their targets: a class label or a column of real values for each.
@@ -149,6 +151,38 @@ impl<T: Scalar> Dataset<T> {
             BatchTargets::Labels(labels) => labels.iter().max().map(|max| max + 1),
             BatchTargets::Values { .. } => None,
         }
+    }
+
+    /// The mean of the targets for each of so many outputs: of labels the share of each class, with
+    /// a single output that of class 1. A network [starts](crate::Network::set_output_prior) from it.
+    ///
+    /// ```
+    /// use feedback_alignment::{Dataset, nalgebra::DMatrix};
+    ///
+    /// let data = Dataset::new(DMatrix::<f32>::zeros(1, 4), vec![0, 2, 0, 1])?;
+    /// assert_eq!(data.mean_target(3)?, [0.5, 0.25, 0.25]);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::LabelOutOfRange`], [`Error::ShapeMismatch`] for real-valued targets of another
+    /// number of outputs.
+    pub fn mean_target(&self, outputs: usize) -> Result<Vec<f64>> {
+        let targets = self.targets();
+        Loss::MeanSquaredError.check(&targets, outputs, self.len())?;
+        let mut sums = filled(outputs, 0.0, (outputs, 1))?;
+        match targets {
+            Targets::Labels(labels) if outputs == 1 => {
+                sums[0] = labels.iter().sum::<usize>() as f64;
+            }
+            Targets::Labels(labels) => labels.iter().for_each(|&label| sums[label] += 1.0),
+            Targets::Values(values) => {
+                let sum = |k| sum_of(0..self.len(), &|sample| values[(k, sample)].as_f64());
+                sums.iter_mut().enumerate().for_each(|(k, of_output)| *of_output = sum(k));
+            }
+        }
+        sums.iter_mut().for_each(|sum| *sum /= self.len() as f64);
+        Ok(sums)
     }
 
     /// The targets of all samples.

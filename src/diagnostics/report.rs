@@ -60,6 +60,24 @@ pub struct LayerDiagnosis {
     /// The share of the outputs of tanh and logistic units, over the batch, that are beyond the
     /// threshold, from 0 to 1; `None` without such units.
     pub saturated: Option<f64>,
+    /// How evenly the units of the layer can learn, `(Σ u_i)² / (n Σ u_i²)` with `u_i` the mean of
+    /// `f'(a_i)²` over the batch: the share of units that do, if some have one slope and the others
+    /// none. Of the last activation function of the layer; `None` without one, and where all
+    /// derivatives are 0.
+    pub participation: Option<f64>,
+    /// The mean over all pairs of samples of the cosine between their `h_l`: 1 where the layer no
+    /// longer tells samples apart. Samples that are 0 everywhere do not count; `None` where less than
+    /// two are left.
+    pub sample_cosine: Option<f64>,
+    /// The exponential of the entropy of the eigenvalues of `h_l h_lᵀ`, as shares of their sum (the
+    /// squared singular values of `h_l`, whose mean is not taken away): from 1, all samples on one
+    /// line, to the smaller one of units and samples. Of a layer of more than 512 units over the
+    /// first 512 samples. `None` where all `h_l` are 0.
+    pub effective_rank: Option<f64>,
+    /// The part of the rule's `δ_l` that all samples have in common: `N ‖δ̄‖² / Σ‖δ‖²`, with the mean
+    /// `δ̄` over the batch, from 0 to 1. In the output layer this is the common mode of the error `e`.
+    /// `None` where `δ_l` is zero, and where no feedback arrives.
+    pub common_mode: Option<f64>,
 }
 
 impl fmt::Display for Diagnosis {
@@ -72,7 +90,7 @@ impl fmt::Display for Diagnosis {
             writeln!(f, "{rule}")?;
         }
         write!(f, "{name:<3} layer  δ to BP ∂W to BP  B to Wᵀ       ‖W‖ {w0:>9}       ‖δ‖")?;
-        write!(f, "   ‖δ‖ (BP)      ‖∂W‖  saturated")?;
+        write!(f, "   ‖δ‖ (BP)      ‖∂W‖  saturated  particip. cos of h  rank of h  common δ")?;
         for row in layers {
             write!(f, "\n{:>9}", row.layer)?;
             for angle in [row.delta_angle, row.gradient_angle, row.feedback_angle] {
@@ -81,7 +99,12 @@ impl fmt::Display for Diagnosis {
             write!(f, " {:>9.4} {:>9.4}", row.weight_norm, row.change_norm)?;
             write!(f, " {:>9.2e} {:>10.2e}", row.delta_norm, row.bp_delta_norm)?;
             write!(f, " {:>9.2e}", row.gradient_norm)?;
-            write_or_dash(f, row.saturated, |share| format!("{:.2} %", 100.0 * share), 10)?;
+            let percent = |share| format!("{:.2} %", 100.0 * share);
+            write_or_dash(f, row.saturated, percent, 10)?;
+            write_or_dash(f, row.participation, percent, 10)?;
+            write_or_dash(f, row.sample_cosine, |cosine| format!("{cosine:.3}"), 8)?;
+            write_or_dash(f, row.effective_rank, |rank| format!("{rank:.2}"), 10)?;
+            write_or_dash(f, row.common_mode, percent, 9)?;
         }
         Ok(())
     }

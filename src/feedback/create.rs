@@ -17,10 +17,11 @@ use crate::{
     init::{FeedbackInit, Spread},
     linalg::zero_matrix,
     network::Network,
-    route::{Route, Signal, Through},
+    route::{Route, Through},
     rule::FeedbackRule,
     scalar::Scalar,
     seed::{Purpose, stream},
+    signal::Signal,
 };
 
 impl<T: Scalar> Feedback<T> {
@@ -195,9 +196,9 @@ impl<T: Scalar> Feedback<T> {
         let first = (0..layers - 1).map(first).collect();
         let skipped = skipped(network, &route)?;
         let (direct, sends_target) = (route.is_direct(), route.sends(Signal::Target));
+        let made = route.made_of_error();
         let has_factors =
             route.has(|through| matches!(through, Through::LowRank(_) | Through::Product(_)));
-        let prepares = has_factors || sends_target || route.sends(Signal::ErrorSign);
         Ok(Self {
             rule,
             route,
@@ -207,7 +208,8 @@ impl<T: Scalar> Feedback<T> {
             first,
             skipped,
             direct,
-            prepares,
+            made,
+            has_factors,
             sends_target,
             magnitudes: None,
             mirroring: Mirroring::default(),

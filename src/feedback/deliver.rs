@@ -6,7 +6,6 @@ use crate::{
     error::Result,
     linalg,
     network::{Block, Derivative, Network},
-    route::Signal,
     scalar::Scalar,
     workspace::{Activations, AtOutput, BlockActivations, BlockDeltas, Deltas, require_match},
 };
@@ -97,16 +96,24 @@ impl<T: Scalar> Feedback<T> {
 
     /// Makes what the output sends beside the error, and room for what passes two factors.
     pub(crate) fn prepare(&self, deltas: &mut Deltas<T>) -> Result<()> {
-        if !self.prepares {
-            return Ok(());
+        if self.has_factors {
+            self.make_room(deltas)?;
         }
+        if self.sends_target {
+            deltas.require_target()?;
+        }
+        deltas.make(&self.made)
+    }
+
+    /// Makes room for what stands between two factors.
+    fn make_room(&self, deltas: &mut Deltas<T>) -> Result<()> {
         for (index, hop) in self.route.hops().iter().enumerate() {
             let rows = self.between(index);
             if rows > 0 {
                 deltas.blocks[hop.to].reserve_between(index, rows)?;
             }
         }
-        deltas.prepare(&self.route)
+        Ok(())
     }
 
     /// How many numbers of a sample stand between the two factors of a hop; 0 if it has no two.
@@ -126,11 +133,10 @@ impl<T: Scalar> Feedback<T> {
         self.sends_target
     }
 
-    /// What a hidden layer is sent where the route is [direct](Route::is_direct), and a number that
-    /// no square of an entry of its matrix exceeds.
-    pub(crate) fn direct(&self, layer: usize) -> (Signal, f64) {
-        let index = self.direct_hop(layer);
-        (self.route.hops()[index].signal, self.drawn(index).squares)
+    /// Where the route is [direct](Route::is_direct), a number that no square of an entry of a
+    /// hidden layer's matrix exceeds.
+    pub(crate) fn direct_squares(&self, layer: usize) -> f64 {
+        self.drawn(self.direct_hop(layer)).squares
     }
 
     /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the route is

@@ -16,6 +16,7 @@ use crate::{
     route::{Hop, Route},
     rule::FeedbackRule,
     scalar::Scalar,
+    signal::Signal,
     workspace::Layout,
 };
 
@@ -60,10 +61,10 @@ pub struct Feedback<T> {
     pub(super) skipped: Vec<bool>,
     /// [`Route::is_direct`]
     pub(super) direct: bool,
-    /// Whether something has to be ready before it is delivered: what the output sends beside the
-    /// error, or room between two factors.
-    pub(super) prepares: bool,
-    /// Whether it sends the targets.
+    /// Whether some matrix is stored as two factors.
+    pub(super) has_factors: bool,
+    /// What it sends that is made of the error, and whether it sends the targets.
+    pub(super) made: Vec<Signal>,
     pub(super) sends_target: bool,
     /// What magnitudes are drawn from that are drawn anew for every step, if there are such.
     pub(super) magnitudes: Option<(FeedbackInit, u64)>,
@@ -252,6 +253,31 @@ impl<T: Scalar> Feedback<T> {
         let index =
             self.first[layer].ok_or_else(|| Error::NoFeedback { rule: self.rule_name(), layer })?;
         self.set(index, matrix)
+    }
+
+    /// Sends `signal` from now on in the place of the error, or of what was made of it; the matrices
+    /// stay. See [`Route::with_signal`]. The feedback has the name of its rule only as long as it
+    /// has the rule's route.
+    ///
+    /// ```
+    /// use feedback_alignment::{Feedback, FeedbackInit, FeedbackRule, Network, Signal, Threshold};
+    ///
+    /// let network = Network::<f32>::builder(4).dense(6).tanh().dense(3).build()?;
+    /// let mut feedback = Feedback::new(&network, FeedbackRule::Dfa, FeedbackInit::default(), 1)?;
+    /// feedback.set_signal(Signal::ErrorCentred(Threshold::ZERO))?;
+    /// assert_eq!(feedback.rule_name(), "2:B(centred>0.0)->0");
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Route::with_signal`]; the old signal then stays.
+    pub fn set_signal(&mut self, signal: Signal) -> Result<()> {
+        let route = self.route.with_signal(signal)?;
+        self.rule = self.rule.filter(|rule| rule.route(route.layer_count()) == route);
+        self.made = route.made_of_error();
+        self.sends_target = route.sends(Signal::Target);
+        self.route = route;
+        Ok(())
     }
 
     pub(super) fn require_hidden(&self, layer: usize) -> Result<()> {

@@ -1,5 +1,7 @@
 //! The numbers behind the matrix of a hop: only what is needed of it is there.
 
+use std::fmt;
+
 use nalgebra::DMatrix;
 
 use super::hops::Shapes;
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// The numbers behind the matrix of a hop.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Stored<T> {
     /// The matrix itself. What stands in for weights is stored in their shape, so that it can take
     /// their place in the products of a layer. Of two factors, the one that a signal passes last. Of
@@ -39,6 +41,13 @@ pub(super) enum Beside<T> {
     Places(Vec<u32>, usize),
     /// So many rows and columns of the matrix that is shared.
     Leading(usize, usize),
+}
+
+impl<T: fmt::Debug> fmt::Debug for Stored<T> {
+    /// What [`PartialEq`] compares.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (&self.numbers, &self.beside, &self.moments).fmt(f)
+    }
 }
 
 impl<T: PartialEq> PartialEq for Stored<T> {

@@ -16,6 +16,7 @@ use crate::{
     optimizer::{Optimizer, OptimizerState, Schedule},
     rule::FeedbackRule,
     scalar::Scalar,
+    signal::Signal,
     targets::BatchTargets,
     threads::Threads,
     workspace::{Activations, Deltas, Gradients},
@@ -29,6 +30,9 @@ pub struct TrainerBuilder<T> {
     rule: Option<FeedbackRule>,
     feedback_init: Option<FeedbackInit>,
     feedback: Option<Feedback<T>>,
+    signal: Option<Signal>,
+    aligned: bool,
+    prior: Option<Vec<f64>>,
     loss: Loss,
     class_weights: Option<Vec<f64>>,
     optimizer: Optimizer,
@@ -59,6 +63,9 @@ impl<T: Scalar> TrainerBuilder<T> {
             rule: None,
             feedback_init: None,
             feedback: None,
+            signal: None,
+            aligned: false,
+            prior: None,
             loss: Loss::default(),
             class_weights: None,
             optimizer: Optimizer::default(),
@@ -92,6 +99,54 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// [`feedback_init`](Self::feedback_init).
     pub fn feedback(mut self, feedback: Feedback<T>) -> Self {
         self.feedback = Some(feedback);
+        self
+    }
+
+    /// What hidden layers are sent in the place of the error; the error itself by default. So any rule
+    /// can learn from a centred error, which lets it through the stall at the start of training, or
+    /// from a ternary one. Such feedback has no rule's name, and a checkpoint keeps its route;
+    /// [`Trainer::set_rule`] goes back to the error, [`Feedback::set_signal`] to any signal.
+    ///
+    /// ```
+    /// use feedback_alignment::{FeedbackRule, Network, Signal, Threshold, Trainer};
+    ///
+    /// let network = Network::<f32>::builder(2).dense(8).tanh().dense(8).tanh().dense(2).build()?;
+    /// let trainer = Trainer::builder(network)
+    ///     .rule(FeedbackRule::Fa)
+    ///     .signal(Signal::ErrorCentred(Threshold::ZERO))
+    ///     .build()?;
+    /// assert_eq!(trainer.feedback().rule_name(), "3:R(centred>0.0)->1,R(1)->0");
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    pub fn signal(mut self, signal: Signal) -> Self {
+        self.signal = Some(signal);
+        self
+    }
+
+    /// Feedback matrices that start along the weights they stand in for, see [`Feedback::align`];
+    /// off by default. Those that [`Trainer::set_rule`] draws later do not.
+    pub fn aligned(mut self) -> Self {
+        self.aligned = true;
+        self
+    }
+
+    /// The mean target of each output, from which the output bias starts, see
+    /// [`Network::set_output_prior`]: with class labels the share of each class,
+    /// [`Dataset::mean_target`](crate::Dataset::mean_target). By default the bias stays as it is.
+    ///
+    /// ```
+    /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::DMatrix};
+    ///
+    /// let x = DMatrix::from_fn(2, 40, |i, j| ((i * 7 + j * 3) % 11) as f32 / 11.0);
+    /// let data = Dataset::new(x, (0..40).map(|j| usize::from(j % 4 == 3)).collect())?;
+    /// let network = Network::<f32>::builder(2).dense(8).tanh().dense(2).build()?;
+    /// let trainer = Trainer::builder(network).prior(data.mean_target(2)?).build()?;
+    /// let bias = trainer.network().layer(1)?.bias().unwrap().into_owned();
+    /// assert_eq!(bias.as_slice(), [0.75_f32.ln(), 0.25_f32.ln()]);
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    pub fn prior(mut self, prior: impl Into<Vec<f64>>) -> Self {
+        self.prior = Some(prior.into());
         self
     }
 
@@ -149,7 +204,8 @@ impl<T: Scalar> TrainerBuilder<T> {
     }
 
     /// Multiplies the learning rate of layer `layer`, counted from 0, by `factor`; 1 by default.
-    /// See [`OptimizerState::set_rate_factor`].
+    /// See [`OptimizerState::set_rate_factor`]. A fast output layer (10 is a good factor) soon knows
+    /// how often each class comes, and ends the stall of deep networks under DFA.
     pub fn rate_factor(mut self, layer: usize, factor: f64) -> Self {
         self.rate_factors.push((layer, factor));
         self
@@ -217,7 +273,9 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// network, [`Error::Conflict`] where one setting makes another useless: a rule beside feedback
     /// of another rule, a distribution beside matrices of one's own, weights that
     /// [`Init::nokland`](crate::Init::nokland) drew for another rule, batch normalisation after a
-    /// layer that no feedback leads to and that is not frozen; [`Error::NoSuchLayer`] for the
+    /// layer that no feedback leads to and that is not frozen, a [signal](Self::signal) where no
+    /// error is sent, [aligned](Self::aligned) matrices where there is nothing to align;
+    /// those of [`Network::set_output_prior`] for a [prior](Self::prior); [`Error::NoSuchLayer`] for the
     /// [rate factor](Self::rate_factor) of a layer that is not there; and [`Error::CannotLearn`]
     /// for a network whose weights are all zero where feedback cannot leave that point: where it
     /// passes through the weights, as under BP with a hidden layer and IFA with two or more, and
@@ -231,7 +289,7 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// [`Error::SoftmaxNeedsTwoOutputs`]: crate::Error::SoftmaxNeedsTwoOutputs
     /// [`Error::StageMismatch`]: crate::Error::StageMismatch
     pub fn build(self) -> Result<Trainer<T>> {
-        let Self { network, .. } = self;
+        let Self { mut network, .. } = self;
         require_batch_size(self.batch_size)?;
         self.loss.check_outputs(network.output_len())?;
         if let Some(weights) = &self.class_weights {
@@ -255,7 +313,7 @@ impl<T: Scalar> TrainerBuilder<T> {
         let threads = self.threads.map(Threads::new).transpose()?.unwrap_or_default();
         require_no_conflict(self.rule, self.feedback_init, self.feedback.as_ref())?;
         let feedback_init = self.feedback_init.unwrap_or_default();
-        let feedback = if let Some(feedback) = self.feedback {
+        let mut feedback = if let Some(feedback) = self.feedback {
             feedback
         } else {
             let rule = self.rule.unwrap_or(FeedbackRule::Dfa);
@@ -265,6 +323,15 @@ impl<T: Scalar> TrainerBuilder<T> {
         require_drawn_for(&network, &feedback)?;
         require_movable(&network, &feedback)?;
         require_statistics(&network, &feedback)?;
+        if let Some(signal) = self.signal {
+            feedback.set_signal(signal)?;
+        }
+        if self.aligned {
+            feedback.align(&network)?;
+        }
+        if let Some(prior) = &self.prior {
+            network.set_output_prior(self.loss, prior)?;
+        }
         let adversarial =
             self.adversarial.map(|epsilon| FastGradientSign::new(&network, epsilon)).transpose()?;
         Ok(Trainer {

@@ -1,4 +1,4 @@
-//! What one block learns from.
+//! The delta of one block.
 
 use crate::{
     buffer::{Columns, Learned},

@@ -1,6 +1,6 @@
 //! What each layer learns from.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
@@ -8,13 +8,14 @@ use super::{
     activations::Activations,
     block_deltas::BlockDeltas,
     layout::{Layout, require_layout},
+    signals::{AtOutput, Made},
 };
 use crate::{
     buffer::Columns,
     error::{Error, Result},
     layer::add,
-    route::{Route, Signal},
     scalar::Scalar,
+    signal::Signal,
 };
 
 /// What each layer learns from: `δ_l`, of shape `n_l × N`, for every block.
@@ -33,8 +34,7 @@ pub struct Deltas<T> {
     /// Whether there is room for everything.
     fits: bool,
     pub(crate) blocks: Vec<BlockDeltas<T>>,
-    /// `sign(e)/N`, where a route sends it.
-    signs: BlockDeltas<T>,
+    made: Made<T>,
     /// `t/N`
     target: BlockDeltas<T>,
     kept: Kept,
@@ -50,25 +50,6 @@ enum Kept {
     Present,
 }
 
-/// What can be sent from the output.
-#[derive(Clone, Copy)]
-pub(crate) struct AtOutput<'a, T> {
-    e: &'a BlockDeltas<T>,
-    signs: &'a BlockDeltas<T>,
-    target: &'a BlockDeltas<T>,
-}
-
-impl<'a, T> AtOutput<'a, T> {
-    /// What a hop with this signal sends. No delta of a hidden layer is asked for here.
-    pub(crate) fn get(self, signal: Signal) -> &'a BlockDeltas<T> {
-        match signal {
-            Signal::ErrorSign => self.signs,
-            Signal::Target => self.target,
-            Signal::Error | Signal::Delta(_) => self.e,
-        }
-    }
-}
-
 impl<T: Scalar> Deltas<T> {
     /// Empty scratch for any network.
     #[must_use]
@@ -80,7 +61,7 @@ impl<T: Scalar> Deltas<T> {
             delivered: false,
             fits: false,
             blocks: Vec::new(),
-            signs: BlockDeltas::new(&[0], &[]),
+            made: Made::default(),
             target: BlockDeltas::new(&[0], &[]),
             kept: Kept::Missing,
         }
@@ -110,7 +91,7 @@ impl<T: Scalar> Deltas<T> {
                 .map(|(block, operations)| BlockDeltas::new(&block.stages, operations))
                 .collect();
             let outputs = layout.blocks.last().map_or(0, |output| output.a);
-            self.signs = BlockDeltas::new(&[outputs], &[]);
+            self.made = Made::default();
             self.target = BlockDeltas::new(&[outputs], &[]);
             self.begin_delivery();
             self.delivered = false;
@@ -144,30 +125,22 @@ impl<T: Scalar> Deltas<T> {
         self.delivered = true;
     }
 
-    /// Makes what a route sends from the output, beside the error.
-    pub(crate) fn prepare(&mut self, route: &Route) -> Result<()> {
-        if route.sends(Signal::Target) && self.kept != Kept::Present {
-            return Err(Error::StageMismatch {
-                stage: "deliver",
-                what: "deltas",
-                expected: "the targets, which the route sends".into(),
-                found: "deltas that no Loss began".into(),
-            });
+    /// Fails if the targets are not at hand, which a route sends.
+    pub(crate) fn require_target(&self) -> Result<()> {
+        if self.kept == Kept::Present {
+            return Ok(());
         }
-        if route.sends(Signal::ErrorSign) {
-            self.signs.stages[0].set_batch(self.batch)?;
-            let one = T::of((self.batch as f64).recip());
-            let e = self.blocks.last().map_or(&[][..], |e| e.delta().as_slice());
-            for (sign, &e) in self.signs.stages[0].as_mut_slice().iter_mut().zip(e) {
-                *sign = match e.partial_cmp(&T::zero()) {
-                    Some(Ordering::Less) => -one,
-                    Some(Ordering::Equal) => T::zero(),
-                    Some(Ordering::Greater) => one,
-                    None => e, // NaN stays NaN.
-                };
-            }
-        }
-        Ok(())
+        Err(Error::StageMismatch {
+            stage: "deliver",
+            what: "deltas",
+            expected: "the targets, which the route sends".into(),
+            found: "deltas that no Loss began".into(),
+        })
+    }
+
+    /// Makes what a route sends of the error.
+    pub(crate) fn make(&mut self, signals: &[Signal]) -> Result<()> {
+        self.blocks.last().map_or(Ok(()), |e| self.made.make(signals, e.delta()))
     }
 
     /// What a hop with this signal sends.
@@ -185,10 +158,10 @@ impl<T: Scalar> Deltas<T> {
         to: usize,
     ) -> (&BlockDeltas<T>, &mut BlockDeltas<T>) {
         let from = match signal {
-            Signal::ErrorSign => return (&self.signs, &mut self.blocks[to]),
-            Signal::Target => return (&self.target, &mut self.blocks[to]),
             Signal::Error => self.blocks.len() - 1,
             Signal::Delta(from) => from,
+            Signal::Target => return (&self.target, &mut self.blocks[to]),
+            made => return (self.made.get(made), &mut self.blocks[to]),
         };
         let pair = self.blocks.get_disjoint_mut([from, to]);
         let [from, to] = pair.expect("a hop leads from one block to another");
@@ -211,13 +184,13 @@ impl<T: Scalar> Deltas<T> {
     /// What can be sent from the output, and the deltas of the hidden layers.
     pub(crate) fn split_output(&mut self) -> (AtOutput<'_, T>, &mut [BlockDeltas<T>]) {
         let (e, hidden) = self.blocks.split_last_mut().expect("a network has an output layer");
-        (AtOutput { e, signs: &self.signs, target: &self.target }, hidden)
+        (AtOutput { e, made: &self.made, target: &self.target }, hidden)
     }
 
     /// What can be sent from the output.
     pub(crate) fn at_output(&self) -> AtOutput<'_, T> {
         let e = self.blocks.last().expect("a network has an output layer");
-        AtOutput { e, signs: &self.signs, target: &self.target }
+        AtOutput { e, made: &self.made, target: &self.target }
     }
 
     /// Whether losses leave the targets here from now on.

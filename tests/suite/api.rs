@@ -64,7 +64,8 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
         Diagnostics, Dropout, EarlyStopping, Epoch, Evaluation, FastGradientSign, GradientCheck,
         GradientReport, Gradients, Hop, Init, Layer, LayerDiagnosis, LayerNorm, Magnitudes,
         MaxPool2d, Mirror, Optimizer, OptimizerState, Parameters, Part, Pool2d, Route, Scaling,
-        Shape, Signal, Skip, Slot, Step, TensorCheck, Through, TrainerBuilder, WeightDecay,
+        Shape, Signal, Skip, Slot, Step, TensorCheck, Threshold, Through, TrainerBuilder,
+        WeightDecay,
         data::{
             Augmentation, Batch, Flip, Whitening,
             cifar::{Cifar, Labels},
@@ -81,7 +82,7 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
         FeedbackRule, Gradients<f32>, Hop, Init, Loss, Magnitudes, Mnist<f32>, Momentum, Network<f32>,
         NetworkBuilder<f32>, Optimizer, OptimizerState<f32>, RmsProp, Scaling<f32>, Schedule, Sgd,
         Route, Signal, Step, StoppingRule, Targets<'static, f32>, Trainer<f32>, TrainerBuilder<f32>,
-        Through, WeightDecay,
+        Threshold, Through, WeightDecay,
     )
     .into();
     tested.insert(error::<Error>());

@@ -507,8 +507,10 @@ fn the_table_has_a_row_for_each_layer() {
             let feedback_angle = row.feedback_angle.map_or("–".into(), |a| format!("{a:.2}°"));
             assert_eq!(cells[3], feedback_angle);
         }
-        let saturated = lines[3].split_whitespace().last();
-        assert_eq!(saturated, Some("–"), "the output layer cannot saturate");
+        let cells: Vec<&str> = lines[3].split_whitespace().collect();
+        assert_eq!(cells[9..11], ["–"; 2], "the output layer has no function");
+        let common = found.layers[2].common_mode.unwrap();
+        assert_eq!(cells[13..], [format!("{:.2}", 100.0 * common), "%".into()]);
     }
 }
 

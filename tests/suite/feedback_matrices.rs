@@ -160,7 +160,7 @@ fn each_has_the_entries_and_the_size_that_it_promises() {
 fn impossible_ones_are_refused() {
     let [network, _] = nets();
     for (route, reason) in
-        [("4:Bs6(e)->0", "fewer units"), ("4:Br6(e)->0", "rank"), ("4:Br7(2)->1", "rank")]
+        [("4:Bs6(e)->0", "fewer units"), ("4:Br6(e)->0", "rank"), ("4:B(e)->2,Br7(2)->1", "rank")]
     {
         let route: Route = route.parse().unwrap();
         let refused = Feedback::with_route(&network, route, FeedbackInit::Nokland, 1);

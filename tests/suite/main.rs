@@ -17,6 +17,7 @@ mod checkpoints;
 mod cifar;
 mod class_weights;
 mod convolution;
+mod cures;
 #[cfg(feature = "safetensors")]
 mod damaged_files;
 mod diagnostics;
@@ -47,6 +48,7 @@ mod routes;
 mod scalings;
 #[cfg(feature = "serde")]
 mod serialized;
+mod signals;
 mod stability;
 mod stages;
 #[cfg(feature = "csv")]

@@ -1,0 +1,353 @@
+//! Why deep networks stall at the start of direct feedback, and what helps.
+//!
+//! ```text
+//! cargo run --release --example stall
+//! cargo run --release --example stall -- --rules dfa,dfa+prior+rate,sdfa,sdfa+centred --steps 3000
+//! cargo run --release --example stall -- --data data/mnist --hidden 300,300,300 --steps 3000 --every 10
+//! ```
+//!
+//! In the beginning a network answers the same to every image, so every image makes nearly the same
+//! error. Direct feedback writes this common mode into every hidden layer: units saturate, images
+//! can no longer be told apart, and learning stands still until the output bias knows how often each
+//! class comes. Each run is a rule and what is done about that:
+//!
+//! - `centred`: hidden layers learn from the error without its mean over the batch,
+//! - `prior`: the output bias starts from the shares of the classes,
+//! - `rate`: the output layer learns faster,
+//! - `aligned`: the feedback matrices start along the weights they stand in for.
+//!
+//! The example draws, over the steps, the angle to backpropagation and the participation, both as
+//! means over the hidden layers, and the test error. With `--data` it follows experiment E1 of
+//! DFA-Stall (Kempner Institute 2026): MNIST, 50,000 images to learn from, 2,048 others to test.
+
+mod common;
+
+use std::{
+    fmt,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    str::FromStr,
+};
+
+use clap::Parser;
+use common::{
+    Result, Split,
+    canvas::{self, AXIS, Area, Drawn, GRID},
+};
+use feedback_alignment::{
+    Diagnosis, Diagnostics, Error, FeedbackInit, FeedbackRule, Init, LayerDiagnosis, Loss, Network,
+    Sgd, Signal, Threshold, Trainer,
+    data::idx,
+    rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
+};
+use indicatif::ProgressBar;
+use plotters::prelude::*;
+
+/// Shows how learning stalls under direct feedback, and what helps.
+#[derive(Parser)]
+struct Args {
+    /// Runs, separated by commas: a learning rule, and with `+` one or more of centred, prior,
+    /// rate and aligned
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "dfa,dfa+centred,dfa+prior,dfa+rate,dfa+aligned,bp"
+    )]
+    rules: Vec<Arm>,
+
+    /// `+centred` centres only while the common mode of the error exceeds this share
+    #[arg(long, default_value_t = 0.0)]
+    centred: f64,
+
+    /// What `+rate` multiplies the learning rate of the output layer by
+    #[arg(long, default_value_t = 10.0)]
+    rate: f64,
+
+    /// Folder with the four files of MNIST; without it the small digits are learned
+    #[arg(long)]
+    data: Option<PathBuf>,
+
+    /// Units of the hidden layers, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "100,100,100")]
+    hidden: Vec<usize>,
+
+    /// Training steps of each run
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+
+    /// Steps from one look inside to the next
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+
+    /// Samples of a step, drawn at random
+    #[arg(long, default_value_t = 128)]
+    batch_size: usize,
+
+    /// Learning rate of plain gradient descent
+    #[arg(long, default_value_t = 1e-3)]
+    learning_rate: f64,
+
+    /// Seed of the weights, the feedback matrices and the samples of the steps
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// SVG file to draw into
+    #[arg(long, default_value = "target/stall.svg")]
+    plot: PathBuf,
+}
+
+/// A rule and what is done about the stall.
+#[derive(Clone)]
+struct Arm {
+    name: String,
+    rule: FeedbackRule,
+    cures: Vec<Cure>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cure {
+    Centred,
+    Prior,
+    Rate,
+    Aligned,
+}
+
+impl FromStr for Arm {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut parts = text.split('+');
+        let rule: FeedbackRule = parts.next().unwrap_or_default().parse()?;
+        let cure = |name| match name {
+            "centred" => Ok(Cure::Centred),
+            "prior" => Ok(Cure::Prior),
+            "rate" => Ok(Cure::Rate),
+            "aligned" => Ok(Cure::Aligned),
+            _ => Err(Error::UnknownName {
+                what: "cure",
+                found: name.to_owned(),
+                expected: "centred, prior, rate, aligned".into(),
+            }),
+        };
+        let cures = parts.map(cure).collect::<Result<_, _>>()?;
+        let name = format!("{rule}{}", &text[text.find('+').unwrap_or(text.len())..]);
+        Ok(Self { name, rule, cures })
+    }
+}
+
+/// What was found after so many steps.
+struct Look {
+    step: u64,
+    inside: Diagnosis,
+    /// Share of test samples put into the wrong class, in percent.
+    test_error: f64,
+}
+
+struct Run {
+    name: String,
+    looks: Vec<Look>,
+}
+
+fn main() -> ExitCode {
+    common::exit(compare(&Args::parse()))
+}
+
+fn compare(args: &Args) -> Result<()> {
+    let data = load(args)?;
+    let network = network(args, data.train.features())?;
+    let mut out = io::stdout().lock();
+    let (train, test) = (data.train.len(), data.test.len());
+    writeln!(out, "Network {network}, {train} digits to learn from, {test} to test")?;
+    let bar = common::progress(args.steps / args.every * args.rules.len() as u64)?;
+    let runs: Result<Vec<Run>> =
+        args.rules.iter().map(|arm| learn(network.clone(), arm, args, &data, &bar)).collect();
+    bar.finish_and_clear();
+    let runs = runs?;
+    writeln!(out, "\n{}", Table(&runs))?;
+    canvas::save(&args.plot, (1200, 420), |sheet| draw(&runs, sheet))?;
+    writeln!(out, "Plot over the steps: {}", args.plot.display())?;
+    Ok(())
+}
+
+fn load(args: &Args) -> Result<Split> {
+    let Some(folder) = &args.data else { return common::digits() };
+    let mnist = idx::load_dir::<f32>(folder)?.train;
+    let part = |range| mnist.subset(&Vec::from_iter(range));
+    Ok(Split { train: part(0..50_000)?, test: part(50_000..52_048)? })
+}
+
+/// Tanh layers, then ten outputs: one for each digit.
+fn network(args: &Args, inputs: usize) -> feedback_alignment::Result<Network<f32>> {
+    let mut network = Network::builder(inputs).init(Init::GlorotUniform).seed(args.seed);
+    for &units in &args.hidden {
+        network = network.dense(units).tanh();
+    }
+    network.dense(10).build()
+}
+
+fn trainer(
+    network: Network<f32>,
+    arm: &Arm,
+    args: &Args,
+    data: &Split,
+) -> feedback_alignment::Result<Trainer<f32>> {
+    let output = network.layer_count() - 1;
+    let mut builder = Trainer::builder(network)
+        .rule(arm.rule)
+        .feedback_init(FeedbackInit::Normal { std: 1.0 })
+        .loss(Loss::LogisticCrossEntropy)
+        .optimizer(Sgd { learning_rate: args.learning_rate, ..Sgd::default() })
+        .seed(args.seed);
+    for cure in &arm.cures {
+        builder = match cure {
+            Cure::Centred => builder.signal(Signal::ErrorCentred(Threshold::new(args.centred)?)),
+            Cure::Prior => builder.prior(data.train.mean_target(10)?),
+            Cure::Rate => builder.rate_factor(output, args.rate),
+            Cure::Aligned => builder.aligned(),
+        };
+    }
+    builder.build()
+}
+
+/// Trains the network and looks inside from time to time, over the same samples each time.
+fn learn(
+    network: Network<f32>,
+    arm: &Arm,
+    args: &Args,
+    data: &Split,
+    bar: &ProgressBar,
+) -> Result<Run> {
+    const SEEN: usize = 256;
+    let mut diagnostics = Diagnostics::new(&network)?;
+    let mut trainer = trainer(network, arm, args, data)?;
+    let seen = data.train.subset(&Vec::from_iter(0..SEEN.min(data.train.len())))?;
+    let seen_inputs = seen.inputs();
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(args.seed);
+    let mut looks = Vec::new();
+    for step in 0..=args.steps {
+        if step.is_multiple_of(args.every) || step == args.steps {
+            let error = trainer.evaluate(&data.test)?.error_rate;
+            let test_error = error.map_or(f64::NAN, |rate| 100.0 * rate);
+            let inside = diagnostics.observe(&trainer, &seen_inputs, seen.targets())?;
+            looks.push(Look { step, inside, test_error });
+            bar.set_message(format!("{:<11}  test error {test_error:.2} %", arm.name));
+            bar.inc(1);
+        }
+        if step < args.steps {
+            let draw = |_| rng.random_range(0..data.train.len());
+            let batch = data.train.subset(&Vec::from_iter((0..args.batch_size).map(draw)))?;
+            trainer.step(&batch.inputs(), batch.targets())?;
+        }
+    }
+    Ok(Run { name: arm.name.clone(), looks })
+}
+
+impl Look {
+    /// The mean of something over the hidden layers that have it.
+    fn mean(&self, of: impl Fn(&LayerDiagnosis) -> Option<f64>) -> Option<f64> {
+        let found: Vec<f64> = self.inside.hidden().iter().filter_map(of).collect();
+        (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
+    }
+}
+
+impl Run {
+    /// The first step after which at most this error is left, in percent.
+    fn reaches(&self, error: f64) -> Option<u64> {
+        self.looks.iter().find(|look| look.test_error <= error).map(|look| look.step)
+    }
+
+    /// The largest cosine between samples in the last hidden layer.
+    fn largest_cosine(&self) -> Option<f64> {
+        let last = self.looks.iter().filter_map(|look| look.inside.hidden().last()?.sample_cosine);
+        last.reduce(f64::max)
+    }
+
+    fn least_participation(&self) -> Option<f64> {
+        let all = self.looks.iter().flat_map(|look| look.inside.hidden());
+        all.filter_map(|row| row.participation).reduce(f64::min)
+    }
+}
+
+/// A row for each run.
+struct Table<'a>(&'a [Run]);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.0.iter().map(|run| run.name.len()).max().unwrap_or(0).max(4);
+        let head = "test error   steps to 50 %   to 80 %   least participation   largest cosine";
+        write!(f, "{:<width$}   {head}", "rule")?;
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".into());
+        for run in self.0 {
+            let error = run.looks.last().map_or(f64::NAN, |look| look.test_error);
+            let steps = |error| or_dash(run.reaches(error).map(|step| step.to_string()));
+            let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+            let participation = or_dash(run.least_participation().map(percent));
+            let cosine = or_dash(run.largest_cosine().map(|cosine| format!("{cosine:.3}")));
+            write!(f, "\n{:<width$} {error:>10.2} % {:>15}", run.name, steps(50.0))?;
+            write!(f, " {:>9} {participation:>21} {cosine:>16}", steps(20.0))?;
+        }
+        writeln!(f)
+    }
+}
+
+fn draw<'a>(runs: &[Run], sheet: &Area<'a>) -> Drawn<'a> {
+    let panels = sheet.split_evenly((1, 3));
+    let angle = |look: &Look| look.mean(|row| row.delta_angle);
+    draw_panel(runs, ("angle to backpropagation", "°"), angle, &panels[0])?;
+    let share = |look: &Look| look.mean(|row| row.participation).map(|share| 100.0 * share);
+    draw_panel(runs, ("participation", " %"), share, &panels[1])?;
+    draw_panel(runs, ("test error", " %"), |look| Some(look.test_error), &panels[2])
+}
+
+fn draw_panel<'a>(
+    runs: &[Run],
+    (title, unit): (&str, &str),
+    of: impl Fn(&Look) -> Option<f64>,
+    panel: &Area<'a>,
+) -> Drawn<'a> {
+    let steps = runs.iter().flat_map(|run| &run.looks).map(|look| look.step).max().unwrap_or(1);
+    let all = runs.iter().flat_map(|run| &run.looks).filter_map(&of);
+    let top = if all.fold(0.0, f64::max) > 100.0 { 180.0 } else { 100.0 };
+    let mut chart = ChartBuilder::on(panel)
+        .caption(title, ("sans-serif", 20))
+        .margin(10)
+        .margin_right(20)
+        .x_label_area_size(45)
+        .y_label_area_size(55)
+        .build_cartesian_2d(0..steps, 0.0..top)?;
+
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(AXIS)
+        .label_style(("sans-serif", 15))
+        .axis_desc_style(("sans-serif", 16))
+        .x_desc("step")
+        .x_labels(4)
+        .y_labels(6)
+        .y_label_formatter(&|value| format!("{value}{unit}"))
+        .draw()?;
+
+    for (number, run) in runs.iter().enumerate() {
+        let style = canvas::line(number);
+        let points = run.looks.iter().filter_map(|look| Some((look.step, of(look)?)));
+        chart
+            .draw_series(LineSeries::new(points, style))?
+            .label(run.name.as_str())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style.stroke_width(3)));
+    }
+    if title == "test error" {
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .legend_area_size(28)
+            .label_font(("sans-serif", 15))
+            .background_style(WHITE.mix(0.7))
+            .border_style(GRID)
+            .draw()?;
+    }
+    Ok(())
+}
