@@ -25,6 +25,7 @@ mod common;
 use std::{
     fmt,
     io::{self, Write},
+    ops::Range,
     path::PathBuf,
     process::ExitCode,
     str::FromStr,
@@ -173,7 +174,7 @@ fn compare(args: &Args) -> Result<()> {
 fn load(args: &Args) -> Result<Split> {
     let Some(folder) = &args.data else { return common::digits() };
     let mnist = idx::load_dir::<f32>(folder)?.train;
-    let part = |range| mnist.subset(&Vec::from_iter(range));
+    let part = |range: Range<usize>| mnist.subset(&range.collect::<Vec<_>>());
     Ok(Split { train: part(0..50_000)?, test: part(50_000..52_048)? })
 }
 
@@ -221,7 +222,7 @@ fn learn(
     const SEEN: usize = 256;
     let mut diagnostics = Diagnostics::new(&network)?;
     let mut trainer = trainer(network, arm, args, data)?;
-    let seen = data.train.subset(&Vec::from_iter(0..SEEN.min(data.train.len())))?;
+    let seen = data.train.subset(&(0..SEEN.min(data.train.len())).collect::<Vec<_>>())?;
     let seen_inputs = seen.inputs();
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(args.seed);
     let mut looks = Vec::new();
@@ -236,7 +237,8 @@ fn learn(
         }
         if step < args.steps {
             let draw = |_| rng.random_range(0..data.train.len());
-            let batch = data.train.subset(&Vec::from_iter((0..args.batch_size).map(draw)))?;
+            let drawn: Vec<usize> = (0..args.batch_size).map(draw).collect();
+            let batch = data.train.subset(&drawn)?;
             trainer.step(&batch.inputs(), batch.targets())?;
         }
     }

@@ -287,7 +287,7 @@ fn a_checkpoint_keeps_every_cure() {
     let signal = "centred>0.3".parse().unwrap();
     let builder = Trainer::builder(dense::<f32>()).rule(FeedbackRule::Dfa).signal(signal).aligned();
     let mut whole = builder.prior([0.5, 0.3, 0.2]).rate_factor(3, 10.0).build().unwrap();
-    let x = random(7, 9, 1).cast::<f32>();
+    let x = random(7, 9, 1).map(f32::of);
     whole.step(&x, &labels(9, 3)).unwrap();
     whole.save(&path).unwrap();
     let mut resumed = Trainer::<f32>::load(&path).unwrap();
@@ -477,7 +477,7 @@ fn the_descent_is_the_slope_along_the_step() {
 fn a_frozen_layer_and_one_without_feedback_have_no_descent() {
     let mut network = dense::<f32>();
     network.freeze(1).unwrap();
-    let (x, y) = (random(7, 9, 1).cast::<f32>(), labels(9, 3));
+    let (x, y) = (random(7, 9, 1).map(f32::of), labels(9, 3));
     let mut diagnostics = Diagnostics::new(&network).unwrap();
     let builder = Trainer::builder(network.clone()).rule(FeedbackRule::Bp);
     let descent = diagnostics.descent(&builder.build().unwrap(), &x, &y).unwrap();
@@ -487,5 +487,5 @@ fn a_frozen_layer_and_one_without_feedback_have_no_descent() {
     let descent = diagnostics.descent(&shallow, &x, &y).unwrap();
     assert_eq!(descent[..3], [0.0; 3]);
     assert!(descent[3] > 0.0);
-    assert!(diagnostics.descent(&shallow, &random(6, 9, 1).cast::<f32>(), &y).is_err());
+    assert!(diagnostics.descent(&shallow, &random(6, 9, 1).map(f32::of), &y).is_err());
 }
