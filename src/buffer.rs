@@ -5,7 +5,7 @@ use nalgebra::{DMatrixView, DMatrixViewMut};
 
 use crate::{
     error::{Error, Result},
-    linalg::{self, Mat},
+    linalg::Mat,
     scalar::Scalar,
 };
 
@@ -60,7 +60,7 @@ impl<T: Scalar> Columns<T> {
     }
 
     pub(crate) fn mat(&self) -> Mat<'_, T> {
-        linalg::mat(self.as_slice(), self.rows)
+        Mat::from_column_major_slice(self.as_slice(), self.rows, self.batch)
     }
 
     pub(crate) fn view(&self) -> DMatrixView<'_, T> {

@@ -279,11 +279,7 @@ fn vector_product_then<T: Scalar>(
     h: &mut [T],
     finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
 ) {
-    let parts = pieces(a.nrows() * a.ncols() / 4, 1);
-    let size = a.nrows().div_ceil(parts).next_multiple_of(TILE);
-    let out = (Chunks { data: c, size }, Chunks { data: h, size });
-    share_out(out, 0..a.nrows().div_ceil(size), parts, &|chunks, (c, h)| {
-        let (c, first) = (c.data, chunks.start * size);
+    let part = |first: usize, c: &mut [T], h: &mut [T]| {
         match start {
             Start::Zero => c.fill(T::zero()),
             Start::Present => {}
@@ -291,18 +287,35 @@ fn vector_product_then<T: Scalar>(
         }
         let a = a.subrows(first, c.len());
         if a.row_stride() == 1 {
-            add_columns(a, x, c);
+            // To choose an instruction set takes longer than so few numbers.
+            if c.len() * x.len() < 64 { add_in_turn(a, x, c) } else { add_columns(a, x, c) }
         } else {
             let (x, rows) = (Mat::from_column_major_slice(x, x.len(), 1), c.len());
             T::multiply(MatMut::from_column_major_slice_mut(c, rows, 1), Accum::Add, a, x);
         }
-        finish(first, c, h.data);
+        finish(first, c, h);
+    };
+    let parts = pieces(a.nrows() * a.ncols() / 4, 1);
+    if parts == 1 {
+        return part(0, c, h); // Without a division: the product may take no longer.
+    }
+    let size = a.nrows().div_ceil(parts).next_multiple_of(TILE);
+    let out = (Chunks { data: c, size }, Chunks { data: h, size });
+    share_out(out, 0..a.nrows().div_ceil(size), parts, &|chunks, (c, h)| {
+        part(chunks.start * size, c.data, h.data);
     });
 }
 
-/// `c ← c + a x`, column by column, four of them at a time.
+/// [`add_in_turn`], for the instruction set of this processor.
 #[multiversion(targets = "simd")]
 fn add_columns<T: Scalar>(a: Mat<T>, x: &[T], c: &mut [T]) {
+    add_in_turn(a, x, c);
+}
+
+/// `c ← c + a x`, column by column, four of them at a time.
+#[allow(clippy::inline_always)] // Or it would not be compiled for an instruction set.
+#[inline(always)]
+fn add_in_turn<T: Scalar>(a: Mat<T>, x: &[T], c: &mut [T]) {
     let n = c.len();
     let mut j = 0;
     while j + 4 <= x.len() {

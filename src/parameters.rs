@@ -322,7 +322,7 @@ impl<T: Scalar> Parameters<T> {
     #[inline]
     pub(crate) fn all_layers(&mut self) -> Layers<'_, T> {
         let range = self.start..self.start + self.length;
-        Layers { table: &self.table, first: 0, numbers: &mut self.buffer[range] }
+        Layers { table: &self.table, start: 0, numbers: &mut self.buffer[range] }
     }
 }
 
@@ -404,7 +404,8 @@ impl<'a, T> OfLayer<'a, T> {
 /// The numbers of some layers in a row, to be written.
 pub(crate) struct Layers<'a, T> {
     table: &'a Table,
-    first: usize,
+    /// The place of the first of these numbers in the buffer.
+    start: usize,
     numbers: &'a mut [T],
 }
 
@@ -412,11 +413,11 @@ impl<T> Layers<'_, T> {
     /// The layers before layer `middle`, and the rest.
     #[inline]
     pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
-        let Self { table, first, numbers } = self;
-        let place = table.numbers(middle).start - table.numbers(first).start;
-        let (left, right) = numbers.split_at_mut(place.min(numbers.len()));
-        let part = |first, numbers| Self { table, first, numbers };
-        (part(first, left), part(middle, right))
+        let Self { table, start, numbers } = self;
+        let place = table.numbers(middle).start;
+        let (left, right) = numbers.split_at_mut((place - start).min(numbers.len()));
+        let part = |start, numbers| Self { table, start, numbers };
+        (part(start, left), part(place, right))
     }
 
     /// The numbers of a layer that is among them; none, if there are none.
@@ -425,9 +426,8 @@ impl<T> Layers<'_, T> {
         if self.numbers.is_empty() {
             return &mut [];
         }
-        let start = self.table.numbers(self.first).start;
-        let Range { start: from, end } = self.table.numbers(layer);
-        &mut self.numbers[from - start..end - start]
+        let Range { start, end } = self.table.numbers(layer);
+        &mut self.numbers[start - self.start..end - self.start]
     }
 }
 

@@ -79,6 +79,9 @@ pub(crate) fn sum_of<T: Scalar>(range: Range<usize>, value: &impl Fn(usize) -> T
 /// `sums ← Σ f(a)` over the columns of the column-major matrix `a`.
 pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut [T], f: impl Fn(T) -> T + Copy) {
     let rows = sums.len();
+    if a.len() == rows {
+        return sums.iter_mut().zip(a).for_each(|(sum, &value)| *sum = T::zero() + f(value));
+    }
     if a.len() <= RUN * rows {
         return few_columns(a, sums, f);
     }
@@ -252,6 +255,7 @@ fn add_channels<T: Scalar, F: Fn(usize, T, T) -> f64 + Copy>(
 
 /// `Σ v²`, roughly, for a bound: `|v| ≤ √Σv²` for every `v`. NaN or infinite if a value is, or if
 /// a square is.
+#[inline]
 pub(crate) fn energy<T: Scalar>(data: &[T]) -> T {
     if data.len() < LANES {
         return data.iter().fold(T::zero(), |sum, &value| sum + value * value);

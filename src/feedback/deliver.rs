@@ -45,7 +45,7 @@ impl<T: Scalar> Feedback<T> {
                 deltas.blocks[to].reserve_sum()?;
             }
             let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
-            let parameters = network.parameters.layer(to);
+            let parameters = || network.parameters.layer(to);
             let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
                 let hop = self.route.hops()[index];
                 let up = Transport::of(&self.route, hop) == Transport::Up;
@@ -69,7 +69,7 @@ impl<T: Scalar> Feedback<T> {
                 let derivative = block.derivative(saved);
                 send(first, deltas, derivative);
                 if derivative.is_none() {
-                    block.backward(parameters, saved, &mut deltas.blocks[to]);
+                    block.backward(parameters(), saved, &mut deltas.blocks[to]);
                 }
             } else {
                 send(first, deltas, Derivative::none());
@@ -81,7 +81,7 @@ impl<T: Scalar> Feedback<T> {
                 if skipped {
                     deltas.add_what_was_skipped(to);
                 }
-                block.backward(parameters, saved, &mut deltas.blocks[to]);
+                block.backward(parameters(), saved, &mut deltas.blocks[to]);
             }
             deltas.blocks[to].served = true;
             first += hops.len();

@@ -28,12 +28,12 @@ impl<'a, T: Scalar> Tile<'a, T> {
         map.gradient(delta, h, tiles, index, (columns, scratch));
     }
 
-    /// `δ`, and `h` from the first column of the tile on, where the gradient is nothing but their
-    /// outer product: for whoever can use it without having it in memory.
+    /// `δ`, and the `h` of the columns of the tile, where the gradient is nothing but their outer
+    /// product: for whoever can use it without having it in memory.
     pub(crate) fn outer(&self) -> Option<(&'a [T], &'a [T])> {
         self.map.is_outer(self.h.batch()).then(|| {
-            let h = &self.h.as_slice()[self.index * self.tiles.width..];
-            (self.delta.as_slice(), h)
+            let (first, h) = (self.index * self.tiles.width, self.h.as_slice());
+            (self.delta.as_slice(), &h[first..h.len().min(first + self.tiles.width)])
         })
     }
 }
@@ -105,11 +105,13 @@ impl LinearMap {
         const ELEMENTS: usize = 1 << 15;
         let width = match self {
             // An outer product costs nothing beside the memory it is written to, and has no sum.
+            Self::Dense if self.is_outer(samples) && rows * columns <= ELEMENTS / 8 => columns,
             Self::Dense if self.is_outer(samples) => cut(columns, ELEMENTS / 8 / rows, 1),
             Self::Dense => cut(columns, (ELEMENTS / rows).max(16), 2),
             Self::Conv2d(conv) => return conv.tiles(samples),
         };
-        Tiles { width, size: rows * width, count: columns.div_ceil(width), scratch: 0 }
+        let count = if width == columns { 1 } else { columns.div_ceil(width) };
+        Tiles { width, size: rows * width, count, scratch: 0 }
     }
 
     /// `∂W ← δ hᵀ` over samples (and positions, for a convolution): the columns of tile `index`.

@@ -6,7 +6,7 @@ use super::conv2d::Convolution;
 use crate::{
     activation::Activation,
     buffer::Columns,
-    linalg::{self, Start},
+    linalg::{self, Mat, Start},
     parameters::OfLayer,
     scalar::Scalar,
     vector::{ORDINARY, is_ordinary, magnitude},
@@ -88,7 +88,7 @@ impl LinearMap {
         match self {
             Self::Dense => {
                 let start = bias.map_or(Start::Zero, Start::Column);
-                let weights = linalg::mat(weights, rows);
+                let weights = Mat::from_column_major_slice(weights, rows, x.rows());
                 linalg::product_then(weights, x.mat(), start, y, z, finish);
             }
             Self::Conv2d(conv) => conv.apply(weights, bias, x.as_slice(), y, z, finish),
@@ -104,10 +104,11 @@ impl LinearMap {
         y: &mut Columns<T>,
         finish: &(impl Fn(usize, &mut [T]) + Sync),
     ) {
-        let y = y.as_mut_slice();
+        let (rows, y) = (y.rows(), y.as_mut_slice());
         match self {
             Self::Dense => {
-                let (transposed, x) = (linalg::mat(weights, x.rows()).transpose(), x.mat());
+                let weights = Mat::from_column_major_slice(weights, x.rows(), rows);
+                let (transposed, x) = (weights.transpose(), x.mat());
                 let finish = |place, y: &mut [T], _: &mut [T]| finish(place, y);
                 linalg::product_then(transposed, x, Start::Zero, y, &mut [], &finish);
             }

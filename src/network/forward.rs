@@ -80,8 +80,11 @@ impl<T: Scalar> Network<T> {
     /// A pass over the samples that already stand in `activations.input`.
     fn forward_loaded(&self, activations: &mut Activations<T>, pass: Pass) {
         let Activations { input, input_operations, .. } = activations;
-        let with = (self.parameters.layer(0), Below::of_input(input));
-        operate((&self.layout.input_operations, 0), with, input, input_operations, (pass, false));
+        if !input_operations.is_empty() {
+            let (on_input, how) = (&self.layout.input_operations, (pass, false));
+            let with = (self.parameters.layer(0), Below::of_input(input));
+            operate((on_input, 0), with, input, input_operations, how);
+        }
         for (index, block) in self.blocks.iter().enumerate() {
             let (below, from) = activations.split_at(index);
             block.forward(self.parameters.layer(index), below, &mut from[0], pass);
@@ -126,7 +129,7 @@ impl<T: Scalar> Network<T> {
 
 /// Copies a matrix whose columns may lie apart.
 fn copy<T: Scalar>(x: DMatrixView<T>, to: &mut [T]) {
-    for (to, x) in to.chunks_exact_mut(x.nrows()).zip(x.column_iter()) {
-        to.copy_from_slice(x.as_slice());
+    for (j, x) in x.column_iter().enumerate() {
+        to[j * x.len()..][..x.len()].copy_from_slice(x.as_slice());
     }
 }

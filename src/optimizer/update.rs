@@ -114,7 +114,7 @@ impl<T: Scalar> Update<T> {
 
     /// Steps on the parameters `w` with gradients `g`; the moments are as long as `w`, where the
     /// optimiser has them.
-    pub(super) fn apply(self, w: &mut [T], g: &[T], moments: [&mut [T]; 2]) {
+    pub(super) fn apply(&self, w: &mut [T], g: &[T], moments: [&mut [T]; 2]) {
         if !g.is_empty() {
             self.apply_outer(w, (g, &[T::one()]), moments);
         }
@@ -123,39 +123,60 @@ impl<T: Scalar> Update<T> {
     /// Steps on whole columns `w` with the gradient `δ hᵀ` of a single sample, which is never in
     /// memory.
     pub(super) fn apply_outer(
-        self,
+        &self,
         w: &mut [T],
         (delta, h): (&[T], &[T]),
         [first, second]: [&mut [T]; 2],
     ) {
+        // A single row is worked on as a column is, all of it at once.
+        let (delta, h) = if let [_] = delta { (h, delta) } else { (delta, h) };
+        if w.len() < FEW {
+            return step_on_columns(self, w, delta, h, first, second);
+        }
         apply_outer(self, w, delta, h, first, second);
     }
 }
 
-/// [`Update::apply_outer`], for the instruction set of this processor.
+/// For fewer numbers, to choose an instruction set takes longer than it saves.
+const FEW: usize = 16;
+
+/// [`step_on_columns`], for the instruction set of this processor.
 #[multiversion(targets = "simd")]
 fn apply_outer<T: Scalar>(
-    update: Update<T>,
+    update: &Update<T>,
     w: &mut [T],
     delta: &[T],
     h: &[T],
     first: &mut [T],
     second: &mut [T],
 ) {
+    step_on_columns(update, w, delta, h, first, second);
+}
+
+/// [`Update::apply_outer`]
+#[allow(clippy::inline_always)] // Or it would not be compiled for an instruction set.
+#[inline(always)]
+fn step_on_columns<T: Scalar>(
+    update: &Update<T>,
+    mut w: &mut [T],
+    delta: &[T],
+    h: &[T],
+    mut first: &mut [T],
+    mut second: &mut [T],
+) {
     let rows = delta.len();
-    let (w, h) = (w.chunks_exact_mut(rows), h.iter());
-    let (first, second) = (first.chunks_exact_mut(rows), second.chunks_exact_mut(rows));
-    match update {
+    match *update {
         Update::Sgd { rate, l2, keep, momentum: None } => {
-            for (w, &h) in w.zip(h) {
-                for (w, &delta) in w.iter_mut().zip(delta) {
+            for &h in h {
+                for (w, &delta) in next_column(&mut w, rows).iter_mut().zip(delta) {
                     let g = delta * h;
                     *w = keep * *w - rate * (g + l2 * *w);
                 }
             }
         }
         Update::Sgd { rate, l2, keep, momentum: Some((mu, lookahead)) } => {
-            for ((w, &h), v) in w.zip(h).zip(first) {
+            for &h in h {
+                let (w, v) = (next_column(&mut w, rows), next_column(&mut first, rows));
                 for ((w, &delta), v) in w.iter_mut().zip(delta).zip(v) {
                     let g = delta * h + l2 * *w;
                     *v = (mu * *v + g).without_subnormals();
@@ -165,7 +186,8 @@ fn apply_outer<T: Scalar>(
             }
         }
         Update::RmsProp { rate, decay, fresh, epsilon } => {
-            for ((w, &h), m) in w.zip(h).zip(first) {
+            for &h in h {
+                let (w, m) = (next_column(&mut w, rows), next_column(&mut first, rows));
                 for ((w, &delta), m) in w.iter_mut().zip(delta).zip(m) {
                     let g = delta * h;
                     *m = (decay * *m + fresh * (g * g)).without_subnormals();
@@ -174,7 +196,9 @@ fn apply_outer<T: Scalar>(
             }
         }
         Update::Adam { rate, keep, beta1, fresh1, beta2, fresh2, correction, epsilon } => {
-            for (((w, &h), m), v) in w.zip(h).zip(first).zip(second) {
+            for &h in h {
+                let (m, v) = (next_column(&mut first, rows), next_column(&mut second, rows));
+                let w = next_column(&mut w, rows);
                 for (((w, &delta), m), v) in w.iter_mut().zip(delta).zip(m).zip(v) {
                     let g = delta * h;
                     *m = (beta1 * *m + fresh1 * g).without_subnormals();
@@ -184,6 +208,13 @@ fn apply_outer<T: Scalar>(
             }
         }
     }
+}
+
+/// Takes a column off. Chunks would be counted by a division, which takes as long as a small matrix.
+#[allow(clippy::inline_always)] // For loops that are vectorised.
+#[inline(always)]
+fn next_column<'a, T>(rest: &mut &'a mut [T], rows: usize) -> &'a mut [T] {
+    rest.split_off_mut(..rows).expect("as many columns as h has numbers")
 }
 
 #[cfg(test)]
