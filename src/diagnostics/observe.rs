@@ -142,7 +142,7 @@ impl<T: Scalar> Diagnostics<T> {
     ) -> Result<Diagnosis> {
         let (network, mut feedback) = (trainer.network(), Cow::Borrowed(trainer.feedback()));
         self.with_pass(trainer, x.into(), &targets.into(), |this, activations, deltas| {
-            if feedback.route().follows_weights() {
+            if feedback.route().has_signs() {
                 feedback.to_mut().follow(network, activations)?;
             }
             feedback.deliver(network, activations, deltas)?;

@@ -318,9 +318,10 @@ impl<T: Scalar> Feedback<T> {
             if let (Some(shapes), Some(matrix)) = (shapes, matrix)
                 && !matrix.fits(&shapes)
             {
-                let (rows, columns) = matrix.numbers.shape();
-                let found = format!("{rows} × {columns} numbers for the hop {hop}");
-                return Err(mismatch(format!("{shapes:?}"), found));
+                let numbers =
+                    |(rows, columns)| format!("{rows} × {columns} numbers for the hop {hop}");
+                let found = numbers(matrix.numbers.shape());
+                return Err(mismatch(numbers(shapes.numbers()), found));
             }
         }
         Ok(())

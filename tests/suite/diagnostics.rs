@@ -573,7 +573,7 @@ fn feedback_of_other_kernels_is_refused() {
     let (activations, mut deltas) = pass(&small, &own, &x, LOSS, &y);
     let expected = |wrong| match wrong {
         Error::StageMismatch { what: "feedback matrices", expected, found, .. } => {
-            expected.contains("(2, 18)") && found.contains("(2, 50)")
+            expected.contains("2 × 18") && found.contains("2 × 50")
         }
         _ => false,
     };
