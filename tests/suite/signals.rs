@@ -136,6 +136,7 @@ fn by_stages<T: Scalar>(network: &Network<T>, feedback: &Feedback<T>) -> Network
         feedback.follow(&network, &activations).unwrap();
         feedback.deliver(&network, &activations, &mut deltas).unwrap();
         network.gradients(&activations, &deltas, &mut gradients).unwrap();
+        feedback.gradients(&network, &activations, &deltas, &mut gradients).unwrap();
         optimizer.step_with_feedback(&mut network, &mut feedback, &gradients).unwrap();
     }
     network
