@@ -161,7 +161,7 @@ fn check() -> Result<()> {
     let (name, split) = row.task.load(None, 0)?;
     for figure in &row.figures {
         let run = Run { row: &row, arm: figure.arm, seed: 0, name, split: &split };
-        let record = run.make(8, folder.path())?;
+        let record = run.make(30, folder.path())?;
         show(&run, &record)?;
         let error = figure.quantity.of(&record);
         if error.is_none_or(|error| error >= figure.value) {

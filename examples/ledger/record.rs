@@ -9,6 +9,9 @@ pub struct Header {
     pub arm: String,
     pub seed: u64,
     pub data: String,
+    /// Of the whole run, where its schedule depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
     pub version: String,
 }
 

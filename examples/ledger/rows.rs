@@ -34,8 +34,15 @@ pub struct Row {
     pub figures: Vec<Figure>,
 }
 
-/// Is told the arm, the data, the seed and the number of the step.
-pub type After = fn(&str, &mut Trainer<f32>, &Split, u64, u64) -> Result<()>;
+/// Where a run is.
+pub struct Moment<'a> {
+    pub arm: &'a str,
+    pub split: &'a Split,
+    pub seed: u64,
+    /// Steps made so far, and in all.
+    pub step: u64,
+    pub steps: u64,
+}
 
 /// How a run goes, beside what a trainer does.
 #[derive(Clone, Copy)]
@@ -44,13 +51,20 @@ pub struct Plan {
     /// What the gradients of the biases are multiplied by.
     pub bias_factor: f32,
     pub observed: Observed,
-    /// What else becomes of a trainer before the first step, which is step 0, and after each.
-    pub after: Option<After>,
+    /// What else becomes of a trainer before the first step, and after each.
+    pub after: Option<fn(&Moment, &mut Trainer<f32>) -> Result<()>>,
+    /// Whether that depends on how many steps there are in all, so that a run cannot become longer.
+    pub scheduled: bool,
 }
 
 impl Plan {
-    pub const EPOCHS: Self =
-        Self { order: Order::Shuffled, bias_factor: 1.0, observed: Observed::Nothing, after: None };
+    pub const EPOCHS: Self = Self {
+        order: Order::Shuffled,
+        bias_factor: 1.0,
+        observed: Observed::Nothing,
+        after: None,
+        scheduled: false,
+    };
 }
 
 /// Which samples make the batches of a round.

@@ -14,7 +14,7 @@ use crate::{
     common::{self, Result, Split},
     lines::End,
     record::{Header, Point, rounded},
-    rows::{Observed, Order, Record, Row},
+    rows::{Moment, Observed, Order, Record, Row},
 };
 
 /// A checkpoint is written when the last is so old.
@@ -49,6 +49,7 @@ impl Run<'_> {
             arm: arm.into(),
             seed,
             data: self.name.into(),
+            length: row.plan.scheduled.then_some(length),
             version: env!("CARGO_PKG_VERSION").into(),
         };
         let fresh = Record::new(folder.join(file), header);
@@ -98,19 +99,20 @@ impl Run<'_> {
 
     /// Round after round until the end.
     fn go_on(&self, record: &mut Record, trainer: &mut Trainer<f32>, length: u64) -> Result<()> {
-        let (row, plan) = (self.row, self.row.plan);
+        let row = self.row;
         let mut writer = record.rewrite()?;
         record.end = None;
         let bar = common::progress(length)?.with_message(format!("{} {}", row.name, self.arm));
         let mut saved = Instant::now();
         let done = record.points.last().map_or(0, |last| last.at);
-        if let Some(after) = plan.after.filter(|_| done == 0) {
-            after(self.arm, trainer, self.split, self.seed, 0)?;
+        let steps = length / row.round() * self.steps(trainer);
+        if done == 0 {
+            self.after(trainer, steps)?;
         }
         let mut observer = Observer::new(self, trainer)?;
         let mut end = End::Epochs;
         for at in (done + row.round()..=length).step_by(usize::try_from(row.round())?) {
-            if let Err(error) = self.round(trainer, at) {
+            if let Err(error) = self.round(trainer, at, steps) {
                 let Some(Error::NonFiniteLoss { .. } | Error::NonFinite { .. }) =
                     error.downcast_ref()
                 else {
@@ -136,8 +138,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// An epoch, or some steps, at the end of which so many have been made.
-    fn round(&self, trainer: &mut Trainer<f32>, at: u64) -> Result<()> {
+    /// An epoch, or some steps, at the end of which so many have been made; of so many steps in all.
+    fn round(&self, trainer: &mut Trainer<f32>, at: u64, in_all: u64) -> Result<()> {
         let (plan, train) = (self.row.plan, &self.split.train);
         let (steps, size) = (self.steps(trainer), trainer.batch_size());
         let order = order(plan.order, train.len(), size, &mut stream(self.seed, at));
@@ -158,12 +160,18 @@ impl Run<'_> {
                     Ok(())
                 })?;
             }
-            if let Some(after) = plan.after {
-                let step = trainer.optimizer().steps();
-                after(self.arm, trainer, self.split, self.seed, step)?;
-            }
+            self.after(trainer, in_all)?;
         }
         Ok(())
+    }
+
+    /// What the row has to be done before the first step, and after each.
+    fn after(&self, trainer: &mut Trainer<f32>, steps: u64) -> Result<()> {
+        let Self { row, arm, seed, split, .. } = *self;
+        let step = trainer.optimizer().steps();
+        let after =
+            row.plan.after.map(|after| after(&Moment { arm, split, seed, step, steps }, trainer));
+        after.unwrap_or(Ok(()))
     }
 }
 

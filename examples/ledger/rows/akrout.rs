@@ -16,7 +16,7 @@ use feedback_alignment::{
 };
 
 use super::{
-    Observed, Order, Plan,
+    Moment, Observed, Order, Plan,
     Quantity::{Accuracy, Angle},
     Row, classes, figures,
 };
@@ -59,6 +59,7 @@ pub fn row() -> Row {
             bias_factor: 1.0 / BATCH as f32,
             observed: Observed::Angle,
             after: Some(mirror),
+            scheduled: false,
         },
         trainer,
         figures: all,
@@ -92,13 +93,13 @@ fn trainer(arm: &str, data: &Split, seed: u64) -> Result<TrainerBuilder<f32>> {
         .drop_last(true))
 }
 
-/// The mirror batches before the first step, or the one after step `step`.
-fn mirror(arm: &str, trainer: &mut Trainer<f32>, data: &Split, seed: u64, step: u64) -> Result<()> {
-    if arm != "wm" {
+/// The mirror batches before the first step, or the one after a step.
+fn mirror(now: &Moment, trainer: &mut Trainer<f32>) -> Result<()> {
+    if now.arm != "wm" {
         return Ok(());
     }
-    let batches = if step == 0 { data.train.len() / BATCH } else { 1 };
-    let mut rng = stream(seed, 1 + step);
+    let batches = if now.step == 0 { now.split.train.len() / BATCH } else { 1 };
+    let mut rng = stream(now.seed, 1 + now.step);
     let noise = Uniform::new(-0.05, 0.05)?;
     let mut b = trainer.feedback().matrix(0)?.ok_or("FA has a matrix here")?;
     let layer = trainer.network().layer(1)?;
