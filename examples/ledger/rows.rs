@@ -34,6 +34,8 @@ pub struct Row {
     pub figures: Vec<Figure>,
 }
 
+pub type After = fn(&Moment, &mut Trainer<f32>) -> Result<()>;
+
 /// Where a run is.
 pub struct Moment<'a> {
     pub arm: &'a str,
@@ -52,7 +54,7 @@ pub struct Plan {
     pub bias_factor: f32,
     pub observed: Observed,
     /// What else becomes of a trainer before the first step, and after each.
-    pub after: Option<fn(&Moment, &mut Trainer<f32>) -> Result<()>>,
+    pub after: Option<After>,
     /// Whether that depends on how many steps there are in all, so that a run cannot become longer.
     pub scheduled: bool,
 }
