@@ -102,3 +102,36 @@ fn enlarged(data: &Dataset<f32>) -> Result<Dataset<f32>> {
     }
     Ok(Dataset::new(to, labels.to_vec())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ```python
+    /// import numpy as np
+    /// from PIL import Image
+    /// r, c = np.mgrid[0:28, 0:28]
+    /// x = ((7*r*r + 13*c + 3*r*c) % 251).astype(np.float32)
+    /// y = np.asarray(Image.fromarray(x, mode="F").resize((32, 32), Image.BILINEAR))
+    /// [y[p] for p in [(0, 0), (0, 31), (31, 0), (31, 31), (5, 9), (16, 16), (30, 2)]], y.sum(dtype=float)
+    /// ```
+    #[test]
+    fn images_are_enlarged_as_by_pillow() {
+        let pixel = |r: usize, c: usize| ((7 * r * r + 13 * c + 3 * r * c) % 251) as f32;
+        let x = DMatrix::from_fn(28 * 28, 2, |place, _| pixel(place / 28, place % 28));
+        let y = enlarged(&Dataset::new(x, vec![0, 1]).unwrap()).unwrap().inputs();
+        for (row, column, expected) in [
+            (0, 0, 0.0),
+            (0, 31, 100.0),
+            (31, 0, 83.0),
+            (31, 31, 111.0),
+            (5, 9, 83.324_22),
+            (16, 16, 131.824_22),
+            (30, 2, 107.656_25),
+        ] {
+            assert!((y[(row * 32 + column, 1)] - expected).abs() < 1e-4, "{row}, {column}");
+        }
+        let sum: f64 = y.column(1).iter().map(|&value| f64::from(value)).sum();
+        assert!((sum - 125_300.125).abs() < 0.01, "{sum}");
+    }
+}

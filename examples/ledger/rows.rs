@@ -195,3 +195,65 @@ fn spread(arm: &'static str, quantity: Quantity, value: f64, deviation: f64) -> 
 fn classes(train: &Dataset<f32>) -> Result<usize> {
     Ok(train.classes().ok_or("the samples have no labels")?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_is_of_an_arm_that_can_be_set_up() {
+        let digits = crate::common::digits().unwrap();
+        let blank = |pixels| {
+            let x = feedback_alignment::nalgebra::DMatrix::zeros(pixels, 10);
+            let train = Dataset::new(x, (0..10).collect()).unwrap();
+            Split { test: train.clone(), train }
+        };
+        for row in Row::all() {
+            let figures = row.figures.iter();
+            figures.for_each(|figure| assert!(row.arms.contains(&figure.arm), "{}", figure.arm));
+            let split = match row.task {
+                Task::Mnist32 => &blank(32 * 32),
+                Task::Cifar10 => &blank(3 * 32 * 32),
+                _ => &digits,
+            };
+            for arm in &row.arms {
+                let trainer = (row.trainer)(arm, split, 1).unwrap().build();
+                assert!(trainer.is_ok(), "{} {arm}: {:?}", row.name, trainer.err());
+            }
+        }
+    }
+
+    #[test]
+    fn quantities_are_read_off_the_points() {
+        let header = Header {
+            row: "stall".into(),
+            arm: "dfa".into(),
+            seed: 0,
+            data: "MNIST".into(),
+            length: None,
+            version: "0".into(),
+        };
+        let mut run = Record::new("nowhere".into(), header);
+        let point = |at, error, cosine| Point { at, error, angle: Some(2.0 * error), cosine };
+        run.points = vec![
+            point(10, 60.0, Some(0.5)),
+            point(20, 18.0, Some(0.9)),
+            point(30, 20.0, Some(0.7)),
+        ];
+        for (quantity, expected) in [
+            (Quantity::Accuracy(10), Some(40.0)),
+            (Quantity::Accuracy(15), None),
+            (Quantity::FinalAccuracy, Some(80.0)),
+            (Quantity::FinalError, Some(20.0)),
+            (Quantity::BestError, Some(18.0)),
+            (Quantity::Angle(20), Some(36.0)),
+            (Quantity::StepsTo(50.0), Some(20.0)),
+            (Quantity::StepsTo(90.0), None),
+            (Quantity::LargestCosine, Some(0.9)),
+        ] {
+            assert_eq!(quantity.of(&run), expected, "{}", quantity.name());
+        }
+        run.end = Some(End::DoesNotConverge);
+        assert_eq!(Quantity::FinalError.of(&run), None);
+    }
+}

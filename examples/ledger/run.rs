@@ -7,6 +7,7 @@ use std::{
 
 use feedback_alignment::{
     Activations, Dataset, Diagnostics, Error, Trainer,
+    nalgebra::{DMatrix, DVector},
     rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus, seq::SliceRandom},
 };
 
@@ -228,17 +229,52 @@ impl<'a> Observer<'a> {
         Ok(point)
     }
 
-    /// Of all pairs of samples: with `s` the sum of the `N` outputs brought to length 1,
-    /// `(‖s‖² − N) / (N (N − 1))`.
+    /// Of the last hidden layer's outputs.
     fn mean_cosine(&mut self, trainer: &Trainer<f32>) -> Result<f64> {
         let network = trainer.network();
         network.forward(&self.some.inputs(), &mut self.activations)?;
-        let h = self.activations.output(network.layer_count() - 2)?.map(f64::from);
-        let count = h.ncols() as f64;
-        let sum = h
-            .column_iter()
-            .map(|h| h.normalize())
-            .sum::<feedback_alignment::nalgebra::DVector<f64>>();
-        Ok((sum.norm_squared() - count) / (count * (count - 1.0)))
+        let h = self.activations.output(network.layer_count() - 2)?;
+        Ok(mean_cosine(&h.map(f64::from)))
+    }
+}
+
+/// Between the columns, over all pairs: with `s` the sum of the `N` columns brought to length 1,
+/// `(‖s‖² − N) / (N (N − 1))`.
+fn mean_cosine(h: &DMatrix<f64>) -> f64 {
+    let count = h.ncols() as f64;
+    let sum: DVector<f64> = h.column_iter().map(|column| column.normalize()).sum();
+    (sum.norm_squared() - count) / (count * (count - 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_cosine_is_that_of_all_pairs() {
+        let h = DMatrix::from_fn(5, 7, |i, j| ((i * 3 + j * j) % 11) as f64 - 4.0);
+        let mut cosines = Vec::new();
+        for (index, one) in h.column_iter().enumerate() {
+            for other in h.column_iter().skip(index + 1) {
+                cosines.push(one.dot(&other) / one.norm() / other.norm());
+            }
+        }
+        let expected = cosines.iter().sum::<f64>() / cosines.len() as f64;
+        assert!((mean_cosine(&h) - expected).abs() < 1e-12);
+        assert!((mean_cosine(&DMatrix::from_element(4, 6, 0.3)) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn samples_come_in_the_order_that_a_source_has() {
+        let of = |kind, round| order(kind, 10, 4, &mut stream(3, round));
+        assert_eq!(of(Order::AsTheyCome, 1), (0..10).collect::<Vec<_>>());
+        let (one, two) = (of(Order::Shuffled, 1), of(Order::Shuffled, 2));
+        assert_ne!(one, two);
+        let mut sorted = one;
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..10).collect::<Vec<_>>());
+        let drawn = of(Order::Drawn(50), 1);
+        assert!(drawn.len() == 200 && drawn.iter().all(|&sample| sample < 10));
+        assert_ne!(drawn, of(Order::Drawn(50), 2));
     }
 }

@@ -246,3 +246,28 @@ fn median(values: &[f64]) -> f64 {
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { mean(&values[middle - 1..=middle]) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_counted_in_deviations_of_a_single_run() {
+        let mut table = Table::default();
+        assert_eq!(table.difference(0.3, Some(0.3), None), "+1.0");
+        assert_eq!(table.difference(-1.0, Some(0.6), Some(0.8)), "-1.4"); // √((0.36 + 0.64) / 2)
+        assert_eq!(table.difference(0.9, None, Some(0.3)), "**+3.0**");
+        assert_eq!(table.difference(0.9, None, None), "–");
+        assert_eq!((table.compared, table.close), (3, 2));
+    }
+
+    #[test]
+    fn several_runs_have_a_middle_and_a_deviation() {
+        let ours = Ours::of(vec![4.0, 1.0, 2.0, 9.0], 7, median).unwrap();
+        assert_eq!((ours.mean, ours.runs, ours.length), (3.0, 4, 7));
+        assert!((ours.deviation.unwrap() - (38.0_f64 / 3.0).sqrt()).abs() < 1e-12);
+        let one = Ours::of(vec![4.0], 7, mean).unwrap();
+        assert_eq!((one.mean, one.deviation), (4.0, None));
+        assert!(Ours::of(vec![], 7, mean).is_none());
+    }
+}
