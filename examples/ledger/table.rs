@@ -1,6 +1,6 @@
 //! The ledger: published numbers beside ours, from the lines of all runs.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 
 use feedback_alignment::FeedbackRule;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,9 @@ use crate::{
 /// Between these lines of a file stands the table.
 const BEGIN: &str = "<!-- The table begins: `--table` writes it. -->\n";
 const END: &str = "<!-- The table ends. -->\n";
+
+/// Stands where a number of ours would.
+const NOT_RUN: &str = "not run so far";
 
 /// Writes the table into a file, from the lines of the ledger and those of the example `nokland`, and
 /// draws the errors of each row beside its lines.
@@ -69,7 +72,7 @@ struct Ours {
 #[derive(Default)]
 struct Table {
     text: String,
-    sources: usize,
+    sources: BTreeSet<&'static str>,
     numbers: usize,
     reproduced: usize,
     compared: usize,
@@ -78,19 +81,19 @@ struct Table {
 
 impl Table {
     fn finished(&self) -> Result<String> {
-        let Self { sources, numbers, reproduced, compared, close, text } = self;
+        let Self { numbers, reproduced, compared, close, text, .. } = self;
         let mut all = String::new();
+        let sources = self.sources.len();
         writeln!(
             all,
-            "{numbers} numbers from {sources} sources; {reproduced} of them are run here."
+            "{numbers} numbers from {sources} sources, of which {reproduced} have been run."
         )?;
         writeln!(all, "Of {compared} with a standard deviation, {close} are within two of it.")?;
         write!(all, "{text}")?;
         Ok(all)
     }
 
-    fn head(&mut self, title: &str, source: &str, command: &str) -> Result<()> {
-        self.sources += 1;
+    fn head(&mut self, title: &str, source: &'static str, command: &str) -> Result<()> {
         writeln!(self.text, "\n### {title}\n\nSource: {source}.  \nCommand: `{command}`\n")?;
         writeln!(self.text, "| arm | quantity | published | ours | runs | difference |")?;
         writeln!(self.text, "|---|---|---|---|---|---|")?;
@@ -100,13 +103,18 @@ impl Table {
     fn row(&mut self, row: &Row, runs: &[Record]) -> Result<()> {
         let command = format!("--row {} --rule {} --seeds 3", row.name, row.arms.join(","));
         self.head(row.name, row.source, &command)?;
+        if row.figures.iter().any(|figure| !matches!(figure.quantity, Quantity::Bound)) {
+            self.sources.insert(row.source);
+        }
         for figure in &row.figures {
             let of_it = |run: &&Record| run.header.row == row.name && run.header.arm == figure.arm;
             let runs: Vec<&Record> = runs.iter().filter(of_it).collect();
-            let reached = runs.iter().filter_map(|run| Some(run.points.last()?.at));
-            let ours = ours(figure.quantity, &runs, reached.min().unwrap_or(0));
-            let of = format!("of {} {}", row.length, row.unit());
-            self.line(figure.arm, figure, ours.as_ref(), &of)?;
+            let ours = ours(figure.quantity, &runs);
+            let length = |ours: &Ours| match figure.quantity {
+                Quantity::Accuracy(_) | Quantity::Angle(_) => String::new(),
+                _ => format!(" × {} of {} {}", ours.length, row.length, row.unit()),
+            };
+            self.line(figure.arm, figure, ours.as_ref(), length)?;
         }
         Ok(())
     }
@@ -128,7 +136,9 @@ impl Table {
         }
         let runs = Lines::<Header, Point>::read_all(folder)?;
         let command = "cargo run --release --example nokland -- --row ROW --rule RULE --data DIR";
-        self.head("nokland", "Nøkland (2016), table 1; see results.md", command)?;
+        let source = "Nøkland (2016), table 1; see results.md";
+        self.head("nokland", source, command)?;
+        self.sources.insert(source);
         for (table, row, _) in FIGURES.iter().filter(|figure| figure.0 == 1) {
             for rule in [FeedbackRule::Bp, FeedbackRule::Fa, FeedbackRule::Dfa] {
                 let Some(reported) = reported(*table, row, rule) else { continue };
@@ -140,11 +150,15 @@ impl Table {
                 let runs: Vec<_> = runs.iter().filter(of_it).collect();
                 let arm = format!("{row} {}", name.to_lowercase());
                 let Reported::Error(value, deviation, _) = reported else {
-                    let diverged = runs.iter().all(|run| run.end == Some(End::DoesNotConverge));
-                    let ours = if diverged { "does not converge" } else { "converges" };
                     let count = runs.len();
+                    let same = runs.iter().all(|run| run.end == Some(End::DoesNotConverge));
+                    let ours = match (count, same) {
+                        (0, _) => NOT_RUN,
+                        (_, true) => "does not converge",
+                        (_, false) => "converges",
+                    };
                     self.numbers += 1;
-                    self.reproduced += 1;
+                    self.reproduced += usize::from(count > 0);
                     writeln!(
                         self.text,
                         "| {arm} | test error | does not converge | {ours} | {count} | – |"
@@ -157,13 +171,20 @@ impl Table {
                 let ours = Ours::of(values, epochs.min().unwrap_or(0), mean);
                 let quantity = Quantity::FinalError;
                 let figure = Figure { arm: "", quantity, value, deviation: Some(deviation) };
-                self.line(&arm, &figure, ours.as_ref(), "epochs")?;
+                let length = |ours: &Ours| format!(" × {} epochs", ours.length);
+                self.line(&arm, &figure, ours.as_ref(), length)?;
             }
         }
         Ok(())
     }
 
-    fn line(&mut self, arm: &str, figure: &Figure, ours: Option<&Ours>, of: &str) -> Result<()> {
+    fn line(
+        &mut self,
+        arm: &str,
+        figure: &Figure,
+        ours: Option<&Ours>,
+        length: impl Fn(&Ours) -> String,
+    ) -> Result<()> {
         let Figure { quantity, value, deviation, .. } = *figure;
         let digits = match quantity {
             Quantity::StepsTo(_) | Quantity::Bound => 0,
@@ -189,9 +210,9 @@ impl Table {
                 let digits = if bound { 2 } else { digits };
                 let mean = format!("{:.digits$}", ours.mean);
                 let spread = ours.deviation.map(|d| format!(" ± {d:.digits$}")).unwrap_or_default();
-                (mean + &spread, format!("{} × {} {of}", ours.runs, ours.length))
+                (mean + &spread, ours.runs.to_string() + &length(ours))
             }
-            None => ("not run so far".into(), "–".into()),
+            None => (NOT_RUN.into(), "–".into()),
         };
         let published = number(value, deviation);
         let name = quantity.name();
@@ -210,18 +231,22 @@ impl Table {
         }
         self.compared += 1;
         let count = difference / deviation;
-        if count.abs() <= 2.0 {
+        let shown = format!("{count:+.1}");
+        // What is shown as 2.0 counts as two.
+        if (count.abs() * 10.0).round() <= 20.0 {
             self.close += 1;
-            format!("{count:+.1}")
+            shown
         } else {
-            format!("**{count:+.1}**")
+            format!("**{shown}**")
         }
     }
 }
 
 /// Of all runs that have the quantity.
-fn ours(quantity: Quantity, runs: &[&Record], length: u64) -> Option<Ours> {
+fn ours(quantity: Quantity, runs: &[&Record]) -> Option<Ours> {
     let values = runs.iter().filter_map(|run| quantity.of(run)).collect();
+    let reached = runs.iter().filter_map(|run| Some(run.points.last()?.at));
+    let length = reached.min().unwrap_or(0);
     let middle = if matches!(quantity, Quantity::StepsTo(_)) { median } else { mean };
     Ours::of(values, length, middle)
 }
