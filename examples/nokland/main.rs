@@ -18,6 +18,9 @@ mod common;
 #[path = "../common/curves.rs"]
 mod curves;
 mod data;
+mod figures;
+#[path = "../common/lines.rs"]
+mod lines;
 mod plot;
 mod record;
 mod report;

@@ -2,9 +2,8 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use feedback_alignment::FeedbackRule;
@@ -20,7 +19,8 @@ use crate::{
 /// Prints the tables as Markdown and draws a picture for each row into the folder.
 pub fn report(folder: &Path) -> Result<()> {
     let mut out = io::stdout();
-    let records = read(folder)?;
+    let mut records = Record::read_all(folder)?;
+    records.retain(|record| !record.points.is_empty());
     for table in 1..=3 {
         let rows: Vec<&Row> = ROWS.iter().filter(|row| row.table == table).collect();
         if of(&records, |record| record.header.table == table).is_empty() {
@@ -45,19 +45,6 @@ pub fn report(folder: &Path) -> Result<()> {
         writeln!(out)?;
     }
     Ok(())
-}
-
-/// All records of a folder, in order of their names.
-fn read(folder: &Path) -> Result<Vec<Record>> {
-    let blame = |error| format!("cannot read the folder {}: {error}", folder.display());
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-        .map_err(blame)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
-        .collect();
-    paths.sort();
-    let records: Result<Vec<_>> = paths.iter().map(|path| Record::read(path)).collect();
-    Ok(records?.into_iter().filter(|record| !record.points.is_empty()).collect())
 }
 
 fn of(records: &[Record], keep: impl Fn(&Record) -> bool) -> Vec<&Record> {

@@ -7,7 +7,8 @@ use crate::{
     Args,
     common::Result,
     data::Data,
-    record::{End, Header, Point, Record, Writer},
+    lines::{End, Writer},
+    record::{Header, Point, Record},
     rows::Row,
 };
 
@@ -22,20 +23,17 @@ const OBSERVED: usize = 1000;
 pub fn run(args: &Args, row: &Row, rule: FeedbackRule, seed: u64, data: &Data) -> Result<Record> {
     let freezes = args.freeze_first > 0;
     let trainer = row.trainer(data.input, data.classes, rule, freezes, seed)?;
-    let record = Record::new(
-        &args.out,
-        Header {
-            table: row.table,
-            row: row.name.into(),
-            rule: rule.to_string(),
-            seed,
-            data: data.name.into(),
-            frozen: args.freeze_first,
-            parameters: trainer.network().parameter_count(),
-            version: env!("CARGO_PKG_VERSION").into(),
-        },
-    );
-    let (mut record, mut trainer) = resume(record, trainer)?;
+    let header = Header {
+        table: row.table,
+        row: row.name.into(),
+        rule: rule.to_string(),
+        seed,
+        data: data.name.into(),
+        frozen: args.freeze_first,
+        parameters: trainer.network().parameter_count(),
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let (mut record, mut trainer) = resume(header.record(&args.out), trainer)?;
     let limit = args.epochs();
     let finished = match record.end {
         Some(End::Epochs) => trainer.epochs() >= limit,
@@ -125,7 +123,7 @@ fn go_on(
             let angles = diagnosis.hidden().iter().map(|layer| layer.delta_angle);
             point.angles = Some(angles.collect());
         }
-        writer.point(&point)?;
+        writer.line(&point)?;
         bar.set_position(epoch.number);
         bar.set_message(format!(
             "{} {}: test error {:.2} %, training {:.2} %,",

@@ -4,10 +4,7 @@ use std::fmt;
 
 use feedback_alignment::FeedbackRule;
 
-use crate::{
-    record::{End, Record},
-    rows::{Reported, Row},
-};
+use crate::{figures::Reported, lines::End, record::Record, rows::Row};
 
 /// What the runs of one row under one rule came to, beside the figure of the paper.
 pub struct Summary {
