@@ -45,11 +45,18 @@ mod fingerprint;
 mod score;
 mod tree;
 mod data_parallel;
+mod share;
+mod part;
+mod up;
+mod layer_parallel;
+mod pipeline;
 
 pub use counted::{Counted, Traffic};
 pub use data_parallel::DataParallel;
 pub use fingerprint::fingerprint;
 pub use group::Group;
+pub use layer_parallel::LayerParallel;
 pub use local_group::LocalGroup;
 pub use mpi_group::MpiGroup;
+pub use pipeline::Pipeline;
 pub use together::agree;

@@ -39,17 +39,11 @@ impl LocalGroup {
         let new = |rank| Self { rank, to: Vec::new(), from: Vec::new() };
         let mut members: Vec<_> = (0..size).map(new).collect();
         for from in 0..size {
-            for to in &mut members {
+            for to in 0..size {
                 let (sender, receiver) = channel();
-                to.from.push(receiver);
-                to.to.push(sender); // To `from`, until the table is turned below.
+                members[from].to.push(sender);
+                members[to].from.push(receiver);
             }
-        }
-        // Row `to`, column `from` so far: whoever is `from` needs the senders of its column.
-        let mut senders: Vec<_> =
-            members.iter_mut().map(|m| m.to.drain(..).map(Some).collect::<Vec<_>>()).collect();
-        for (from, member) in members.iter_mut().enumerate() {
-            member.to = senders.iter_mut().filter_map(|row| row[from].take()).collect();
         }
         members
     }

@@ -11,7 +11,8 @@ use crate::{
 /// A step in four numbers; nothing at all if it failed.
 type Row = [f64; 4];
 
-const BYTES: usize = size_of::<Row>();
+/// Bytes of a row.
+pub(super) const ROW: usize = size_of::<Row>();
 
 /// Stands for the number of errors where targets are no classes.
 const UNKNOWN: f64 = -1.0;
@@ -42,7 +43,7 @@ pub(super) fn gather_steps(
         to.iter_mut().zip(own).for_each(|(to, own)| *to = row(Some(own)));
     }
     let bytes = bytemuck::cast_slice_mut(&mut rows);
-    let bytes_of = |process| part(process).start * BYTES..part(process).end * BYTES;
+    let bytes_of = |process| part(process).start * ROW..part(process).end * ROW;
     gather(group, bytes_of, bytes)?;
     Ok(rows.into_iter().map(step).collect())
 }

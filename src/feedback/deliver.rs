@@ -39,14 +39,24 @@ impl<T: Scalar> Feedback<T> {
         activations: &Activations<T>,
         deltas: &mut Deltas<T>,
     ) -> Result<()> {
-        self.require_followed(activations)?;
-        self.prepare(deltas)?;
-        deltas.begin_delivery();
+        self.begin_delivery(activations, deltas)?;
         let mut first = 0;
         for hops in self.route.hops().chunk_by(|one, other| one.to == other.to) {
             self.deliver_hops(first..first + hops.len(), network, activations, deltas)?;
             first += hops.len();
         }
+        Ok(())
+    }
+
+    /// What comes before the first hop.
+    pub(crate) fn begin_delivery(
+        &self,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        self.require_followed(activations)?;
+        self.prepare(deltas)?;
+        deltas.begin_delivery();
         Ok(())
     }
 

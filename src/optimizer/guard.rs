@@ -61,6 +61,12 @@ impl<T: Scalar> OptimizerState<T> {
         self.next_step().is_safe(squares, self.largest_moment, weights).0
     }
 
+    /// The parameters and moments of all layers, to be shared out.
+    pub(crate) fn all_numbers<'a>(&'a mut self, network: &'a mut Network<T>) -> Numbers<'a, T> {
+        let [first, second] = &mut self.moments;
+        Numbers::new([network.parameters.all_layers(), first.all_layers(), second.all_layers()])
+    }
+
     /// How many moments it has.
     pub(crate) fn moment_count(&self) -> usize {
         self.optimizer.moments()
@@ -96,7 +102,7 @@ impl<T: Scalar> OptimizerState<T> {
     }
 
     /// Looks for the largest first moment.
-    pub(super) fn measure_moments(&mut self) {
+    pub(crate) fn measure_moments(&mut self) {
         self.largest_moment = bound_of_squares(self.moments[0].as_slice()).sqrt();
     }
 

@@ -1,12 +1,15 @@
 //! Epochs: steps over all samples of a dataset.
 
+#[cfg(feature = "mpi")]
+use std::ops::Range;
+
 use super::{
     scores::{Epoch, Step, Tally},
     state::{Scratch, Trainer},
 };
 use crate::{
     buffer::When,
-    data::Dataset,
+    data::{Augmentation, Dataset},
     error::{Error, Result},
     scalar::Scalar,
     targets::BatchTargets,
@@ -134,12 +137,28 @@ impl<T: Scalar> Trainer<T> {
         train.gather_targets(indices, targets);
         let when = When::At(self.optimizer.steps());
         self.network.pass(activations, indices.len(), when, |x| {
-            train.gather_inputs(indices, x);
-            if let Some(augmentation) = &self.augmentation {
-                augmentation.apply_to_batch(self.seed, self.epochs, indices, x);
-            }
-            Ok(bound_of_squares(x))
+            let varied = self.augmentation.as_ref();
+            Ok(write(train, indices, varied.map(|by| (by, self.seed, self.epochs)), x))
         })
+    }
+
+    /// The part of [`pass_on`](Self::pass_on) that goes through some layers. What enters the first of them
+    /// stands in the activations, unless it is the input.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn pass_part_on(
+        &mut self,
+        train: &Dataset<T>,
+        indices: &[usize],
+        layers: Range<usize>,
+    ) {
+        let activations = &mut self.scratch.activations;
+        if layers.start == 0 {
+            let varied = self.augmentation.as_ref().map(|by| (by, self.seed, self.epochs));
+            activations.input_squares =
+                write(train, indices, varied, activations.input.as_mut_slice());
+        }
+        let when = When::At(self.optimizer.steps());
+        self.network.pass_through(layers, activations, when);
     }
 
     /// [`score`](Self::score) by the targets that were gathered.
@@ -179,4 +198,19 @@ impl<T: Scalar> Trainer<T> {
         }
         Ok(())
     }
+}
+
+/// `x ←` some samples, varied by an augmentation of this seed and epoch. Returns a number that no `x²`
+/// exceeds.
+fn write<T: Scalar>(
+    train: &Dataset<T>,
+    indices: &[usize],
+    varied: Option<(&Augmentation, u64, u64)>,
+    x: &mut [T],
+) -> f64 {
+    train.gather_inputs(indices, x);
+    if let Some((augmentation, seed, epoch)) = varied {
+        augmentation.apply_to_batch(seed, epoch, indices, x);
+    }
+    bound_of_squares(x)
 }
