@@ -30,6 +30,28 @@ pub trait Group {
     fn exchange(&self, other: usize, message: &[u8], answer: &mut [u8]) -> Result<()>;
 }
 
+impl<G: Group> Group for &G {
+    fn rank(&self) -> usize {
+        (*self).rank()
+    }
+
+    fn size(&self) -> usize {
+        (*self).size()
+    }
+
+    fn send(&self, to: usize, message: &[u8]) -> Result<()> {
+        (*self).send(to, message)
+    }
+
+    fn receive(&self, from: usize, message: &mut [u8]) -> Result<()> {
+        (*self).receive(from, message)
+    }
+
+    fn exchange(&self, other: usize, message: &[u8], answer: &mut [u8]) -> Result<()> {
+        (*self).exchange(other, message, answer)
+    }
+}
+
 /// Fails unless a message has the length that was expected of it.
 pub(super) fn require_length(from: usize, expected: usize, found: usize) -> Result<()> {
     if expected == found {

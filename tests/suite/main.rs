@@ -20,8 +20,6 @@ mod convolution;
 #[cfg(feature = "safetensors")]
 mod damaged_files;
 mod diagnostics;
-#[cfg(feature = "mpi")]
-mod distributed;
 mod errors;
 mod extreme_numbers;
 mod family;

@@ -1,6 +1,5 @@
 //! Processes that `mpirun` has started: the same bits on one, two and four of them, in every mode, and
 //! what happens when one is killed. Each test starts this program again under `mpirun`.
-#![cfg(all(unix, feature = "mpi"))]
 
 use std::{
     env,
@@ -111,7 +110,7 @@ fn start(processes: usize, checkpoint: &str) -> Child {
     Command::new("mpirun")
         .args(["--oversubscribe", "--allow-run-as-root", "-n", &processes.to_string()])
         .arg(env::current_exe().unwrap())
-        .args(["member", "--exact", "--ignored", "--nocapture"])
+        .args(["mpi::member", "--exact", "--ignored", "--nocapture"])
         .env(CHECKPOINT, checkpoint)
         .stdout(Stdio::piped())
         .spawn()
