@@ -30,7 +30,7 @@ use crate::{
 /// With a delay `k` the hidden layers learn from the error of `k` batches ago, with the activations of
 /// then and the weights of now; the output layer, where the error is made, does not wait. Rules whose
 /// hidden layers need no error (DRTP, shallow) do not wait either. An epoch ends when all have learned
-/// from all of its batches: it takes `k` steps more. This is for looking at what a late error does;
+/// from all of its batches: it takes at most `k` steps more. This is for looking at what a late error does;
 /// [`Pipeline`](super::Pipeline) is what gains time by it.
 #[derive(Debug)]
 pub struct LayerParallel<'g, T, G> {

@@ -187,7 +187,8 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         let due = self.under_way.len() > self.delay || !with_newest;
         let mut oldest = if due { self.under_way.pop_front() } else { None };
         // Without a batch that is due, only the output layer has something to learn from.
-        let mut batch = oldest.take().or_else(|| self.under_way.pop_back()).expect("begun");
+        let mut batch =
+            oldest.take().or_else(|| self.under_way.pop_back()).expect("a batch has been begun");
         let result = self.learn_from(&mut batch, due, with_newest, together);
         if due {
             self.spare.push(batch)

@@ -64,14 +64,22 @@ impl<'g, T: Scalar, G: Group> Pipeline<'g, T, G> {
         Ok(Self { part })
     }
 
-    /// One epoch: every sample once, in the batches of [`Trainer::epoch`], and `k` steps more until all
-    /// have learned from the last of them.
+    /// One epoch: every sample once, in the batches of [`Trainer::epoch`], and at most `k` steps more until
+    /// all have learned from the last of them.
     ///
     /// # Errors
-    /// As for [`LayerParallel::epoch`](super::LayerParallel::epoch). The weights are then as they were
-    /// before the epoch.
+    /// As for [`LayerParallel::epoch`](super::LayerParallel::epoch), and [`Error::BatchTooSmall`] if there
+    /// are fewer batches than processes above the first, and these wait for errors. The weights are then as
+    /// they were before the epoch.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
-        self.part.epoch_by(train, true, |part, batches| Run::new(part, train, batches).all())
+        self.part.epoch_by(train, true, |part, batches| {
+            if part.waits && batches.len() + 1 < part.group.size() {
+                let (batches, processes) = (batches.len(), part.group.size());
+                let what = format!("an epoch of {batches} batches ends before an error is past {processes} processes");
+                return Err(Error::BatchTooSmall { what });
+            }
+            Run::new(part, train, batches).all()
+        })
     }
 
     /// The trainer with all layers as they are now. All processes have to call it.
@@ -127,7 +135,8 @@ impl<'a, 'g, T: Scalar, G: Group> Run<'a, 'g, T, G> {
     }
 
     fn all(mut self) -> Result<Vec<Step>> {
-        for step in 0..self.batches.len() + self.part.delay {
+        let last = self.batches.len();
+        for step in 0..last + self.part.delay.min(last) {
             self.step(step)?;
             if self.failed && !self.below && !self.above {
                 break;

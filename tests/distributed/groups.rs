@@ -14,7 +14,7 @@ use feedback_alignment::{
 };
 use proptest::prelude::*;
 
-const BATCH: usize = 8;
+const BATCH: usize = 12;
 
 fn data(features: usize) -> Dataset<f32> {
     let x =
@@ -50,7 +50,7 @@ fn optimizers() -> [Optimizer; 2] {
     [Sgd { learning_rate: 0.05, ..Sgd::default() }.into(), RmsProp::default().into()]
 }
 
-/// Batches of eight, of which the last has five samples.
+/// Batches of twelve, of which the last has nine samples.
 fn builder(network: Network<f32>, rule: FeedbackRule) -> TrainerBuilder<f32> {
     Trainer::builder(network).rule(rule).batch_size(BATCH).seed(3)
 }
@@ -502,15 +502,17 @@ fn an_overflow_on_one_process_is_an_error_of_all_and_changes_nothing() {
         let expected = single.epoch(&data).unwrap_err().to_string();
         let before = fingerprint(single.network());
         let check = |messages: Vec<String>| {
-            let own = |message: &&String| message.split(": ").last() == expected.split(": ").last();
-            assert!(messages.iter().filter(own).count() > 0, "{messages:?}, {expected}");
-            assert!(messages.iter().all(|message| message.contains("finite")), "{messages:?}");
+            let infinite = |message: &String| message.contains("inf") || message.contains("NaN");
+            assert!(
+                infinite(&expected) && messages.iter().all(infinite),
+                "{messages:?}, {expected}"
+            );
         };
         for processes in [2, 4] {
             check(errors(processes, |group| {
                 let mut parallel = DataParallel::new(group, trainer.clone(), 4)?;
                 let result = parallel.epoch(&data).map(drop);
-                assert!(parallel.trainer().optimizer().steps() < 6);
+                assert!(parallel.trainer().optimizer().steps() < 4);
                 result
             }));
             check(errors(processes, |group| {
@@ -530,30 +532,35 @@ fn an_overflow_on_one_process_is_an_error_of_all_and_changes_nothing() {
     }
 }
 
-/// An update that overflows on one process: the others have to go back.
+/// An update that overflows in the first layer alone: the process of the others has to go back.
 #[test]
 fn a_step_that_one_process_cannot_make_is_made_by_none() {
-    let data = data(36);
-    for rule in [FeedbackRule::Bp, FeedbackRule::Dfa, FeedbackRule::Kp] {
-        let network = Network::builder(36).dense(8).tanh().dense(7).tanh().dense(3);
-        let network = network.seed(2).build().unwrap();
-        let trainer = builder(network, rule)
-            .optimizer(Sgd { learning_rate: 1e38, ..Sgd::default() })
+    let x = DMatrix::from_fn(36, 45, |i, j| ((i * 7 + j * 13) % 23) as f32 * 100.0);
+    let data = Dataset::new(x, (0..45).map(|j| j % 3).collect()).unwrap();
+    for rule in [FeedbackRule::Fa, FeedbackRule::Dfa, FeedbackRule::Kp] {
+        let mut network = Network::builder(36)
+            .dense(8)
+            .dense(7)
+            .dense(3)
+            .init(Init::FanIn)
+            .seed(2)
             .build()
             .unwrap();
-        let mut single = trainer.clone();
-        let expected = single.epoch(&data).unwrap_err();
-        let steps = single.optimizer().steps();
+        network.set_weights(0, DMatrix::from_element(8, 36, 1e-6)).unwrap();
+        let rate = Sgd { learning_rate: 1e36, ..Sgd::default() };
+        let trainer = builder(network, rule).optimizer(rate).build().unwrap();
+        let before = fingerprint(trainer.network());
+        let expected = trainer.clone().epoch(&data).unwrap_err().to_string();
+        assert!(expected.contains("layer 0 after this step"), "{rule}: {expected}");
         let messages = errors(2, |group| {
             let mut parallel = LayerParallel::new(group, trainer.clone(), 0)?;
             let result = parallel.epoch(&data).map(drop);
             let trainer = parallel.trainer()?;
-            assert_eq!(trainer.optimizer().steps(), steps);
-            assert_eq!(fingerprint(trainer.network()), fingerprint(single.network()), "{rule}");
+            assert_eq!(trainer.optimizer().steps(), 0, "{rule}");
+            assert_eq!(fingerprint(trainer.network()), before, "{rule}");
             result
         });
-        assert!(matches!(expected, Error::NonFinite { .. } | Error::NonFiniteLoss { .. }));
-        assert!(messages.iter().all(|message| message.contains("finite")), "{messages:?}");
+        assert_eq!(messages, [expected.clone(), format!("process 0: {expected}")], "{rule}");
     }
 }
 
@@ -575,8 +582,12 @@ fn what_cannot_be_shared_out_is_refused_on_all() {
         &|group| LayerParallel::new(group, trainer(dfa), group.rank()).map(drop),
         "the delay",
     );
-    let shards = |group: &LocalGroup| DataParallel::new(group, trainer(dfa), 4 + group.rank());
-    refused(2, &|group| shards(group).map(drop), "the number of shards");
+    let shards = |group: &LocalGroup| 4 + group.rank();
+    refused(
+        2,
+        &|group| DataParallel::new(group, trainer(dfa), shards(group)).map(drop),
+        "the number of shards",
+    );
     let seeds =
         |group: &LocalGroup| builder(dense(), dfa).seed(group.rank() as u64).build().unwrap();
     refused(2, &|group| DataParallel::new(group, seeds(group), 4).map(drop), "the trainer");
@@ -588,15 +599,15 @@ fn what_cannot_be_shared_out_is_refused_on_all() {
     };
     refused(2, &|group| LayerParallel::new(group, residual(), 0).map(drop), "residual");
     let data = data(36);
-    // The last batch has five samples.
+    // The last batch has nine samples.
     refused(
         2,
         &|group| {
             let network = Network::builder(36).dense(8).tanh().dense(3).build()?;
             let trainer = builder(network, dfa).build()?;
-            DataParallel::new(group, trainer, 6)?.epoch(&data).map(drop)
+            DataParallel::new(group, trainer, 10)?.epoch(&data).map(drop)
         },
-        "5 samples",
+        "9 samples",
     );
 }
 
@@ -622,7 +633,7 @@ fn what_crosses_is_what_the_rule_needs() {
     };
     let (h, e, number) = (8 * BATCH, 3 * BATCH, size_of::<f32>() as u64);
     let (h, e) = (h as u64 * number, e as u64 * number);
-    let steps = 5;
+    let steps = 3;
     let bytes = |rule, delay| traffic(rule, 2, delay).iter().map(|t| t.bytes).collect::<Vec<_>>();
     let (bp, dfa) = (bytes(FeedbackRule::Bp, None), bytes(FeedbackRule::Dfa, None));
     // The activations go up alike; the output layer's process sends deltas, or the error.
