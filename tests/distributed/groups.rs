@@ -535,7 +535,7 @@ fn an_overflow_on_one_process_is_an_error_of_all_and_changes_nothing() {
 /// An update that overflows in the first layer alone: the process of the others has to go back.
 #[test]
 fn a_step_that_one_process_cannot_make_is_made_by_none() {
-    let x = DMatrix::from_fn(36, 45, |i, j| ((i * 7 + j * 13) % 23) as f32 * 100.0);
+    let x = DMatrix::from_fn(36, 45, |i, j| ((i * 7 + j * 13) % 23) as f32 * 1e4);
     let data = Dataset::new(x, (0..45).map(|j| j % 3).collect()).unwrap();
     for rule in [FeedbackRule::Fa, FeedbackRule::Dfa, FeedbackRule::Kp] {
         let mut network = Network::builder(36)
@@ -546,8 +546,8 @@ fn a_step_that_one_process_cannot_make_is_made_by_none() {
             .seed(2)
             .build()
             .unwrap();
-        network.set_weights(0, DMatrix::from_element(8, 36, 1e-6)).unwrap();
-        let rate = Sgd { learning_rate: 1e36, ..Sgd::default() };
+        network.set_weights(0, DMatrix::from_element(8, 36, 1e-7)).unwrap();
+        let rate = Sgd { learning_rate: 1e38, ..Sgd::default() };
         let trainer = builder(network, rule).optimizer(rate).build().unwrap();
         let before = fingerprint(trainer.network());
         let expected = trainer.clone().epoch(&data).unwrap_err().to_string();
