@@ -74,6 +74,31 @@ impl<T: Scalar> OptimizerState<T> {
         })
     }
 
+    /// Whether the step that [`learn`](Self::learn) would make can overflow nothing.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn learns_safely(
+        &self,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        deltas: &Deltas<T>,
+    ) -> bool {
+        self.is_safe(network, bound_of_deltas(network, activations, deltas))
+    }
+
+    /// Whether [`step_with_feedback`](Self::step_with_feedback) can overflow nothing.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn steps_safely(
+        &self,
+        network: &Network<T>,
+        feedback: &mut Feedback<T>,
+        gradients: &Gradients<T>,
+    ) -> bool {
+        let squares = of_gradients(network, gradients);
+        let (next, moment) = (self.next_feedback_step(), feedback.largest_moment());
+        next.is_safe(squares, moment, || feedback.largest_entry()).0
+            && self.is_safe(network, squares)
+    }
+
     /// [`step`](Self::step), and a step of the matrices of the feedback that learn, by moments of their
     /// own and without max-norm. Those of [`KolenPollack`](crate::Through::KolenPollack) get what the
     /// weights get in whose place they stand; those of

@@ -42,6 +42,8 @@ mod trainer;
 mod diagnostics;
 #[cfg(feature = "serde")]
 mod text_form;
+#[cfg(feature = "mpi")]
+pub mod distributed;
 
 pub use nalgebra;
 pub use rand;

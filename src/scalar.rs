@@ -52,6 +52,14 @@ pub(crate) mod kernel {
         /// takes many times as long.
         fn without_subnormals(self) -> Self;
 
+        /// The bytes of the numbers, as they stand in memory.
+        #[cfg(feature = "mpi")]
+        fn bytes(numbers: &[Self]) -> &[u8];
+
+        /// [`bytes`](Self::bytes), to be written.
+        #[cfg(feature = "mpi")]
+        fn bytes_mut(numbers: &mut [Self]) -> &mut [u8];
+
         /// Makes sure that this thread can lend so many numbers, and says whether it can.
         fn reserve_scratch(length: usize) -> bool;
 
@@ -114,6 +122,16 @@ macro_rules! scalar {
             #[inline(always)]
             fn without_subnormals(self) -> Self {
                 if self.abs() < $type::MIN_POSITIVE { 0.0 } else { self }
+            }
+
+            #[cfg(feature = "mpi")]
+            fn bytes(numbers: &[Self]) -> &[u8] {
+                bytemuck::cast_slice(numbers)
+            }
+
+            #[cfg(feature = "mpi")]
+            fn bytes_mut(numbers: &mut [Self]) -> &mut [u8] {
+                bytemuck::cast_slice_mut(numbers)
             }
 
             fn reserve_scratch(length: usize) -> bool {

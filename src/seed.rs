@@ -38,6 +38,13 @@ pub(crate) fn stream(seed: u64, purpose: Purpose, index: u64, time: u64) -> Xosh
     Xoshiro256PlusPlus::seed_from_u64(key)
 }
 
+/// The seed of the dropout masks of one shard of a batch. The first shard has that of the whole, so that
+/// a batch in one piece has the masks that it always has.
+#[cfg(feature = "mpi")]
+pub(crate) fn of_shard(seed: u64, shard: usize) -> u64 {
+    if shard == 0 { seed } else { mix(mix(seed) ^ shard as u64) }
+}
+
 /// One step of SplitMix64 (Steele, Lea and Flood 2014): a bijection that flips every output bit
 /// with probability one half for any change of the input.
 fn mix(value: u64) -> u64 {

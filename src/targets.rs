@@ -1,6 +1,8 @@
 //! What the outputs should have been: targets that are lent for a call, and those that a dataset or a
 //! batch owns.
 
+use std::ops::Range;
+
 use nalgebra::{DMatrix, DMatrixView};
 
 use crate::scalar::Scalar;
@@ -53,9 +55,14 @@ impl<T: Scalar> Targets<'_, T> {
 
     /// Those of one sample.
     pub(crate) fn only(&self, sample: usize) -> Targets<'_, T> {
+        self.some(sample..sample + 1)
+    }
+
+    /// Those of some samples in a row.
+    pub(crate) fn some(&self, samples: Range<usize>) -> Targets<'_, T> {
         match self {
-            Self::Labels(labels) => Targets::Labels(&labels[sample..=sample]),
-            Self::Values(values) => Targets::Values(values.columns(sample, 1)),
+            Self::Labels(labels) => Targets::Labels(&labels[samples]),
+            Self::Values(values) => Targets::Values(values.columns(samples.start, samples.len())),
         }
     }
 }

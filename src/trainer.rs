@@ -25,3 +25,6 @@ pub use early_stopping::EarlyStopping;
 pub use scores::{Epoch, Evaluation, Step};
 pub use state::Trainer;
 pub use stopping::StoppingRule;
+
+#[cfg(feature = "mpi")]
+pub(crate) use scores::Tally;

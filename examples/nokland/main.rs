@@ -10,7 +10,9 @@
 //! Logistic outputs, RMSprop at 1e-4, batches of 64, weights that start at zero for FA and DFA, at
 //! most 300 epochs, and an end when the running average of the training error reaches 1e-4. Every
 //! epoch becomes a line of JSON in a file of the run, beside a checkpoint: interrupt it as you
-//! like, the same command goes on from there, and comes to the same bits. Without `--data` the
+//! like, the same command goes on from there, and comes to the same bits. Several processes with the same
+//! command and folder share out the runs: each takes the next that none has, so that `mpirun -n 16` before
+//! the command, or starting it on several machines, makes a grid of runs of it. Without `--data` the
 //! small digits that the examples carry stand in for MNIST.
 
 #[path = "../common/mod.rs"]
@@ -125,7 +127,8 @@ fn reproduce(args: &Args) -> Result<()> {
             let seeds = args.first_seed..args.first_seed.saturating_add(args.seeds);
             let records: Result<Vec<_>> =
                 seeds.map(|seed| run::run(args, row, rule, seed, &data)).collect();
-            let records = records?;
+            // Some may be under way in another process.
+            let Some(records) = records?.into_iter().collect::<Option<Vec<_>>>() else { continue };
             let records: Vec<_> = records.iter().collect();
             writeln!(out, "{}", Summary::of(row, rule, &records))?;
         }

@@ -1,5 +1,10 @@
 //! Trains one row under one rule from one seed, or goes on where an earlier run was interrupted.
 
+use std::{
+    fs::{File, TryLockError},
+    io,
+};
+
 use feedback_alignment::{Diagnostics, Error, FeedbackRule, Trainer};
 use indicatif::ProgressBar;
 
@@ -19,8 +24,14 @@ pub const DIVERGED: (f64, u64) = (80.0, 20);
 /// Images over which angles are measured, the first of those to learn from.
 const OBSERVED: usize = 1000;
 
-/// Runs, or finds that it has been run, and returns the record.
-pub fn run(args: &Args, row: &Row, rule: FeedbackRule, seed: u64, data: &Data) -> Result<Record> {
+/// Runs, or finds that it has been run, and returns the record; nothing if another process is at it.
+pub fn run(
+    args: &Args,
+    row: &Row,
+    rule: FeedbackRule,
+    seed: u64,
+    data: &Data,
+) -> Result<Option<Record>> {
     let freezes = args.freeze_first > 0;
     let trainer = row.trainer(data.input, data.classes, rule, freezes, seed)?;
     let header = Header {
@@ -33,7 +44,9 @@ pub fn run(args: &Args, row: &Row, rule: FeedbackRule, seed: u64, data: &Data) -
         parameters: trainer.network().parameter_count(),
         version: env!("CARGO_PKG_VERSION").into(),
     };
-    let (mut record, mut trainer) = resume(header.record(&args.out), trainer)?;
+    let record = header.record(&args.out);
+    let Some(_claim) = claim(&record)? else { return Ok(None) };
+    let (mut record, mut trainer) = resume(record, trainer)?;
     let limit = args.epochs();
     let finished = match record.end {
         Some(End::Epochs) => trainer.epochs() >= limit,
@@ -41,7 +54,7 @@ pub fn run(args: &Args, row: &Row, rule: FeedbackRule, seed: u64, data: &Data) -
         None => false,
     };
     if finished {
-        return Ok(record);
+        return Ok(Some(record));
     }
     record.end = None;
     let mut writer = record.rewrite()?;
@@ -53,7 +66,20 @@ pub fn run(args: &Args, row: &Row, rule: FeedbackRule, seed: u64, data: &Data) -
     let end = result?;
     writer.end(end)?;
     record.end = Some(end);
-    Ok(record)
+    Ok(Some(record))
+}
+
+/// Takes a run, unless another process has it. The claim goes with its process, so that what was killed
+/// can be taken again.
+fn claim(record: &Record) -> Result<Option<File>> {
+    let path = record.path().with_extension("claim");
+    let cannot = |error: io::Error| format!("cannot claim {}: {error}", path.display());
+    let file = File::create(&path).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(cannot(error).into()),
+    }
 }
 
 /// What an earlier run left: lines up to its last checkpoint, and the checkpoint. Lines that it

@@ -267,6 +267,15 @@ pub enum Error {
         /// What was asked for.
         what: &'static str,
     },
+    /// What another process of a group says, or has done.
+    #[cfg(feature = "mpi")]
+    #[error("process {process}: {message}")]
+    Process {
+        /// Its number, counted from 0.
+        process: usize,
+        /// Its own error, or what is wrong with it.
+        message: String,
+    },
     /// Another kind of optimiser than the one whose moments are kept.
     #[error(
         "the optimizer is {expected} and keeps its moments, found {found}: build another trainer for another kind"

@@ -1,5 +1,7 @@
 //! Delivering what a route sends to the hidden layers: the one place where the learning rules differ.
 
+use std::ops::Range;
+
 use super::{Feedback, hops::Transport, stored::Beside};
 use crate::{
     buffer::Columns,
@@ -35,58 +37,90 @@ impl<T: Scalar> Feedback<T> {
         activations: &Activations<T>,
         deltas: &mut Deltas<T>,
     ) -> Result<()> {
-        self.require_followed(activations)?;
-        self.prepare(deltas)?;
-        deltas.begin_delivery();
+        self.begin_delivery(activations, deltas)?;
         let mut first = 0;
         for hops in self.route.hops().chunk_by(|one, other| one.to == other.to) {
-            let to = hops[0].to;
-            if hops.len() > 1 {
-                deltas.blocks[to].reserve_sum()?;
-            }
-            let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
-            let parameters = || network.parameters.layer(to);
-            let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
-                let hop = self.route.hops()[index];
-                let up = Transport::of(&self.route, hop) == Transport::Up;
-                if up {
-                    let from = self.route.sender(hop);
-                    network.blocks[from]
-                        .send_up(&activations.blocks[from], &mut deltas.blocks[from]);
-                }
-                let (source, receiver) = deltas.sent(hop.signal, to);
-                self.send(index, network, source, receiver, then);
-                if up {
-                    let (below, at) = deltas.blocks.split_at_mut(to);
-                    block.receive_from_below(saved, &mut at[0], below);
-                }
-            };
-            let skipped = self.skipped[to];
-            if let [_] = hops
-                && !skipped
-            {
-                // Where a block is a layer and an activation, its derivative is part of the product.
-                let derivative = block.derivative(saved);
-                send(first, deltas, derivative);
-                if derivative.is_none() {
-                    block.backward(parameters(), saved, &mut deltas.blocks[to]);
-                }
-            } else {
-                send(first, deltas, Derivative::none());
-                for index in first + 1..first + hops.len() {
-                    deltas.blocks[to].put_aside();
-                    send(index, deltas, Derivative::none());
-                    deltas.blocks[to].add_what_was_put_aside();
-                }
-                if skipped {
-                    deltas.add_what_was_skipped(to);
-                }
-                block.backward(parameters(), saved, &mut deltas.blocks[to]);
-            }
-            deltas.blocks[to].served = true;
+            self.deliver_hops(first..first + hops.len(), network, activations, deltas)?;
             first += hops.len();
         }
         Ok(())
+    }
+
+    /// What comes before the first hop.
+    pub(crate) fn begin_delivery(
+        &self,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        self.require_followed(activations)?;
+        self.prepare(deltas)?;
+        deltas.begin_delivery();
+        Ok(())
+    }
+
+    /// The part of [`deliver`](Self::deliver) that makes the delta of one layer: all hops that lead
+    /// there.
+    pub(crate) fn deliver_hops(
+        &self,
+        hops: Range<usize>,
+        network: &Network<T>,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        let to = self.route.hops()[hops.start].to;
+        if hops.len() > 1 {
+            deltas.blocks[to].reserve_sum()?;
+        }
+        let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
+        let parameters = || network.parameters.layer(to);
+        let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
+            let hop = self.route.hops()[index];
+            let up = Transport::of(&self.route, hop) == Transport::Up;
+            if up {
+                let from = self.route.sender(hop);
+                if !deltas.blocks[from].sent_up {
+                    network.blocks[from]
+                        .send_up(&activations.blocks[from], &mut deltas.blocks[from]);
+                }
+            }
+            let (source, receiver) = deltas.sent(hop.signal, to);
+            self.send(index, network, source, receiver, then);
+            if up {
+                let (below, at) = deltas.blocks.split_at_mut(to);
+                block.receive_from_below(saved, &mut at[0], below);
+            }
+        };
+        let skipped = self.skipped[to];
+        if hops.len() == 1 && !skipped {
+            // Where a block is a layer and an activation, its derivative is part of the product.
+            let derivative = block.derivative(saved);
+            send(hops.start, deltas, derivative);
+            if derivative.is_none() {
+                block.backward(parameters(), saved, &mut deltas.blocks[to]);
+            }
+        } else {
+            send(hops.start, deltas, Derivative::none());
+            for index in hops.skip(1) {
+                deltas.blocks[to].put_aside();
+                send(index, deltas, Derivative::none());
+                deltas.blocks[to].add_what_was_put_aside();
+            }
+            if skipped {
+                deltas.add_what_was_skipped(to);
+            }
+            block.backward(parameters(), saved, &mut deltas.blocks[to]);
+        }
+        deltas.blocks[to].served = true;
+        Ok(())
+    }
+
+    /// What hop number `index` alone brings to the end of the layer that it leads to, before the
+    /// layer's derivatives.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn bring(&self, index: usize, network: &Network<T>, deltas: &mut Deltas<T>) {
+        let hop = self.route.hops()[index];
+        let (source, receiver) = deltas.sent(hop.signal, hop.to);
+        self.send(index, network, source, receiver, Derivative::none());
     }
 
     /// [`Route::is_direct`]

@@ -1,10 +1,12 @@
 //! The first stage of a training step, and the pass that evaluates.
 
+use std::ops::Range;
+
 use nalgebra::{DMatrix, DMatrixView};
 
 use super::{block::operate, definition::Network};
 use crate::{
-    buffer::{Pass, When},
+    buffer::When,
     error::{Error, Result, require_finite, require_samples},
     linalg::zero_matrix,
     scalar::Scalar,
@@ -72,22 +74,28 @@ impl<T: Scalar> Network<T> {
     ) -> Result<()> {
         activations.fit(&self.layout, samples)?;
         activations.input_squares = write(activations.input.as_mut_slice())?;
-        let pass = activations.begin_pass(when);
-        self.forward_loaded(activations, pass);
+        self.pass_through(0..self.layer_count(), activations, when);
         Ok(())
     }
 
-    /// A pass over the samples that already stand in `activations.input`.
-    fn forward_loaded(&self, activations: &mut Activations<T>, pass: Pass) {
+    /// The part of a pass that goes through some layers. What enters the first of them already stands
+    /// in `activations`, which have the room for all.
+    pub(crate) fn pass_through(
+        &self,
+        layers: Range<usize>,
+        activations: &mut Activations<T>,
+        when: When,
+    ) {
+        let pass = activations.begin_pass(when);
         let Activations { input, input_operations, .. } = activations;
-        if !input_operations.is_empty() {
+        if layers.start == 0 && !input_operations.is_empty() {
             let (on_input, how) = (&self.layout.input_operations, (pass, false));
             let with = (self.parameters.layer(0), Below::of_input(input));
             operate((on_input, 0), with, input, input_operations, how);
         }
-        for (index, block) in self.blocks.iter().enumerate() {
-            let (below, from) = activations.split_at(index);
-            block.forward(self.parameters.layer(index), below, &mut from[0], pass);
+        for layer in layers {
+            let (below, from) = activations.split_at(layer);
+            self.blocks[layer].forward(self.parameters.layer(layer), below, &mut from[0], pass);
         }
     }
 

@@ -73,6 +73,12 @@ impl<T: Scalar> OptimizerState<T> {
         self.feedback.unwrap_or(self.optimizer).moments()
     }
 
+    /// The parameters and moments of all layers, to be shared out.
+    pub(crate) fn all_numbers<'a>(&'a mut self, network: &'a mut Network<T>) -> Numbers<'a, T> {
+        let [first, second] = &mut self.moments;
+        Numbers::new([network.parameters.all_layers(), first.all_layers(), second.all_layers()])
+    }
+
     /// Makes `step`, with gradients whose squares are at most `squares`. Fails if a parameter, a moment or a
     /// running statistic would not be finite after it; nothing has then changed.
     pub(crate) fn guarded(
@@ -103,7 +109,7 @@ impl<T: Scalar> OptimizerState<T> {
     }
 
     /// Looks for the largest first moment.
-    pub(super) fn measure_moments(&mut self) {
+    pub(crate) fn measure_moments(&mut self) {
         self.largest_moment = bound_of_squares(self.moments[0].as_slice()).sqrt();
     }
 

@@ -1,12 +1,15 @@
 //! Epochs: steps over all samples of a dataset.
 
+#[cfg(feature = "mpi")]
+use std::ops::Range;
+
 use super::{
     scores::{Epoch, Step, Tally},
     state::{Scratch, Trainer},
 };
 use crate::{
     buffer::When,
-    data::Dataset,
+    data::{Augmentation, Dataset},
     error::{Error, Result},
     scalar::Scalar,
     targets::BatchTargets,
@@ -50,64 +53,116 @@ impl<T: Scalar> Trainer<T> {
         train: &Dataset<T>,
         mut change: impl FnMut(&mut Gradients<T>) -> Result<()>,
     ) -> Result<Epoch> {
-        let threads = self.threads.clone();
         self.epoch_by(train, |trainer, indices| {
-            let step = threads.run(trainer.network.work(indices.len()), || {
-                trainer.pass_on(train, indices)?;
-                let step = trainer.score_gathered()?;
-                trainer.find_gradients()?;
-                Ok(step)
-            })?;
+            let step = trainer.stages_to_gradients(train, indices)?;
             change(&mut trainer.scratch.gradients)?;
             trainer.follow_gradients()?;
             Ok(step)
         })
     }
 
+    /// Stages 1 to 4 on some samples of a dataset that has been checked, into the gradients in the scratch.
+    fn stages_to_gradients(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<Step> {
+        let threads = self.threads.clone();
+        threads.run(self.network.work(indices.len()), || {
+            self.pass_on(train, indices)?;
+            let step = self.score_gathered()?;
+            self.find_gradients()?;
+            Ok(step)
+        })
+    }
+
+    /// The same into other gradients.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn gradients_on(
+        &mut self,
+        train: &Dataset<T>,
+        indices: &[usize],
+        gradients: &mut Gradients<T>,
+    ) -> Result<Step> {
+        std::mem::swap(&mut self.scratch.gradients, gradients);
+        let step = self.stages_to_gradients(train, indices);
+        std::mem::swap(&mut self.scratch.gradients, gradients);
+        step
+    }
+
     /// An epoch whose steps are made by `step`, of the samples of these indices.
-    fn epoch_by(
+    pub(crate) fn epoch_by(
         &mut self,
         train: &Dataset<T>,
         mut step: impl FnMut(&mut Self, &[usize]) -> Result<Step>,
     ) -> Result<Epoch> {
         self.check(train)?;
         self.check_batches(train)?;
-        let mut order = std::mem::take(&mut self.scratch.order);
-        train.shuffle(self.seed, self.epochs, &mut order);
         let learning_rate = self.optimizer.learning_rate();
-        let mut tally = Tally::default();
-        let left_out = if self.drop_last { train.len() % self.batch_size } else { 0 };
-        let kept = &order[..order.len() - left_out];
-        let result = kept.chunks(self.batch_size).try_for_each(|indices| {
+        let (order, mut tally) = (self.take_order(train), Tally::default());
+        let result = self.batches_of(&order).try_for_each(|indices| {
             tally.add(&step(self, indices)?);
             Ok(())
         });
         self.scratch.order = order;
         result?;
+        Ok(self.end_epoch(&tally, learning_rate))
+    }
+
+    /// The order of the samples in this epoch, to be put back.
+    pub(crate) fn take_order(&mut self, train: &Dataset<T>) -> Vec<usize> {
+        let mut order = std::mem::take(&mut self.scratch.order);
+        train.shuffle(self.seed, self.epochs, &mut order);
+        order
+    }
+
+    /// The batches of an epoch in this order.
+    pub(crate) fn batches_of<'o>(
+        &self,
+        order: &'o [usize],
+    ) -> impl ExactSizeIterator<Item = &'o [usize]> + use<'o, T> {
+        let left_out = if self.drop_last { order.len() % self.batch_size } else { 0 };
+        order[..order.len() - left_out].chunks(self.batch_size)
+    }
+
+    /// Counts an epoch that has been made.
+    pub(crate) fn end_epoch(&mut self, tally: &Tally, learning_rate: f64) -> Epoch {
         self.epochs += 1;
         let (loss, error_rate) = (tally.loss(), tally.error_rate());
         if let (Some(rule), Some(error)) = (self.stopping, error_rate) {
             self.running_error = rule.average(self.running_error, error);
         }
-        Ok(Epoch { number: self.epochs, loss, error_rate, learning_rate })
+        Epoch { number: self.epochs, loss, error_rate, learning_rate }
     }
 
     /// Stage 1, on some samples of a dataset that has been checked; their targets are gathered.
-    fn pass_on(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
+    pub(crate) fn pass_on(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
         let Scratch { activations, targets, .. } = &mut self.scratch;
         train.gather_targets(indices, targets);
         let when = When::At(self.optimizer.steps());
         self.network.pass(activations, indices.len(), when, |x| {
-            train.gather_inputs(indices, x);
-            if let Some(augmentation) = &self.augmentation {
-                augmentation.apply_to_batch(self.seed, self.epochs, indices, x);
-            }
-            Ok(bound_of_squares(x))
+            let varied = self.augmentation.as_ref();
+            Ok(write(train, indices, varied.map(|by| (by, self.seed, self.epochs)), x))
         })
     }
 
+    /// The part of [`pass_on`](Self::pass_on) that goes through some layers. What enters the first of them
+    /// stands in the activations, unless it is the input.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn pass_part_on(
+        &mut self,
+        train: &Dataset<T>,
+        indices: &[usize],
+        layers: Range<usize>,
+    ) {
+        let activations = &mut self.scratch.activations;
+        if layers.start == 0 {
+            let varied = self.augmentation.as_ref().map(|by| (by, self.seed, self.epochs));
+            activations.input_squares =
+                write(train, indices, varied, activations.input.as_mut_slice());
+        }
+        let when = When::At(self.optimizer.steps());
+        self.network.pass_through(layers, activations, when);
+    }
+
     /// [`score`](Self::score) by the targets that were gathered.
-    fn score_gathered(&mut self) -> Result<Step> {
+    pub(crate) fn score_gathered(&mut self) -> Result<Step> {
         let nothing = BatchTargets::Labels(Vec::new());
         let targets = std::mem::replace(&mut self.scratch.targets, nothing);
         let step = self.score(&targets.as_targets());
@@ -115,9 +170,14 @@ impl<T: Scalar> Trainer<T> {
         step
     }
 
+    /// The size of the last batch of an epoch, which is the smallest, of so many samples.
+    pub(crate) fn last_batch(&self, samples: usize) -> usize {
+        if self.drop_last { self.batch_size } else { (samples - 1) % self.batch_size + 1 }
+    }
+
     /// Fails if the stopping rule could never fire, if the augmentation is of other images, or if
     /// some batch could not be trained on.
-    fn check_batches(&self, train: &Dataset<T>) -> Result<()> {
+    pub(crate) fn check_batches(&self, train: &Dataset<T>) -> Result<()> {
         if self.stopping.is_some() && !self.loss.has_classes(&train.targets()) {
             return Err(Error::NoClasses { what: "a stopping rule" });
         }
@@ -129,7 +189,7 @@ impl<T: Scalar> Trainer<T> {
             let what = format!("{samples} samples make no batch of {size}");
             return Err(Error::BatchTooSmall { what });
         }
-        let last = if self.drop_last { size } else { (samples - 1) % size + 1 };
+        let last = self.last_batch(samples);
         if last < self.network.smallest_batch() {
             let what = format!(
                 "batch normalisation needs two values of each feature: {samples} samples in batches of {size} leave a last one of {last}, which drop_last leaves out"
@@ -138,4 +198,19 @@ impl<T: Scalar> Trainer<T> {
         }
         Ok(())
     }
+}
+
+/// `x ←` some samples, varied by an augmentation of this seed and epoch. Returns a number that no `x²`
+/// exceeds.
+fn write<T: Scalar>(
+    train: &Dataset<T>,
+    indices: &[usize],
+    varied: Option<(&Augmentation, u64, u64)>,
+    x: &mut [T],
+) -> f64 {
+    train.gather_inputs(indices, x);
+    if let Some((augmentation, seed, epoch)) = varied {
+        augmentation.apply_to_batch(seed, epoch, indices, x);
+    }
+    bound_of_squares(x)
 }

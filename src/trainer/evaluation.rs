@@ -1,5 +1,7 @@
 //! What a trained network is worth on a dataset.
 
+use std::ops::Range;
+
 use nalgebra::DMatrixView;
 
 use super::{
@@ -27,29 +29,52 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::NonFinite`] where a layer or the loss overflows.
     pub fn evaluate(&self, data: &Dataset<T>) -> Result<Evaluation> {
         self.check(data)?;
-        let mut tally = Tally::default();
-        let mut confusion = Some(ConfusionMatrix::new(self.network.output_len().max(2)));
+        let (steps, classes) = self.score_batches(data, 0..data.len())?;
+        Ok(self.evaluation(data, &steps, &classes))
+    }
+
+    /// What each batch of some samples scores, of a dataset that has been checked, and the class that
+    /// each sample is taken for.
+    pub(crate) fn score_batches(
+        &self,
+        data: &Dataset<T>,
+        samples: Range<usize>,
+    ) -> Result<(Vec<Step>, Vec<usize>)> {
+        let (mut steps, mut classes) = (Vec::new(), Vec::new());
         let mut e = Columns::new(self.network.output_len());
-        self.for_each_batch(data, |targets, logits| {
+        self.for_each_batch(data, samples, |targets, logits| {
             e.set_batch(targets.len())?;
             let (loss, weight) =
                 self.loss.evaluate_by(&self.class_weights, targets, logits, &mut e);
             require_finite(|| "the loss of the evaluation".into(), 1, &[loss])?;
             let errors = count_errors(self.loss, targets, logits);
-            tally.add(&Step { loss, samples: targets.len(), weight, errors });
-            if errors.is_none() {
-                confusion = None;
-            }
-            if let Some(confusion) = &mut confusion {
-                let columns = logits.as_slice().chunks_exact(logits.rows()).enumerate();
-                for (sample, z) in columns {
-                    let actual = targets.class(sample, self.loss).expect("errors were counted");
-                    confusion.add(actual, self.loss.class(z));
-                }
-            }
+            steps.push(Step { loss, samples: targets.len(), weight, errors });
+            let columns = logits.as_slice().chunks_exact(logits.rows());
+            classes.extend(columns.map(|z| self.loss.class(z)));
             Ok(())
         })?;
-        Ok(Evaluation { loss: tally.loss(), error_rate: tally.error_rate(), confusion })
+        Ok((steps, classes))
+    }
+
+    /// What all batches of a dataset have scored together.
+    pub(crate) fn evaluation(
+        &self,
+        data: &Dataset<T>,
+        steps: &[Step],
+        classes: &[usize],
+    ) -> Evaluation {
+        let mut tally = Tally::default();
+        steps.iter().for_each(|step| tally.add(step));
+        let (error_rate, targets) = (tally.error_rate(), data.targets());
+        let confusion = error_rate.map(|_| {
+            let mut confusion = ConfusionMatrix::new(self.network.output_len().max(2));
+            for (sample, &class) in classes.iter().enumerate() {
+                let actual = targets.class(sample, self.loss).expect("errors were counted");
+                confusion.add(actual, class);
+            }
+            confusion
+        });
+        Evaluation { loss: tally.loss(), error_rate, confusion }
     }
 
     /// The share of samples whose class is not among the `k` that the network takes for the most
@@ -78,7 +103,7 @@ impl<T: Scalar> Trainer<T> {
         let valid = (1..=outputs).contains(&k) && outputs > 1;
         require(valid, "k", k as f64, "a number from 1 to that of the outputs, at least two")?;
         let mut wrong = 0_usize;
-        self.for_each_batch(data, |targets, logits| {
+        self.for_each_batch(data, 0..data.len(), |targets, logits| {
             for (sample, z) in logits.as_slice().chunks_exact(outputs).enumerate() {
                 let class = targets.class(sample, self.loss);
                 let class = class.ok_or(Error::NoClasses { what: "the top-k error" })?;
@@ -92,14 +117,15 @@ impl<T: Scalar> Trainer<T> {
         Ok(wrong as f64 / data.len() as f64)
     }
 
-    /// Calls `score` with the targets and the logits of one batch after the other, of a dataset that
-    /// has been checked. The memory is that of the first batch and is given back at the end.
+    /// Calls `score` with the targets and the logits of one batch of these samples after the other, of a
+    /// dataset that has been checked. The memory is that of the first batch and is given back at the end.
     fn for_each_batch(
         &self,
         data: &Dataset<T>,
+        samples: Range<usize>,
         mut score: impl FnMut(&Targets<T>, &Columns<T>) -> Result<()> + Send,
     ) -> Result<()> {
-        let order: Vec<usize> = (0..data.len()).collect();
+        let order: Vec<usize> = samples.collect();
         self.threads.run(self.network.work(EVALUATION_BATCH), || {
             let mut activations = Activations::new();
             let mut targets = BatchTargets::Labels(Vec::new());

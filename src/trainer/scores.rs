@@ -74,7 +74,7 @@ fn write_scores(f: &mut fmt::Formatter<'_>, loss: f64, error_rate: Option<f64>) 
 }
 
 /// Adds up what steps saw.
-pub(super) struct Tally {
+pub(crate) struct Tally {
     loss: f64,
     weight: f64,
     samples: usize,
@@ -89,18 +89,23 @@ impl Default for Tally {
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, step: &Step) {
+    pub(crate) fn add(&mut self, step: &Step) {
         self.loss += step.loss * step.weight;
         self.weight += step.weight;
         self.samples += step.samples;
         self.errors = self.errors.zip(step.errors).map(|(all, more)| all + more);
     }
 
-    pub(super) fn loss(&self) -> f64 {
+    pub(crate) fn loss(&self) -> f64 {
         self.loss / self.weight
     }
 
-    pub(super) fn error_rate(&self) -> Option<f64> {
+    #[cfg(feature = "mpi")]
+    pub(crate) fn errors(&self) -> Option<usize> {
+        self.errors
+    }
+
+    pub(crate) fn error_rate(&self) -> Option<f64> {
         self.errors.map(|errors| errors as f64 / self.samples as f64)
     }
 }

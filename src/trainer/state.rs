@@ -49,35 +49,35 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Trainer<T> {
-    pub(super) network: Network<T>,
-    pub(super) feedback: Feedback<T>,
-    pub(super) feedback_init: FeedbackInit,
-    pub(super) loss: Loss,
+    pub(crate) network: Network<T>,
+    pub(crate) feedback: Feedback<T>,
+    pub(crate) feedback_init: FeedbackInit,
+    pub(crate) loss: Loss,
     /// For each class, or empty.
-    pub(super) class_weights: Vec<f64>,
-    pub(super) optimizer: OptimizerState<T>,
-    pub(super) batch_size: usize,
-    pub(super) drop_last: bool,
-    pub(super) seed: u64,
-    pub(super) stopping: Option<StoppingRule>,
+    pub(crate) class_weights: Vec<f64>,
+    pub(crate) optimizer: OptimizerState<T>,
+    pub(crate) batch_size: usize,
+    pub(crate) drop_last: bool,
+    pub(crate) seed: u64,
+    pub(crate) stopping: Option<StoppingRule>,
     /// The running average of the stopping rule.
-    pub(super) running_error: f64,
-    pub(super) augmentation: Option<Augmentation>,
-    pub(super) adversarial: Option<FastGradientSign<T>>,
-    pub(super) epochs: u64,
-    pub(super) threads: Threads,
-    pub(super) scratch: Scratch<T>,
+    pub(crate) running_error: f64,
+    pub(crate) augmentation: Option<Augmentation>,
+    pub(crate) adversarial: Option<FastGradientSign<T>>,
+    pub(crate) epochs: u64,
+    pub(crate) threads: Threads,
+    pub(crate) scratch: Scratch<T>,
 }
 
 /// Memory that steps use again and again.
 #[derive(Clone, Debug)]
-pub(super) struct Scratch<T> {
-    pub(super) activations: Activations<T>,
-    pub(super) deltas: Deltas<T>,
-    pub(super) order: Vec<usize>,
-    pub(super) targets: BatchTargets<T>,
+pub(crate) struct Scratch<T> {
+    pub(crate) activations: Activations<T>,
+    pub(crate) deltas: Deltas<T>,
+    pub(crate) order: Vec<usize>,
+    pub(crate) targets: BatchTargets<T>,
     /// Used only by those calls that show gradients.
-    pub(super) gradients: Gradients<T>,
+    pub(crate) gradients: Gradients<T>,
 }
 
 impl<T: Scalar> Trainer<T> {
@@ -149,7 +149,7 @@ impl<T: Scalar> Trainer<T> {
     }
 
     /// Fails unless the dataset suits network and loss.
-    pub(super) fn check(&self, data: &Dataset<T>) -> Result<()> {
+    pub(crate) fn check(&self, data: &Dataset<T>) -> Result<()> {
         require_shape(
             || "the dataset's input (features × samples)".into(),
             (self.network.input_len(), data.len()),

@@ -133,7 +133,7 @@ impl<T: Scalar> Trainer<T> {
     }
 
     /// [`apply`](Self::apply) of the gradients in the scratch.
-    pub(super) fn follow_gradients(&mut self) -> Result<()> {
+    pub(crate) fn follow_gradients(&mut self) -> Result<()> {
         let Self { network, feedback, optimizer, threads, .. } = self;
         let gradients = &self.scratch.gradients;
         let work = network.parameter_count().saturating_mul(UPDATE_COST);
@@ -158,7 +158,7 @@ impl<T: Scalar> Trainer<T> {
     }
 
     /// Stages 3 and 4, into the gradients in the scratch.
-    pub(super) fn find_gradients(&mut self) -> Result<()> {
+    pub(crate) fn find_gradients(&mut self) -> Result<()> {
         let Scratch { activations, deltas, gradients, .. } = &mut self.scratch;
         self.feedback.follow(&self.network, activations)?;
         self.feedback.deliver(&self.network, activations, deltas)?;
@@ -181,7 +181,7 @@ impl<T: Scalar> Trainer<T> {
     }
 
     /// Stage 2, after a forward pass.
-    pub(super) fn score(&mut self, targets: &Targets<T>) -> Result<Step> {
+    pub(crate) fn score(&mut self, targets: &Targets<T>) -> Result<Step> {
         self.perturb(targets)?;
         let Scratch { activations, deltas, .. } = &mut self.scratch;
         deltas.keep_target(self.feedback.sends_target());
@@ -197,7 +197,7 @@ impl<T: Scalar> Trainer<T> {
     }
 
     /// Stages 3 to 5 in one.
-    pub(super) fn learn(&mut self) -> Result<()> {
+    pub(crate) fn learn(&mut self) -> Result<()> {
         if self.feedback.learns() {
             // Its matrices learn from gradients that have to be stored first.
             self.find_gradients()?;

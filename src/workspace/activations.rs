@@ -122,6 +122,13 @@ impl<T: Scalar> BlockActivations<T> {
         self.operations.last().map_or(&self.a, |record| &record.output)
     }
 
+    /// [`output`](Self::output), to be written in the place of a pass, with a number that no `|a|` exceeds.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn write_output(&mut self, bound: f64) -> &mut Columns<T> {
+        self.bound = bound;
+        self.operations.last_mut().map_or(&mut self.a, |record| &mut record.output)
+    }
+
     /// Fails with the first number of weighted layer `layer` that is not finite.
     fn require_finite(&self, layer: usize) -> Result<()> {
         let what = || format!("a of weighted layer {layer} (units × samples)");

@@ -1,0 +1,242 @@
+//! The samples of a batch on several processes.
+
+use std::{ops::Range, path::Path};
+
+use nalgebra::DMatrixView;
+
+use super::{
+    fingerprint::{require_equal, require_same},
+    group::Group,
+    score::{failed_elsewhere, gather_steps},
+    together::{agree, gather},
+    tree::{own, sum},
+};
+use crate::{
+    data::Dataset,
+    error::{Error, Result, require},
+    network::EVALUATION_BATCH,
+    scalar::Scalar,
+    seed::of_shard,
+    targets::Targets,
+    trainer::{Epoch, Evaluation, Step, Tally, Trainer},
+    workspace::Gradients,
+};
+
+/// Trains on batches whose samples are shared out among processes, under any rule.
+///
+/// A batch of `N` samples is cut into `S` shards, whatever the number of processes: each has some in a
+/// row. With `w_s` the weight of a shard in the loss (its number of samples, unless classes have
+/// weights) and `g_s` its gradients, all processes follow
+///
+/// ```text
+/// g = Σ_s w_s g_s / Σ_s w_s        summed pairwise, in an order that depends on S alone
+/// ```
+///
+/// so that the result has the same bits on any number of processes from 1 to `S`. It is the gradient of
+/// the whole batch, rounded otherwise; with one shard it is that of [`Trainer::step`] to the bit. Where
+/// samples depend on each other, a shard stands for the batch:
+///
+/// - Batch normalisation is over the shard. The running statistics follow the means of those of the
+///   shards, weighted by their numbers of samples.
+/// - Dropout draws a mask for each shard, from seed, place, step and shard.
+///
+/// Orders and [augmentation](crate::TrainerBuilder::augmentation) are those of [`Trainer::epoch`]. All
+/// processes hold the whole dataset and the whole network.
+#[derive(Debug)]
+pub struct DataParallel<'g, T, G> {
+    group: &'g G,
+    trainer: Trainer<T>,
+    shards: usize,
+    /// Those of the shards of this process.
+    gradients: Vec<Gradients<T>>,
+    /// What another process sends.
+    buffer: Vec<T>,
+}
+
+impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
+    /// Shares out the samples of `trainer`, which all processes have built or loaded in the same way, in
+    /// `shards` shards.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] unless there is a shard for every process, [`Error::Conflict`] if the
+    /// processes have other trainers or numbers of shards.
+    pub fn new(group: &'g G, trainer: Trainer<T>, shards: usize) -> Result<Self> {
+        let reason = "all have to cut a batch into as many shards";
+        require_equal(group, "the number of shards", shards as u64, reason)?;
+        require_same(group, &trainer)?;
+        let expected = "at least the number of processes";
+        require(shards >= group.size(), "shards", shards as f64, expected)?;
+        let count = own(group.rank(), shards, group.size()).len();
+        let gradients = (0..count).map(|_| Gradients::new()).collect();
+        Ok(Self { group, trainer, shards, gradients, buffer: Vec::new() })
+    }
+
+    /// The trainer, which is the same on all processes.
+    #[must_use]
+    pub fn trainer(&self) -> &Trainer<T> {
+        &self.trainer
+    }
+
+    /// The trainer, when training is done.
+    #[must_use]
+    pub fn into_trainer(self) -> Trainer<T> {
+        self.trainer
+    }
+
+    /// One training step on the samples `x`, of shape `n_0 × N`: the whole batch, on all processes. What
+    /// it returns is of the whole batch too.
+    ///
+    /// # Errors
+    /// As for [`Trainer::step`], and [`Error::BatchTooSmall`] if a shard would have too few samples; an
+    /// error of one process is an error of all ([`agree`]). Nothing has then changed.
+    pub fn step<'x, 'a>(
+        &mut self,
+        x: impl Into<DMatrixView<'x, T>>,
+        targets: impl Into<Targets<'a, T>>,
+    ) -> Result<Step> {
+        let (x, targets) = (x.into(), targets.into());
+        let samples = x.ncols();
+        let fits = require_shards(&self.trainer, self.shards, samples).and_then(|()| {
+            let (inputs, targets) = (samples, targets.len());
+            if inputs == targets { Ok(()) } else { Err(Error::SampleCount { inputs, targets }) }
+        });
+        agree(self.group, fits)?;
+        self.step_by(samples, |trainer, shard, gradients| {
+            let x = x.columns(shard.start, shard.len());
+            trainer.gradients(x, targets.some(shard), gradients)
+        })
+    }
+
+    /// One epoch, as [`Trainer::epoch`] makes it.
+    ///
+    /// # Errors
+    /// As for [`Trainer::epoch`], [`Error::BatchTooSmall`] if a shard of the last batch would have too few
+    /// samples, and [`Error::Conflict`] for datasets of other lengths; an error of one process is an error
+    /// of all, with the weights as they were before the step that finds it.
+    pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
+        let trainer = &self.trainer;
+        let checked = trainer.check(train).and_then(|()| trainer.check_batches(train));
+        agree(
+            self.group,
+            checked.and_then(|()| {
+                let last = trainer.last_batch(train.len());
+                require_shards(trainer, self.shards, last)
+            }),
+        )?;
+        let reason = "all have to train on the same samples";
+        require_equal(self.group, "the number of samples", train.len() as u64, reason)?;
+        let learning_rate = self.trainer.optimizer.learning_rate();
+        let (order, mut tally) = (self.trainer.take_order(train), Tally::default());
+        let result = self.trainer.batches_of(&order).try_for_each(|indices| {
+            tally.add(&self.step_by(indices.len(), |trainer, shard, gradients| {
+                trainer.gradients_on(train, &indices[shard], gradients)
+            })?);
+            Ok(())
+        });
+        self.trainer.scratch.order = order;
+        result?;
+        Ok(self.trainer.end_epoch(&tally, learning_rate))
+    }
+
+    /// One step on so many samples, of which `gradients_of` takes some.
+    fn step_by(
+        &mut self,
+        samples: usize,
+        gradients_of: impl Fn(&mut Trainer<T>, Range<usize>, &mut Gradients<T>) -> Result<Step>,
+    ) -> Result<Step> {
+        let Self { group, trainer, shards, gradients, buffer } = self;
+        let (group, count, seed) = (*group, *shards, trainer.seed);
+        let own_of = |process| own(process, count, group.size());
+        let own = own_of(group.rank());
+        let scored: Result<Vec<Step>> = own
+            .clone()
+            .zip(gradients.iter_mut())
+            .map(|(shard, to)| {
+                trainer.scratch.activations.set_seed(of_shard(seed, shard));
+                gradients_of(trainer, samples_of(shard, count, samples), to)
+            })
+            .collect();
+        trainer.scratch.activations.set_seed(seed);
+        let Some(steps) = gather_steps(group, own_of, count, &scored)? else {
+            return agree(group, scored).and(Err(failed_elsewhere()));
+        };
+        let weight: f64 = steps.iter().map(|step| step.weight).sum();
+        for (shard, gradients) in own.zip(gradients.iter_mut()) {
+            let Step { weight: share, samples: among, .. } = steps[shard];
+            scale(gradients, share / weight, among as f64 / samples as f64);
+        }
+        let mut terms: Vec<_> = gradients.iter_mut().map(Gradients::as_mut_slice).collect();
+        sum(group, count, &mut terms, buffer)?;
+        trainer.apply(&gradients[0])?;
+        let mut tally = Tally::default();
+        steps.iter().for_each(|step| tally.add(step));
+        Ok(Step { loss: tally.loss(), samples, weight, errors: tally.errors() })
+    }
+
+    /// As [`Trainer::evaluate`], with the batches shared out, and to the bit.
+    ///
+    /// # Errors
+    /// As for [`Trainer::evaluate`]; an error of one process is an error of all.
+    pub fn evaluate(&self, data: &Dataset<T>) -> Result<Evaluation> {
+        let (group, trainer) = (self.group, &self.trainer);
+        agree(group, trainer.check(data))?;
+        let reason = "all have to evaluate the same samples";
+        require_equal(group, "the number of samples", data.len() as u64, reason)?;
+        let batches = data.len().div_ceil(EVALUATION_BATCH);
+        // There may be fewer batches than processes: some then have none.
+        let own = |process| own(process, batches, group.size());
+        let samples = |process| {
+            let part: Range<usize> = own(process);
+            let end = |batch: usize| data.len().min(batch * EVALUATION_BATCH);
+            end(part.start)..end(part.end)
+        };
+        let scored = trainer.score_batches(data, samples(group.rank()));
+        let (steps, own_classes) = agree(group, scored)?;
+        let steps = gather_steps(group, own, batches, &Ok(steps))?;
+        let mut classes = vec![0_u64; data.len()];
+        for (to, class) in classes[samples(group.rank())].iter_mut().zip(own_classes) {
+            *to = class as u64;
+        }
+        const SIZE: usize = size_of::<u64>();
+        let bytes = |process| samples(process).start * SIZE..samples(process).end * SIZE;
+        gather(group, bytes, bytemuck::cast_slice_mut(&mut classes))?;
+        let classes: Vec<_> = classes.into_iter().map(|class| class as usize).collect();
+        Ok(trainer.evaluation(data, &steps.unwrap_or_default(), &classes))
+    }
+
+    /// Saves the training run, as [`Trainer::save`] does: process 0 writes the file. Any number of
+    /// processes can [load](Trainer::load) it and go on.
+    ///
+    /// # Errors
+    /// As for [`Trainer::save`], on all processes.
+    #[cfg(feature = "safetensors")]
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        agree(self.group, if self.group.rank() == 0 { self.trainer.save(path) } else { Ok(()) })
+    }
+}
+
+/// The samples of a shard, of a batch of so many.
+fn samples_of(shard: usize, shards: usize, samples: usize) -> Range<usize> {
+    own(shard, samples, shards)
+}
+
+/// Fails if a shard of a batch of so many samples would be too small to learn from.
+fn require_shards<T: Scalar>(trainer: &Trainer<T>, shards: usize, samples: usize) -> Result<()> {
+    let smallest = trainer.network.smallest_batch();
+    if samples / shards >= smallest {
+        return Ok(());
+    }
+    let what = format!(
+        "a batch of {samples} samples has fewer than {smallest} for each of {shards} shards: take fewer, or leave out a small last batch by drop_last"
+    );
+    Err(Error::BatchTooSmall { what })
+}
+
+/// Multiplies gradients with one factor, and statistics of the batch with another.
+fn scale<T: Scalar>(gradients: &mut Gradients<T>, learned: f64, statistics: f64) {
+    let table = gradients.numbers.table().clone();
+    for slot in table.slots() {
+        let factor = T::of(if slot.part.is_learned() { learned } else { statistics });
+        gradients.numbers.slot_mut(slot).iter_mut().for_each(|number| *number *= factor);
+    }
+}

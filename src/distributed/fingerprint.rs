@@ -1,0 +1,74 @@
+//! Whether processes have the same numbers, in one number.
+
+use super::{group::Group, together::gather};
+use crate::{
+    error::{Error, Result},
+    network::Network,
+    scalar::{Scalar, kernel::Kernel},
+    trainer::Trainer,
+};
+
+/// A number that tells whether two networks have the same parameters and running statistics to the
+/// bit: FNV-1a (Fowler, Noll and Vo) over their bytes, 64 bits wide.
+#[must_use]
+pub fn fingerprint<T: Scalar>(network: &Network<T>) -> u64 {
+    let parameters = network.parameters();
+    parameters.slots().iter().fold(START, |hash, slot| {
+        let numbers = &parameters.as_slice()[slot.range()];
+        add(hash, Kernel::bytes(numbers))
+    })
+}
+
+const START: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn add(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Fails unless all processes have the same training run: network, feedback, settings, counters.
+pub(super) fn require_same<T: Scalar>(group: &impl Group, trainer: &Trainer<T>) -> Result<()> {
+    let mut hash = add(START, &fingerprint(&trainer.network).to_ne_bytes());
+    for (hop, matrix) in trainer.feedback.matrices() {
+        hash = add(hash, hop.to_string().as_bytes());
+        hash = add(hash, Kernel::bytes(matrix.as_slice()));
+    }
+    let optimizer = &trainer.optimizer;
+    let settings = format!(
+        "{} {} {:?} {:?} {:?} {:?}",
+        trainer.network,
+        trainer.feedback.route(),
+        (trainer.loss, &trainer.class_weights, trainer.stopping, trainer.augmentation),
+        (trainer.batch_size, trainer.drop_last, trainer.seed, trainer.epochs),
+        (optimizer.config(), optimizer.schedule(), optimizer.max_norm(), optimizer.steps()),
+        trainer.network.frozen().collect::<Vec<_>>(),
+    );
+    hash = add(hash, settings.as_bytes());
+    let what = "the trainer";
+    require_equal(
+        group,
+        what,
+        hash,
+        "all have to begin with the same network, feedback and settings",
+    )
+}
+
+/// Fails unless this number is the same on all processes.
+pub(super) fn require_equal(
+    group: &impl Group,
+    what: &str,
+    number: u64,
+    reason: &'static str,
+) -> Result<()> {
+    const SIZE: usize = size_of::<u64>();
+    let mut numbers = vec![number; group.size()];
+    let bytes = bytemuck::cast_slice_mut(&mut numbers);
+    gather(group, |rank| rank * SIZE..(rank + 1) * SIZE, bytes)?;
+    match numbers.iter().position(|&other| other != numbers[0]) {
+        None => Ok(()),
+        Some(process) => Err(Error::Conflict {
+            first: format!("{what} of process 0"),
+            second: format!("that of process {process}"),
+            reason,
+        }),
+    }
+}

@@ -1,0 +1,143 @@
+//! The layers of a network on several processes, all on the same batch.
+
+use std::path::Path;
+
+use super::{
+    fingerprint::require_equal,
+    group::Group,
+    part::Part,
+    score::{ROW, failed_elsewhere, row, step as step_of},
+    together::{agree, broadcast},
+    up::{read_up, up_len, write_up},
+};
+use crate::{
+    data::Dataset,
+    error::Result,
+    scalar::{Scalar, kernel::Kernel},
+    trainer::{Epoch, Step, Trainer},
+};
+
+/// Trains a network whose layers are shared out among processes: each has some in a row, so that the
+/// one with the most work has as little as can be.
+///
+/// In a step the activations go up from process to process. The one with the output layer tells the
+/// others the loss and, where the rule wants it, the error `e`, in one broadcast. Under DFA all layers
+/// then learn at once. Under BP, FA, KP and those that follow signs, what a hop brings goes down from
+/// process to process (`M δ`, whose matrix is above the cut); under IFA `δ` goes up. The results are those
+/// of [`Trainer::epoch`] to the bit, on any number of processes. Each process has the whole dataset
+/// and room for the whole network, but computes its own layers alone.
+///
+/// With a delay `k` the hidden layers learn from the error of `k` batches ago, with the activations of
+/// then and the weights of now; the output layer, where the error is made, does not wait. Rules whose
+/// hidden layers need no error (DRTP, shallow) do not wait either. An epoch ends when all have learned
+/// from all of its batches: it takes at most `k` steps more. This is for looking at what a late error does;
+/// [`Pipeline`](super::Pipeline) is what gains time by it.
+#[derive(Debug)]
+pub struct LayerParallel<'g, T, G> {
+    part: Part<'g, T, G>,
+}
+
+impl<'g, T: Scalar, G: Group> LayerParallel<'g, T, G> {
+    /// Shares out the layers of `trainer`, which all processes have built or loaded in the same way; the
+    /// error comes `delay` batches late, 0 being in time.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for more processes than layers or a
+    /// delay above 1024, or above 0 without hidden layers; [`Error::Conflict`](crate::Error::Conflict) for
+    /// trainers that differ, and for what cannot be shared out: residual connections, adversarial
+    /// training, routes with several hops to a layer or past a layer.
+    pub fn new(group: &'g G, trainer: Trainer<T>, delay: usize) -> Result<Self> {
+        require_equal(group, "the delay", delay as u64, "all have to wait for the same error")?;
+        Ok(Self { part: Part::new(group, trainer, delay)? })
+    }
+
+    /// One epoch, as [`Trainer::epoch`] makes it.
+    ///
+    /// # Errors
+    /// As for [`Trainer::epoch`], and [`Error::Conflict`](crate::Error::Conflict) for datasets of other
+    /// lengths; an error of one process is an error of all ([`agree`]). The weights are then as they were
+    /// before the step that finds it; with a delay, as before the epoch.
+    pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
+        let whole = self.part.delay > 0;
+        self.part.epoch_by(train, whole, |part, batches| {
+            let steps = batches.iter().map(|indices| {
+                let step = begin(part, train, indices)?;
+                part.learn(true, true)?;
+                Ok(step)
+            });
+            let steps: Vec<Step> = steps.collect::<Result<_>>()?;
+            while part.waiting() > 0 {
+                part.learn(false, true)?;
+            }
+            Ok(steps)
+        })
+    }
+
+    /// The trainer with all layers as they are now. All processes have to call it.
+    ///
+    /// # Errors
+    /// [`Error::Process`](crate::Error::Process) if another process is gone.
+    pub fn trainer(&mut self) -> Result<&Trainer<T>> {
+        self.part.collect()?;
+        Ok(&self.part.trainer)
+    }
+
+    /// Saves the training run, as [`Trainer::save`] does: process 0 writes the file. Any number of
+    /// processes can [load](Trainer::load) it and go on.
+    ///
+    /// # Errors
+    /// As for [`Trainer::save`], on all processes.
+    #[cfg(feature = "safetensors")]
+    pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let group = self.part.group;
+        let trainer = self.trainer()?;
+        agree(group, if group.rank() == 0 { trainer.save(path) } else { Ok(()) })
+    }
+}
+
+/// Stages 1 and 2 of a batch on all processes.
+fn begin<T: Scalar, G: Group>(
+    part: &mut Part<T, G>,
+    train: &Dataset<T>,
+    indices: &[usize],
+) -> Result<Step> {
+    let (group, rank, samples) = (part.group, part.group.rank(), indices.len());
+    let mut own = part.begin(train, indices);
+    let mut fine = true;
+    if rank > 0 {
+        let mut message = vec![0; up_len(part, rank - 1, samples)];
+        group.receive(rank - 1, &mut message)?;
+        fine = read_up(part, &message, own.is_ok());
+    }
+    if fine {
+        own = own.and_then(|()| part.pass(train, indices));
+    }
+    if !part.is_top() {
+        let length = up_len(part, rank, samples);
+        group.send(rank + 1, &write_up(part, length, fine && own.is_ok()))?;
+    }
+    let scored = match own {
+        Ok(()) if fine && part.is_top() => part.score().map(Some),
+        own => own.map(|()| None),
+    };
+    let sent = if part.sends_error() { part.trainer.network.output_len() * samples } else { 0 };
+    let mut message = vec![0; ROW + sent * size_of::<T>()];
+    let step = scored.as_ref().ok().and_then(Option::as_ref);
+    message[..ROW].copy_from_slice(bytemuck::bytes_of(&row(step)));
+    if step.is_some()
+        && sent > 0
+        && let Some(e) = part.error_mut(0)
+    {
+        message[ROW..].copy_from_slice(Kernel::bytes(e.as_slice()));
+    }
+    broadcast(group, group.size() - 1, &mut message)?;
+    let Some(step) = step_of(bytemuck::pod_read_unaligned(&message[..ROW])) else {
+        return agree(group, scored).and(Err(failed_elsewhere()));
+    };
+    if sent > 0
+        && let Some(e) = part.error_mut(0)
+    {
+        Kernel::bytes_mut(e.as_mut_slice()).copy_from_slice(&message[ROW..]);
+    }
+    Ok(step)
+}

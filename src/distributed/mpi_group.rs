@@ -1,0 +1,96 @@
+//! The processes that `mpirun` has started. No other file knows the crate `mpi`.
+
+use std::thread;
+
+use mpi::{
+    Threading,
+    environment::Universe,
+    point_to_point::send_receive_into,
+    topology::SimpleCommunicator,
+    traits::{Communicator, Destination, Source},
+};
+
+use super::group::{Group, require_length};
+use crate::error::{Error, Result};
+
+/// The processes that `mpirun` has started, or the one process of a program that runs without it. One
+/// thread of a process speaks for it.
+///
+/// A process that is killed, that panics, or that ends without the others takes them with it: MPI
+/// ends the whole job with an error, in seconds. What is on disk by then, such as the last checkpoint,
+/// stays whole.
+pub struct MpiGroup {
+    world: SimpleCommunicator,
+    /// Dropped last: it says goodbye to the others.
+    _universe: Universe,
+}
+
+impl MpiGroup {
+    /// Joins the processes of this job. A process can do this once.
+    ///
+    /// # Errors
+    /// [`Error::Process`] if MPI has been started before.
+    pub fn join() -> Result<Self> {
+        // One thread at a time calls MPI: a group cannot be sent to another.
+        let started = mpi::initialize_with_threading(Threading::Funneled);
+        let (universe, _) = started.ok_or_else(|| Error::Process {
+            process: 0,
+            message: "has joined its group already, which can be done once".into(),
+        })?;
+        Ok(Self { world: universe.world(), _universe: universe })
+    }
+
+    /// Ends all processes at once, with an error.
+    pub fn abort(&self) -> ! {
+        self.world.abort(1)
+    }
+
+    /// MPI's number of a process.
+    fn number(process: usize) -> i32 {
+        i32::try_from(process).expect("MPI counts processes by numbers of this type")
+    }
+}
+
+impl Drop for MpiGroup {
+    /// The others would wait for ever for a process that panics.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.abort();
+        }
+    }
+}
+
+impl Group for MpiGroup {
+    fn rank(&self) -> usize {
+        usize::try_from(self.world.rank()).unwrap_or(0)
+    }
+
+    fn size(&self) -> usize {
+        usize::try_from(self.world.size()).unwrap_or(1)
+    }
+
+    fn send(&self, to: usize, message: &[u8]) -> Result<()> {
+        self.world.process_at_rank(Self::number(to)).send(message);
+        Ok(())
+    }
+
+    fn receive(&self, from: usize, message: &mut [u8]) -> Result<()> {
+        let status = self.world.process_at_rank(Self::number(from)).receive_into(message);
+        require_received(from, message.len(), &status)
+    }
+
+    fn exchange(&self, other: usize, message: &[u8], answer: &mut [u8]) -> Result<()> {
+        let process = self.world.process_at_rank(Self::number(other));
+        let status = send_receive_into(message, &process, answer, &process);
+        require_received(other, answer.len(), &status)
+    }
+}
+
+fn require_received(
+    from: usize,
+    expected: usize,
+    status: &mpi::point_to_point::Status,
+) -> Result<()> {
+    let found = status.count(<u8 as mpi::traits::Equivalence>::equivalent_datatype());
+    require_length(from, expected, usize::try_from(found).unwrap_or(0))
+}

@@ -1,0 +1,455 @@
+//! The layers of one process, and its part of the stages.
+
+use std::{collections::VecDeque, mem::swap, ops::Range};
+
+use super::{
+    fingerprint::{require_equal, require_same},
+    group::Group,
+    score::{row as row_of, step},
+    share::share,
+    together::{agree, all, broadcast},
+};
+use crate::{
+    buffer::Columns,
+    data::Dataset,
+    error::{Error, Result, require},
+    feedback::Learning,
+    layer::Operation,
+    route::{Hop, Route, Signal, Through},
+    scalar::{Scalar, kernel::Kernel},
+    targets::BatchTargets,
+    trainer::{Epoch, Step, Tally, Trainer},
+    workspace::{Activations, Deltas},
+};
+
+/// The layers of one process: those in a row that it computes. It holds the others too, as they were
+/// when all was last collected.
+#[derive(Debug)]
+pub(super) struct Part<'g, T, G> {
+    pub(super) group: &'g G,
+    pub(super) trainer: Trainer<T>,
+    /// The layers of each process.
+    shares: Vec<Range<usize>>,
+    /// How many batches late the error comes to the hidden layers.
+    pub(super) delay: usize,
+    /// Whether some hidden layer waits for what the output was.
+    pub(super) waits: bool,
+    /// The batches whose hidden layers have not learned yet, the oldest first.
+    under_way: VecDeque<Batch<T>>,
+    spare: Vec<Batch<T>>,
+    /// Whether steps have been made since all was last collected.
+    scattered: bool,
+}
+
+/// What a process keeps of a batch until its hidden layers have learned.
+#[derive(Debug)]
+pub(super) struct Batch<T> {
+    activations: Activations<T>,
+    deltas: Deltas<T>,
+    targets: BatchTargets<T>,
+}
+
+impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
+    pub(super) fn new(group: &'g G, trainer: Trainer<T>, delay: usize) -> Result<Self> {
+        require_same(group, &trainer)?;
+        let layers = trainer.network.layer_count();
+        let expected = "at most the number of weighted layers";
+        require(group.size() <= layers, "processes", group.size() as f64, expected)?;
+        let expected = "at most 1024, and 0 where there is no hidden layer";
+        let most = if layers > 1 { 1024 } else { 0 };
+        require(delay <= most, "delay", delay as f64, expected)?;
+        require_parts(&trainer)?;
+        let samples = trainer.batch_size;
+        let work: Vec<_> = trainer.network.blocks.iter().map(|block| block.work(samples)).collect();
+        let waits = trainer.feedback.route().hops().iter().any(|hop| hop.signal != Signal::Target);
+        Ok(Self {
+            group,
+            shares: share(&work, group.size()),
+            delay: if waits { delay } else { 0 },
+            waits,
+            under_way: VecDeque::new(),
+            spare: Vec::new(),
+            scattered: false,
+            trainer,
+        })
+    }
+
+    /// The layers of this process.
+    pub(super) fn own(&self) -> Range<usize> {
+        self.shares[self.group.rank()].clone()
+    }
+
+    pub(super) fn is_top(&self) -> bool {
+        self.group.rank() + 1 == self.group.size()
+    }
+
+    fn owner(&self, layer: usize) -> usize {
+        let owner = self.shares.iter().position(|share| share.contains(&layer));
+        owner.expect("every layer has a process")
+    }
+
+    fn output(&self) -> usize {
+        self.trainer.network.layer_count() - 1
+    }
+
+    /// Length of what process `rank` passes up, of one sample.
+    pub(super) fn leaving_len(&self, rank: usize) -> usize {
+        self.trainer.network.layout.output(self.shares[rank].end - 1)
+    }
+
+    /// Whether processes without the output layer want its error.
+    pub(super) fn sends_error(&self) -> bool {
+        let sent = |hop: &Hop| {
+            hop.through == Through::Matrix
+                && hop.signal != Signal::Target
+                && self.owner(hop.to) + 1 < self.group.size()
+        };
+        self.trainer.feedback.route().hops().iter().any(sent)
+    }
+
+    /// Makes room for a batch, the newest of those under way.
+    pub(super) fn begin(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
+        let mut batch = self.spare.pop().unwrap_or_else(|| Batch {
+            activations: Activations::seeded(self.trainer.seed),
+            deltas: Deltas::new(),
+            targets: BatchTargets::Labels(Vec::new()),
+        });
+        let fits = batch.activations.fit(&self.trainer.network.layout, indices.len());
+        train.gather_targets(indices, &mut batch.targets);
+        self.under_way.push_back(batch);
+        fits
+    }
+
+    /// What enters the layers of this process, to be written before [`pass`](Self::pass), with a number
+    /// that no `|a|` below exceeds.
+    pub(super) fn entering_mut(&mut self, bound: f64) -> &mut [T] {
+        let first = self.own().start;
+        self.newest().activations.blocks[first - 1].write_output(bound).as_mut_slice()
+    }
+
+    /// What leaves the layers of this process, with such a number.
+    pub(super) fn leaving(&mut self) -> (&[T], f64) {
+        let last = self.own().end - 1;
+        let block = &self.newest().activations.blocks[last];
+        (block.output().as_slice(), block.bound)
+    }
+
+    /// Stage 1 in the layers of this process, of the newest batch; and on those without the output layer
+    /// what stage 2 leaves behind elsewhere: the targets where they are sent, and a place for the error.
+    pub(super) fn pass(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
+        let own = self.own();
+        self.with_newest(|trainer| {
+            let threads = trainer.threads.clone();
+            threads.run(trainer.network.work(indices.len()), || {
+                trainer.pass_part_on(train, indices, own);
+            });
+            trainer.scratch.activations.require_finite()
+        })?;
+        if self.is_top() {
+            return Ok(());
+        }
+        let (keep, outputs) =
+            (self.trainer.feedback.sends_target(), self.trainer.network.output_len());
+        let Batch { activations, deltas, targets } = self.newest();
+        deltas.keep_target(keep);
+        deltas.fit(activations)?;
+        deltas.set_target(|target| targets.as_targets().write(target, outputs))
+    }
+
+    /// Stage 2, at the process that has the output layer.
+    pub(super) fn score(&mut self) -> Result<Step> {
+        self.with_newest(Trainer::score_gathered)
+    }
+
+    fn newest(&mut self) -> &mut Batch<T> {
+        self.under_way.back_mut().expect("a batch has been begun")
+    }
+
+    /// `e` of the batch before the newest by so many, if it is still there.
+    pub(super) fn error_mut(&mut self, before: usize) -> Option<&mut Columns<T>> {
+        let place = self.under_way.len().checked_sub(before + 1)?;
+        Some(self.under_way[place].deltas.error_mut())
+    }
+
+    /// Works on the newest batch, as the one in the trainer's scratch.
+    fn with_newest<R>(&mut self, work: impl FnOnce(&mut Trainer<T>) -> R) -> R {
+        let batch = self.under_way.back_mut().expect("a batch has been begun");
+        swap_in(batch, &mut self.trainer);
+        let result = work(&mut self.trainer);
+        swap_in(batch, &mut self.trainer);
+        result
+    }
+
+    /// Stages 3 to 5 in the layers of this process: the hidden ones learn from the oldest batch, if its
+    /// error is due, the output layer from the newest, unless there is none. Where it is `together`, either
+    /// all processes make the step or none does.
+    pub(super) fn learn(&mut self, with_newest: bool, together: bool) -> Result<()> {
+        let due = self.under_way.len() > self.delay || !with_newest;
+        let mut oldest = if due { self.under_way.pop_front() } else { None };
+        // Without a batch that is due, only the output layer has something to learn from.
+        let mut batch =
+            oldest.take().or_else(|| self.under_way.pop_back()).expect("a batch has been begun");
+        let result = self.learn_from(&mut batch, due, with_newest, together);
+        if due {
+            self.spare.push(batch)
+        } else {
+            self.under_way.push_back(batch)
+        }
+        self.scattered = true;
+        result
+    }
+
+    fn learn_from(
+        &mut self,
+        batch: &mut Batch<T>,
+        due: bool,
+        with_newest: bool,
+        together: bool,
+    ) -> Result<()> {
+        if due {
+            self.deliver(batch)?;
+        } else {
+            batch.deltas.begin_delivery();
+        }
+        let (output, mut newest) = (self.output(), None);
+        batch.deltas.blocks[output].served = with_newest && self.own().contains(&output);
+        if due && with_newest {
+            newest = self.under_way.pop_back(); // Unless the batch is the newest itself.
+        }
+        if let Some(newest) = &mut newest {
+            swap_output(batch, newest);
+        }
+        let result = self.step(batch, together);
+        if let Some(mut newest) = newest {
+            swap_output(batch, &mut newest);
+            self.under_way.push_back(newest);
+        }
+        result
+    }
+
+    /// Stage 3: this process's part of every hop.
+    fn deliver(&mut self, batch: &mut Batch<T>) -> Result<()> {
+        let Batch { activations, deltas, .. } = batch;
+        self.trainer.feedback.follow(&self.trainer.network, activations)?;
+        self.trainer.feedback.begin_delivery(activations, deltas)?;
+        for index in 0..self.trainer.feedback.route().hops().len() {
+            let route = self.trainer.feedback.route();
+            let hop = route.hops()[index];
+            let (from, to) = (self.owner(source(route, hop)), self.owner(hop.to));
+            let me = self.group.rank();
+            if from == to || hop.through == Through::Matrix {
+                if to == me {
+                    let Trainer { network, feedback, threads, .. } = &self.trainer;
+                    threads.run(network.work(activations.batch), || {
+                        feedback.deliver_hops(index..index + 1, network, activations, deltas)
+                    })?;
+                }
+            } else if from == me {
+                self.send_hop(index, to, activations, deltas)?;
+            } else if to == me {
+                self.receive_hop(index, from, activations, deltas)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a hop brings leaves this process: on the way down `M δ`, whose matrix is here; on the way up
+    /// `δ`, for the matrix is there.
+    fn send_hop(
+        &self,
+        index: usize,
+        to: usize,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        let Trainer { network, feedback, threads, .. } = &self.trainer;
+        let (hop, from) = (
+            feedback.route().hops()[index],
+            source(feedback.route(), feedback.route().hops()[index]),
+        );
+        let end = if from > hop.to {
+            threads.run(network.work(activations.batch), || feedback.bring(index, network, deltas));
+            deltas.blocks[hop.to].end()
+        } else {
+            network.blocks[from].send_up(&activations.blocks[from], &mut deltas.blocks[from]);
+            deltas.blocks[from].end()
+        };
+        self.group.send(to, Kernel::bytes(end.as_slice()))
+    }
+
+    fn receive_hop(
+        &self,
+        index: usize,
+        process: usize,
+        activations: &Activations<T>,
+        deltas: &mut Deltas<T>,
+    ) -> Result<()> {
+        let Trainer { network, feedback, .. } = &self.trainer;
+        let hop = feedback.route().hops()[index];
+        let from = source(feedback.route(), hop);
+        if from > hop.to {
+            let to = &mut deltas.blocks[hop.to];
+            self.group.receive(process, Kernel::bytes_mut(to.arrival().as_mut_slice()))?;
+            let parameters = network.parameters.layer(hop.to);
+            network.blocks[hop.to].backward(parameters, &activations.blocks[hop.to], to);
+            to.served = true;
+            return Ok(());
+        }
+        let sender = &mut deltas.blocks[from];
+        self.group.receive(process, Kernel::bytes_mut(sender.arrival().as_mut_slice()))?;
+        sender.sent_up = true;
+        feedback.deliver_hops(index..index + 1, network, activations, deltas)
+    }
+
+    /// Stages 4 and 5 in the layers that have something to learn from.
+    fn step(&mut self, batch: &Batch<T>, together: bool) -> Result<()> {
+        let Batch { activations, deltas, .. } = batch;
+        let Trainer { network, feedback, optimizer, threads, scratch, .. } = &mut self.trainer;
+        let (gradients, learns) = (&mut scratch.gradients, feedback.learns());
+        let work = network.work(activations.batch);
+        if learns {
+            threads.run(work, || network.gradients(activations, deltas, gradients))?;
+        }
+        // Who steps without a copy cannot go back when another finds that it has to.
+        let safe = !together
+            || all(
+                self.group,
+                if learns {
+                    optimizer.steps_safely(network, feedback, gradients)
+                } else {
+                    optimizer.learns_safely(network, activations, deltas)
+                },
+            )?;
+        let before = (!safe).then(|| (network.clone(), optimizer.clone(), feedback.clone()));
+        let result = threads.run(work, || {
+            if learns {
+                optimizer.step_with_feedback(network, feedback, gradients)
+            } else {
+                optimizer.learn(network, activations, deltas)
+            }
+        });
+        let Some(before) = before else { return result };
+        let result = agree(self.group, result);
+        if result.is_err() {
+            (*network, *optimizer, *feedback) = before;
+        }
+        result
+    }
+
+    /// An epoch whose steps are made by `run`, of the batches of these indices. It returns what they saw
+    /// at the process with the output layer. If it is `whole`, an error leaves nothing of it.
+    pub(super) fn epoch_by(
+        &mut self,
+        train: &Dataset<T>,
+        whole: bool,
+        run: impl FnOnce(&mut Self, &[&[usize]]) -> Result<Vec<Step>>,
+    ) -> Result<Epoch> {
+        let (group, trainer) = (self.group, &mut self.trainer);
+        agree(group, trainer.check(train).and_then(|()| trainer.check_batches(train)))?;
+        let reason = "all have to train on the same samples";
+        require_equal(group, "the number of samples", train.len() as u64, reason)?;
+        let before = whole.then(|| {
+            (trainer.network.clone(), trainer.optimizer.clone(), trainer.feedback.clone())
+        });
+        let learning_rate = trainer.optimizer.learning_rate();
+        let order = trainer.take_order(train);
+        let batches: Vec<_> = trainer.batches_of(&order).collect();
+        let result = run(self, &batches).and_then(|steps| self.publish(batches.len(), &steps));
+        self.trainer.scratch.order = order;
+        self.spare.extend(self.under_way.drain(..));
+        if let (Err(_), Some(before)) = (&result, before) {
+            let Trainer { network, optimizer, feedback, .. } = &mut self.trainer;
+            (*network, *optimizer, *feedback) = before;
+        }
+        Ok(self.trainer.end_epoch(&result?, learning_rate))
+    }
+
+    /// Tells all processes what the steps saw.
+    fn publish(&self, count: usize, steps: &[Step]) -> Result<Tally> {
+        let mut rows = vec![row_of(None); count];
+        rows.iter_mut().zip(steps).for_each(|(row, step)| *row = row_of(Some(step)));
+        broadcast(self.group, self.group.size() - 1, bytemuck::cast_slice_mut(&mut rows))?;
+        let mut tally = Tally::default();
+        rows.into_iter().filter_map(step).for_each(|step| tally.add(&step));
+        Ok(tally)
+    }
+
+    /// How many batches have not been learned from in the hidden layers.
+    pub(super) fn waiting(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Gives all processes all layers, as they are where they are computed.
+    pub(super) fn collect(&mut self) -> Result<()> {
+        if !self.scattered {
+            return Ok(());
+        }
+        let (group, layers) = (self.group, self.trainer.network.layer_count());
+        let owners: Vec<_> = (0..layers).map(|layer| self.owner(layer)).collect();
+        let Trainer { network, feedback, optimizer, .. } = &mut self.trainer;
+        let mut numbers = optimizer.all_numbers(network);
+        for (layer, &owner) in owners.iter().enumerate() {
+            for numbers in numbers.layer(layer).into_iter().filter(|numbers| !numbers.is_empty()) {
+                broadcast(group, owner, Kernel::bytes_mut(numbers))?;
+            }
+        }
+        for Learning { layer, matrix, moments } in feedback.learning() {
+            let [first, second] = moments;
+            for numbers in [matrix.as_mut_slice(), first, second] {
+                broadcast(group, owners[layer], Kernel::bytes_mut(numbers))?;
+            }
+        }
+        optimizer.measure_moments();
+        feedback.measure_moments();
+        self.scattered = false;
+        Ok(())
+    }
+}
+
+/// Puts a batch in the place of the one in the trainer's scratch.
+fn swap_in<T>(batch: &mut Batch<T>, trainer: &mut Trainer<T>) {
+    swap(&mut batch.activations, &mut trainer.scratch.activations);
+    swap(&mut batch.deltas, &mut trainer.scratch.deltas);
+    swap(&mut batch.targets, &mut trainer.scratch.targets);
+}
+
+/// Lets the output layer learn from another batch: exchanges what enters it, and its error.
+fn swap_output<T>(one: &mut Batch<T>, other: &mut Batch<T>) {
+    let output = one.deltas.blocks.len() - 1;
+    swap(&mut one.activations.blocks[output - 1], &mut other.activations.blocks[output - 1]);
+    let (e, other_e) = (&mut one.deltas.blocks[output], &mut other.deltas.blocks[output]);
+    swap(&mut e.stages, &mut other_e.stages);
+}
+
+/// The layer whose delta a hop sends.
+fn source(route: &Route, hop: Hop) -> usize {
+    match hop.signal {
+        Signal::Delta(from) => from,
+        _ => route.layer_count() - 1,
+    }
+}
+
+/// Fails if the layers of a training run cannot be shared out.
+fn require_parts<T: Scalar>(trainer: &Trainer<T>) -> Result<()> {
+    let refuse = |first: String, reason| {
+        Err(Error::Conflict { first, second: "layers on several processes".into(), reason })
+    };
+    if trainer.adversarial.is_some() {
+        let reason = "the perturbation needs the gradient of the input, through all layers: share out the samples instead";
+        return refuse("adversarial training".into(), reason);
+    }
+    let is_skip = |operation: &Operation| operation.skip().is_some();
+    if trainer.network.layout.operations.iter().flatten().any(is_skip) {
+        let reason = "it would lead from one process to another: share out the samples instead";
+        return refuse("a residual connection".into(), reason);
+    }
+    let route = trainer.feedback.route();
+    let hops = route.hops();
+    let direct =
+        |hop: &Hop| hop.through != Through::Matrix || !matches!(hop.signal, Signal::Delta(_));
+    if hops.windows(2).any(|pair| pair[0].to == pair[1].to) || !hops.iter().all(direct) {
+        let reason = "one hop may lead to a layer, from the output or from a neighbour through weights or what stands in their place";
+        return refuse(format!("the route {route}"), reason);
+    }
+    Ok(())
+}
