@@ -167,7 +167,7 @@ fn run<G: Group>(args: &Args, group: &Counted<G>) -> Result<()> {
     let (speaks, mut out) = (group.rank() == 0, io::stdout());
     let mut say = |text: String| {
         if speaks {
-            writeln!(out, "{text}").unwrap_or(())
+            writeln!(out, "{text}").unwrap_or(());
         }
     };
 

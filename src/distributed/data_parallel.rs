@@ -193,14 +193,15 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
         let scored = trainer.score_batches(data, samples(group.rank()));
         let (steps, own_classes) = agree(group, scored)?;
         let steps = gather_steps(group, own, batches, &Ok(steps))?;
-        let mut classes = vec![0_u64; data.len()];
+        let mut classes = vec![0_usize; data.len()];
         for (to, class) in classes[samples(group.rank())].iter_mut().zip(own_classes) {
-            *to = class as u64;
+            *to = class;
         }
-        const SIZE: usize = size_of::<u64>();
-        let bytes = |process| samples(process).start * SIZE..samples(process).end * SIZE;
+        let bytes = |process| {
+            let Range { start, end } = samples(process);
+            start * size_of::<usize>()..end * size_of::<usize>()
+        };
         gather(group, bytes, bytemuck::cast_slice_mut(&mut classes))?;
-        let classes: Vec<_> = classes.into_iter().map(|class| class as usize).collect();
         Ok(trainer.evaluation(data, &steps.unwrap_or_default(), &classes))
     }
 

@@ -1,6 +1,9 @@
 //! Whether processes have the same numbers, in one number.
 
-use super::{group::Group, together::gather};
+use super::{
+    group::Group,
+    together::{SIZE, gather},
+};
 use crate::{
     error::{Error, Result},
     network::Network,
@@ -59,7 +62,6 @@ pub(super) fn require_equal(
     number: u64,
     reason: &'static str,
 ) -> Result<()> {
-    const SIZE: usize = size_of::<u64>();
     let mut numbers = vec![number; group.size()];
     let bytes = bytemuck::cast_slice_mut(&mut numbers);
     gather(group, |rank| rank * SIZE..(rank + 1) * SIZE, bytes)?;

@@ -191,9 +191,9 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
             oldest.take().or_else(|| self.under_way.pop_back()).expect("a batch has been begun");
         let result = self.learn_from(&mut batch, due, with_newest, together);
         if due {
-            self.spare.push(batch)
+            self.spare.push(batch);
         } else {
-            self.under_way.push_back(batch)
+            self.under_way.push_back(batch);
         }
         self.scattered = true;
         result

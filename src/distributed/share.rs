@@ -13,11 +13,12 @@ pub(super) fn share(work: &[usize], processes: usize) -> Vec<Range<usize>> {
     let mut best: Vec<(usize, usize)> = (0..=layers).map(|end| (sum(0..end), 0)).collect();
     let mut starts = vec![best.iter().map(|&(_, start)| start).collect::<Vec<_>>()];
     for count in 2..=processes {
-        let on_one_less = best.clone();
-        for end in count..=layers {
-            let with_last_from = |start: usize| (on_one_less[start].0.max(sum(start..end)), start);
-            best[end] = (count - 1..end).map(with_last_from).min().expect("a layer for each");
-        }
+        let least = |end: usize| {
+            let with_last_from = |start: usize| (best[start].0.max(sum(start..end)), start);
+            // Fewer layers than processes cannot be shared out.
+            (count - 1..end).map(with_last_from).min().unwrap_or((usize::MAX, 0))
+        };
+        best = (0..=layers).map(least).collect();
         starts.push(best.iter().map(|&(_, start)| start).collect());
     }
     let mut end = layers;
@@ -54,7 +55,7 @@ mod tests {
     #[test]
     fn the_busiest_process_has_as_little_work_as_can_be() {
         for seed in 0..40_usize {
-            let work: Vec<_> = (0..1 + seed % 8).map(|i| 1 + (i * 37 + seed * 11) % 13).collect();
+            let work: Vec<_> = (0..=seed % 8).map(|i| 1 + (i * 37 + seed * 11) % 13).collect();
             for processes in 1..=work.len() {
                 let ranges = share(&work, processes);
                 assert_eq!(ranges.len(), processes);

@@ -31,12 +31,15 @@ pub(super) fn gather(
 ) -> Result<()> {
     match group.rank() {
         0 => {
-            (1..group.size()).try_for_each(|from| group.receive(from, &mut message[part(from)]))?
+            (1..group.size()).try_for_each(|from| group.receive(from, &mut message[part(from)]))?;
         }
         rank => group.send(0, &message[part(rank)])?,
     }
     broadcast(group, 0, message)
 }
+
+/// Bytes of a number.
+pub(super) const SIZE: usize = size_of::<u64>();
 
 /// Whether all say yes.
 pub(super) fn all(group: &impl Group, yes: bool) -> Result<bool> {
@@ -64,7 +67,6 @@ pub(super) fn all(group: &impl Group, yes: bool) -> Result<bool> {
 /// The own one, or [`Error::Process`].
 pub fn agree<R>(group: &impl Group, own: Result<R>) -> Result<R> {
     let text = own.as_ref().err().map(ToString::to_string).unwrap_or_default();
-    const SIZE: usize = size_of::<u64>();
     let mut lengths = vec![0; group.size()];
     // A message is not empty: that is how success is told apart.
     lengths[group.rank()] = if own.is_err() { text.len() as u64 + 1 } else { 0 };

@@ -88,7 +88,7 @@ mod tests {
     /// Terms of which every order of adding makes another sum.
     fn term(index: usize) -> Vec<f32> {
         (0..5)
-            .map(|i| ((index * 7 + i * 3) as f32 * 0.37).sin() * 10_f32.powi(i as i32 - 2))
+            .map(|i| ((index * 7 + i * 3) as f32 * 0.37).sin() * [0.01, 0.1, 1.0, 10.0, 100.0][i])
             .collect()
     }
 

@@ -278,16 +278,13 @@ fn a_late_error_is_what_the_definition_says() {
             for layer in 0..3 {
                 let from =
                     if layer < 2 { from_late.then_some(&late) } else { from_now.then_some(&now) };
-                match from {
-                    Some(from) => {
-                        both.weights_mut(layer).unwrap().copy_from(&from.weights(layer).unwrap());
-                        let bias = from.bias(layer).unwrap().unwrap().into_owned();
-                        both.bias_mut(layer).unwrap().unwrap().copy_from(&bias);
-                    }
-                    None => {
-                        both.weights_mut(layer).unwrap().fill(0.0);
-                        both.bias_mut(layer).unwrap().unwrap().fill(0.0);
-                    }
+                if let Some(from) = from {
+                    both.weights_mut(layer).unwrap().copy_from(&from.weights(layer).unwrap());
+                    let bias = from.bias(layer).unwrap().unwrap().into_owned();
+                    both.bias_mut(layer).unwrap().unwrap().copy_from(&bias);
+                } else {
+                    both.weights_mut(layer).unwrap().fill(0.0);
+                    both.bias_mut(layer).unwrap().unwrap().fill(0.0);
                 }
             }
             optimizer.step(&mut network, &both).unwrap();

@@ -46,6 +46,8 @@ fn trainer(network: Network<f32>, rule: FeedbackRule, optimizer: Optimizer) -> T
 
 /// Trains in every mode that promises equal bits, and prints a hash for each run.
 fn bits() -> Result<()> {
+    use FeedbackRule::{Bp, Dfa, Drtp, Fa, Ifa, Kp};
+
     let (group, data) = (MpiGroup::join()?, data());
     let say = |mode: &str, trainer: &Trainer<f32>| {
         if group.rank() == 0 {
@@ -53,7 +55,6 @@ fn bits() -> Result<()> {
             println!("\nweights {mode} {rule} {:016x}", fingerprint(network));
         }
     };
-    use FeedbackRule::{Bp, Dfa, Drtp, Fa, Ifa, Kp};
     let sgd = Sgd { learning_rate: 0.05, ..Sgd::default() };
     for network in networks() {
         for optimizer in [sgd.into(), RmsProp::default().into()] {
@@ -137,10 +138,9 @@ fn a_killed_process_ends_the_others_and_the_checkpoint_loads() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");
     let mut job = start(2, path.to_str().unwrap());
-    let lines = BufReader::new(job.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut lines = BufReader::new(job.stdout.take().unwrap()).lines().map_while(Result::ok);
     let victim = lines
-        .filter_map(|line| line.strip_prefix("process 1 ").map(str::to_owned))
-        .next()
+        .find_map(|line| line.strip_prefix("process 1 ").map(str::to_owned))
         .expect("the second process says who it is");
     assert!(Command::new("kill").args(["-9", &victim]).status().unwrap().success());
     let killed = Instant::now();
