@@ -15,14 +15,17 @@ use crate::{
     data::Dataset,
     error::{Error, Result, require},
     network::EVALUATION_BATCH,
+    route::{Route, Through},
     scalar::Scalar,
     seed::of_shard,
+    signal::Signal,
     targets::Targets,
     trainer::{Epoch, Evaluation, Step, Tally, Trainer},
     workspace::Gradients,
 };
 
-/// Trains on batches whose samples are shared out among processes, under any rule.
+/// Trains on batches whose samples are shared out among processes, under any rule whose
+/// feedback is that of single samples: not those of DKP, PFA and WM, nor the centred error.
 ///
 /// A batch of `N` samples is cut into `S` shards, whatever the number of processes: each has some in a
 /// row. With `w_s` the weight of a shard in the loss (its number of samples, unless classes have
@@ -59,13 +62,15 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] unless there is a shard for every process, [`Error::Conflict`] if the
-    /// processes have other trainers or numbers of shards.
+    /// processes have other trainers or numbers of shards, and for feedback that needs the whole batch:
+    /// the centred error, and matrices that learn along gradients of their own or from noise.
     pub fn new(group: &'g G, trainer: Trainer<T>, shards: usize) -> Result<Self> {
         let reason = "all have to cut a batch into as many shards";
         require_equal(group, "the number of shards", shards as u64, reason)?;
         require_same(group, &trainer)?;
         let expected = "at least the number of processes";
         require(shards >= group.size(), "shards", shards as f64, expected)?;
+        require_shared(trainer.feedback.route())?;
         let count = own(group.rank(), shards, group.size()).len();
         let gradients = (0..count).map(|_| Gradients::new()).collect();
         Ok(Self { group, trainer, shards, gradients, buffer: Vec::new() })
@@ -240,4 +245,18 @@ fn scale<T: Scalar>(gradients: &mut Gradients<T>, learned: f64, statistics: f64)
         let factor = T::of(if slot.part.is_learned() { learned } else { statistics });
         gradients.numbers.slot_mut(slot).iter_mut().for_each(|number| *number *= factor);
     }
+}
+
+/// Fails for feedback that would be another one where each process sees a part of the batch.
+fn require_shared(route: &Route) -> Result<()> {
+    let centred = |signal| matches!(signal, Signal::ErrorCentred(_));
+    let other = |through: Through| through.has_gradient() || through == Through::Mirror;
+    let hop = route.hops().iter().find(|hop| centred(hop.signal) || other(hop.through));
+    hop.map_or(Ok(()), |hop| {
+        Err(Error::Conflict {
+            first: format!("the hop {hop}"),
+            second: "samples on several processes".into(),
+            reason: "it needs the whole batch at once",
+        })
+    })
 }

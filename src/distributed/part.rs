@@ -15,8 +15,9 @@ use crate::{
     error::{Error, Result, require},
     feedback::Learning,
     layer::Operation,
-    route::{Hop, Route, Signal, Through},
+    route::{Hop, Route, Through},
     scalar::{Scalar, kernel::Kernel},
+    signal::Signal,
     targets::BatchTargets,
     trainer::{Epoch, Step, Tally, Trainer},
     workspace::{Activations, Deltas},
@@ -100,7 +101,7 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
     /// Whether processes without the output layer want its error.
     pub(super) fn sends_error(&self) -> bool {
         let sent = |hop: &Hop| {
-            hop.through == Through::Matrix
+            hop.through.is_straight()
                 && hop.signal != Signal::Target
                 && self.owner(hop.to) + 1 < self.group.size()
         };
@@ -237,7 +238,7 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
             let hop = route.hops()[index];
             let (from, to) = (self.owner(source(route, hop)), self.owner(hop.to));
             let me = self.group.rank();
-            if from == to || hop.through == Through::Matrix {
+            if from == to || hop.through.is_straight() {
                 if to == me {
                     let Trainer { network, feedback, threads, .. } = &self.trainer;
                     threads.run(network.work(activations.batch), || {
@@ -393,7 +394,7 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
                 broadcast(group, owner, Kernel::bytes_mut(numbers))?;
             }
         }
-        for Learning { layer, matrix, moments } in feedback.learning() {
+        for Learning { layer, matrix, moments, .. } in feedback.learning() {
             let [first, second] = moments;
             for numbers in [matrix.as_mut_slice(), first, second] {
                 broadcast(group, owners[layer], Kernel::bytes_mut(numbers))?;
@@ -445,11 +446,15 @@ fn require_parts<T: Scalar>(trainer: &Trainer<T>) -> Result<()> {
     }
     let route = trainer.feedback.route();
     let hops = route.hops();
-    let direct =
-        |hop: &Hop| hop.through != Through::Matrix || !matches!(hop.signal, Signal::Delta(_));
+    let direct = |hop: &Hop| !hop.through.is_straight() || !matches!(hop.signal, Signal::Delta(_));
     if hops.windows(2).any(|pair| pair[0].to == pair[1].to) || !hops.iter().all(direct) {
         let reason = "one hop may lead to a layer, from the output or from a neighbour through weights or what stands in their place";
         return refuse(format!("the route {route}"), reason);
+    }
+    let local = |through: Through| !through.has_gradient() && through != Through::Mirror;
+    if let Some(hop) = hops.iter().find(|hop| !local(hop.through)) {
+        let reason = "its matrix learns from what stands on another process";
+        return refuse(format!("the hop {hop}"), reason);
     }
     Ok(())
 }

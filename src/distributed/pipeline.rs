@@ -13,8 +13,8 @@ use super::{
 use crate::{
     data::Dataset,
     error::{Error, Result},
-    route::{Signal, Through},
     scalar::{Scalar, kernel::Kernel},
+    signal::Signal,
     trainer::{Epoch, Step, Trainer},
 };
 
@@ -46,8 +46,7 @@ impl<'g, T: Scalar, G: Group> Pipeline<'g, T, G> {
         let part = Part::new(group, trainer, delay)?;
         let route = part.trainer.feedback.route();
         let from_output = |signal| !matches!(signal, Signal::Delta(_));
-        if !route.hops().iter().all(|hop| from_output(hop.signal) && hop.through == Through::Matrix)
-        {
+        if !route.hops().iter().all(|hop| from_output(hop.signal) && hop.through.is_straight()) {
             return Err(Error::Conflict {
                 first: format!("the rule {}", part.trainer.feedback.rule_name()),
                 second: "a pipeline".into(),

@@ -213,6 +213,7 @@ fn step_on_columns<T: Scalar>(
 /// Takes a column off. Chunks would be counted by a division, which takes as long as a small matrix.
 #[allow(clippy::inline_always)] // For loops that are vectorised.
 #[inline(always)]
+#[allow(clippy::mut_mut)] // It takes off what it returns.
 fn next_column<'a, T>(rest: &mut &'a mut [T], rows: usize) -> &'a mut [T] {
     rest.split_off_mut(..rows).expect("as many columns as h has numbers")
 }
