@@ -271,19 +271,14 @@ fn bound_of_error<T: Scalar>(
         _ => most,
     });
     let factor = network.output_len() as f64 * steepest;
-    // What no hop sends has no length here.
     let sent = |signal| bound_of_squares(deltas.at_output().get(signal).delta().as_slice());
-    let (e, sign, target) = (sent(Signal::Error), sent(Signal::ErrorSign), sent(Signal::Target));
+    let e = sent(Signal::Error);
     largest(network, activations, |layer| {
         if layer == output {
             return (e, 0.0);
         }
         let (signal, matrix) = feedback.direct(layer);
-        let signal = match signal {
-            Signal::ErrorSign => sign,
-            Signal::Target => target,
-            Signal::Error | Signal::Delta(_) => e,
-        };
+        let signal = if signal == Signal::Error { e } else { sent(signal) };
         (signal * factor * factor * matrix, 0.0)
     })
 }
