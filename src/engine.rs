@@ -304,8 +304,9 @@ fn bound_of_error<T: Scalar>(
         _ => most,
     });
     let factor = network.output_len() as f64 * steepest;
-    let (e, sent) = (deltas.at_output().get(Signal::Error), deltas.at_output().squares());
-    let e = bound_of_squares(e.delta().as_slice());
+    let at_output = deltas.at_output();
+    let e = bound_of_squares(at_output.get(Signal::Error).delta().as_slice());
+    let sent = f64::max(e, at_output.squares_beside_error());
     largest(network, activations, |layer| {
         if layer == output {
             return (e, 0.0);

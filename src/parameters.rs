@@ -312,10 +312,12 @@ impl<T: Scalar> Parameters<T> {
     /// The slots of a layer and its numbers.
     #[inline]
     pub(crate) fn layer(&self, layer: usize) -> OfLayer<'_, T> {
-        let numbers = self.as_slice();
-        let numbers =
-            if numbers.is_empty() { numbers } else { &numbers[self.table.numbers(layer)] };
-        OfLayer { slots: self.table.of_layer(layer), numbers }
+        let (slots, numbers) = &self.table.layers[layer];
+        let numbers = match self.length {
+            0 => &[][..],
+            _ => &self.buffer[self.start + numbers.start..self.start + numbers.end],
+        };
+        OfLayer { slots: &self.table.slots[slots.clone()], numbers }
     }
 
     /// The numbers of all layers, to be shared out.

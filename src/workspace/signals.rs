@@ -64,11 +64,11 @@ impl<'a, T: Scalar> AtOutput<'a, T> {
         }
     }
 
-    /// A number that no square exceeds of whatever a hop could send.
-    pub(crate) fn squares(self) -> f64 {
+    /// A number that no square exceeds of whatever a hop could send beside the error.
+    pub(crate) fn squares_beside_error(self) -> f64 {
         // What has never been sent has no length.
         let made = self.made.signals.iter().map(|(_, made)| made);
-        let all = made.chain([self.e, self.target]);
+        let all = made.chain([self.target]);
         all.fold(0.0, |most, sent| f64::max(most, bound_of_squares(sent.delta().as_slice())))
     }
 }
