@@ -38,9 +38,7 @@ pub type After = fn(&Moment, &mut Trainer<f32>) -> Result<()>;
 
 /// Where a run is.
 pub struct Moment<'a> {
-    pub arm: &'a str,
     pub split: &'a Split,
-    pub seed: u64,
     /// Steps made so far, and in all.
     pub step: u64,
     pub steps: u64,

@@ -168,10 +168,9 @@ impl Run<'_> {
 
     /// What the row has to be done before the first step, and after each.
     fn after(&self, trainer: &mut Trainer<f32>, steps: u64) -> Result<()> {
-        let Self { row, arm, seed, split, .. } = *self;
+        let Self { row, split, .. } = *self;
         let step = trainer.optimizer().steps();
-        let after =
-            row.plan.after.map(|after| after(&Moment { arm, split, seed, step, steps }, trainer));
+        let after = row.plan.after.map(|after| after(&Moment { split, step, steps }, trainer));
         after.unwrap_or(Ok(()))
     }
 }
@@ -229,7 +228,7 @@ impl<'a> Observer<'a> {
         Ok(point)
     }
 
-    /// Of the last hidden layer's outputs.
+    /// Of the last hidden layer's outputs. A diagnosis says it too, with much more that takes longer.
     fn mean_cosine(&mut self, trainer: &Trainer<f32>) -> Result<f64> {
         let network = trainer.network();
         network.forward(&self.some.inputs(), &mut self.activations)?;

@@ -5,18 +5,17 @@
 //! the biases are divided by the batch size twice, so here they are multiplied by 1/128. The angle
 //! is that of the first training image. Each logged run is a single one.
 //!
-//! Weight mirrors: one mirror batch for every batch of the first epoch before training, then one
-//! after every step: noise `x ~ U(±0.05)` of 128 samples enters each upper layer alone, and
-//! `B += 0.01 x yᵀ` with what comes out, `y = f(W x + b)`, which is logistic at the output too.
+//! Their weight mirrors do not decay, and the output layer answers through its logistic function.
 
 use feedback_alignment::{
-    Activation, FeedbackInit, FeedbackRule, Loss, Network, Sgd, Trainer, TrainerBuilder,
+    Activation, Feedback, FeedbackInit, FeedbackRule, Loss, Mirror, Network, Sgd, Trainer,
+    TrainerBuilder,
     nalgebra::{DMatrix, DVector},
-    rand_distr::{Distribution, Normal, Uniform},
+    rand_distr::{Distribution, Normal},
 };
 
 use super::{
-    Moment, Observed, Order, Plan,
+    Observed, Order, Plan,
     Quantity::{Accuracy, Angle},
     Row, classes, figures,
 };
@@ -58,8 +57,7 @@ pub fn row() -> Row {
             order: Order::AsTheyCome,
             bias_factor: 1.0 / BATCH as f32,
             observed: Observed::Angle,
-            after: Some(mirror),
-            scheduled: false,
+            ..Plan::EPOCHS
         },
         trainer,
         figures: all,
@@ -67,10 +65,11 @@ pub fn row() -> Row {
 }
 
 fn trainer(arm: &str, data: &Split, seed: u64) -> Result<TrainerBuilder<f32>> {
-    let (rule, learning_rate) = match arm {
-        "wm" => (FeedbackRule::Fa, 0.05),
-        "kp" => (FeedbackRule::Kp, 0.3),
-        _ => (arm.parse()?, 0.2),
+    let rule: FeedbackRule = arm.parse()?;
+    let learning_rate = match rule {
+        FeedbackRule::Wm => 0.05,
+        FeedbackRule::Kp => 0.3,
+        _ => 0.2,
     };
     let classes = classes(&data.train)?;
     let network = Network::builder(data.train.features()).dense(HIDDEN).logistic().dense(classes);
@@ -84,35 +83,16 @@ fn trainer(arm: &str, data: &Split, seed: u64) -> Result<TrainerBuilder<f32>> {
         network.set_weights(layer, DMatrix::from_fn(rows, columns, |_, _| draw()))?;
     }
     let std = ((HIDDEN + classes) as f64).sqrt().recip();
+    let mut feedback = Feedback::new(&network, rule, FeedbackInit::Normal { std }, seed)?;
+    feedback.set_mirror(Mirror {
+        decay: 0.0,
+        output: Activation::Logistic,
+        ..Mirror::default()
+    })?;
     Ok(Trainer::builder(network)
-        .rule(rule)
-        .feedback_init(FeedbackInit::Normal { std })
+        .feedback(feedback)
         .loss(Loss::LogisticCrossEntropy)
         .optimizer(Sgd { learning_rate, ..Sgd::default() })
         .batch_size(BATCH)
         .drop_last(true))
-}
-
-/// The mirror batches before the first step, or the one after a step.
-fn mirror(now: &Moment, trainer: &mut Trainer<f32>) -> Result<()> {
-    if now.arm != "wm" {
-        return Ok(());
-    }
-    let batches = if now.step == 0 { now.split.train.len() / BATCH } else { 1 };
-    let mut rng = stream(now.seed, 1 + now.step);
-    let noise = Uniform::new(-0.05, 0.05)?;
-    let mut b = trainer.feedback().matrix(0)?.ok_or("FA has a matrix here")?;
-    let layer = trainer.network().layer(1)?;
-    let bias = layer.bias().ok_or("the output layer has a bias")?;
-    for _ in 0..batches {
-        let x = DMatrix::from_fn(b.nrows(), BATCH, |_, _| noise.sample(&mut rng));
-        let mut y = layer.weights() * &x;
-        for mut column in y.column_iter_mut() {
-            column += bias;
-            column.apply(|a| *a = Activation::Logistic.value(*a));
-        }
-        b.gemm(0.01, &x, &y.transpose(), 1.0);
-    }
-    trainer.feedback_mut().set_matrix(0, b)?;
-    Ok(())
 }

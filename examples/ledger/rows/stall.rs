@@ -6,8 +6,8 @@
 //! is not told: here they are drawn by the seed.
 
 use feedback_alignment::{
-    FeedbackInit, FeedbackRule, Init, Loss, Network, Sgd, Trainer, TrainerBuilder,
-    nalgebra::DVector,
+    FeedbackInit, FeedbackRule, Init, Loss, Network, Sgd, Signal, Threshold, Trainer,
+    TrainerBuilder,
 };
 
 use super::{
@@ -56,19 +56,18 @@ fn trainer(arm: &str, data: &Split, seed: u64) -> Result<TrainerBuilder<f32>> {
     let classes = classes(&data.train)?;
     let network = Network::builder(data.train.features()).dense(300).tanh().dense(300).tanh();
     let network = network.dense(300).tanh().dense(classes).init(Init::GlorotUniform).seed(seed);
-    let mut network = network.build()?;
-    if arm == "prior" {
-        // All classes are as frequent as each other, so this is the logit of 1 / classes.
-        let logit = -((classes - 1) as f32).ln();
-        network.set_bias(3, DVector::from_element(classes, logit))?;
-    }
     let rule = if arm == "bp" { FeedbackRule::Bp } else { FeedbackRule::Dfa };
-    let output_rate = if arm == "output-rate" { 10.0 } else { 1.0 };
-    Ok(Trainer::builder(network)
+    let trainer = Trainer::builder(network.build()?)
         .rule(rule)
         .feedback_init(FeedbackInit::Normal { std: 1.0 })
         .loss(Loss::LogisticCrossEntropy)
         .optimizer(Sgd { learning_rate: 1e-3, ..Sgd::default() })
-        .rate_factor(3, output_rate)
-        .batch_size(128))
+        .batch_size(128);
+    Ok(match arm {
+        "centred" => trainer.signal(Signal::ErrorCentred(Threshold::ZERO)),
+        "prior" => trainer.prior(vec![1.0 / classes as f64; classes]),
+        "output-rate" => trainer.rate_factor(3, 10.0),
+        "aligned" => trainer.aligned(),
+        _ => trainer,
+    })
 }
