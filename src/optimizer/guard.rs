@@ -74,6 +74,7 @@ impl<T: Scalar> OptimizerState<T> {
     }
 
     /// The parameters and moments of all layers, to be shared out.
+    #[cfg(feature = "mpi")]
     pub(crate) fn all_numbers<'a>(&'a mut self, network: &'a mut Network<T>) -> Numbers<'a, T> {
         let [first, second] = &mut self.moments;
         Numbers::new([network.parameters.all_layers(), first.all_layers(), second.all_layers()])
