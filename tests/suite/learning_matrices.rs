@@ -1,5 +1,6 @@
 //! Feedback matrices that learn: direct Kolen-Pollack, weight mirrors, products.
 
+#[cfg(feature = "safetensors")]
 use crate::nets::conv_net;
 use feedback_alignment::{
     Activation, Activations, Adam, Conv2d, Deltas, Diagnostics, Error, Feedback, FeedbackInit,
