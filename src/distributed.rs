@@ -47,6 +47,7 @@ mod tree;
 mod data_parallel;
 mod share;
 mod part;
+mod learn;
 mod up;
 mod layer_parallel;
 mod pipeline;

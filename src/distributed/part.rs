@@ -7,7 +7,7 @@ use super::{
     group::Group,
     score::{row as row_of, step},
     share::share,
-    together::{agree, all, broadcast},
+    together::{agree, broadcast},
 };
 use crate::{
     buffer::Columns,
@@ -30,23 +30,23 @@ pub(super) struct Part<'g, T, G> {
     pub(super) group: &'g G,
     pub(super) trainer: Trainer<T>,
     /// The layers of each process.
-    shares: Vec<Range<usize>>,
+    pub(super) shares: Vec<Range<usize>>,
     /// How many batches late the error comes to the hidden layers.
     pub(super) delay: usize,
     /// Whether some hidden layer waits for what the output was.
     pub(super) waits: bool,
     /// The batches whose hidden layers have not learned yet, the oldest first.
-    under_way: VecDeque<Batch<T>>,
-    spare: Vec<Batch<T>>,
+    pub(super) under_way: VecDeque<Batch<T>>,
+    pub(super) spare: Vec<Batch<T>>,
     /// Whether steps have been made since all was last collected.
-    scattered: bool,
+    pub(super) scattered: bool,
 }
 
 /// What a process keeps of a batch until its hidden layers have learned.
 #[derive(Debug)]
 pub(super) struct Batch<T> {
-    activations: Activations<T>,
-    deltas: Deltas<T>,
+    pub(super) activations: Activations<T>,
+    pub(super) deltas: Deltas<T>,
     targets: BatchTargets<T>,
 }
 
@@ -84,12 +84,12 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         self.group.rank() + 1 == self.group.size()
     }
 
-    fn owner(&self, layer: usize) -> usize {
+    pub(super) fn owner(&self, layer: usize) -> usize {
         let owner = self.shares.iter().position(|share| share.contains(&layer));
         owner.expect("every layer has a process")
     }
 
-    fn output(&self) -> usize {
+    pub(super) fn output(&self) -> usize {
         self.trainer.network.layer_count() - 1
     }
 
@@ -181,162 +181,6 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         result
     }
 
-    /// Stages 3 to 5 in the layers of this process: the hidden ones learn from the oldest batch, if its
-    /// error is due, the output layer from the newest, unless there is none. Where it is `together`, either
-    /// all processes make the step or none does.
-    pub(super) fn learn(&mut self, with_newest: bool, together: bool) -> Result<()> {
-        let due = self.under_way.len() > self.delay || !with_newest;
-        let mut oldest = if due { self.under_way.pop_front() } else { None };
-        // Without a batch that is due, only the output layer has something to learn from.
-        let mut batch =
-            oldest.take().or_else(|| self.under_way.pop_back()).expect("a batch has been begun");
-        let result = self.learn_from(&mut batch, due, with_newest, together);
-        if due {
-            self.spare.push(batch);
-        } else {
-            self.under_way.push_back(batch);
-        }
-        self.scattered = true;
-        result
-    }
-
-    fn learn_from(
-        &mut self,
-        batch: &mut Batch<T>,
-        due: bool,
-        with_newest: bool,
-        together: bool,
-    ) -> Result<()> {
-        if due {
-            self.deliver(batch)?;
-        } else {
-            batch.deltas.begin_delivery();
-        }
-        let (output, mut newest) = (self.output(), None);
-        batch.deltas.blocks[output].served = with_newest && self.own().contains(&output);
-        if due && with_newest {
-            newest = self.under_way.pop_back(); // Unless the batch is the newest itself.
-        }
-        if let Some(newest) = &mut newest {
-            swap_output(batch, newest);
-        }
-        let result = self.step(batch, together);
-        if let Some(mut newest) = newest {
-            swap_output(batch, &mut newest);
-            self.under_way.push_back(newest);
-        }
-        result
-    }
-
-    /// Stage 3: this process's part of every hop.
-    fn deliver(&mut self, batch: &mut Batch<T>) -> Result<()> {
-        let Batch { activations, deltas, .. } = batch;
-        self.trainer.feedback.follow(&self.trainer.network, activations)?;
-        self.trainer.feedback.begin_delivery(activations, deltas)?;
-        for index in 0..self.trainer.feedback.route().hops().len() {
-            let route = self.trainer.feedback.route();
-            let hop = route.hops()[index];
-            let (from, to) = (self.owner(source(route, hop)), self.owner(hop.to));
-            let me = self.group.rank();
-            if from == to || hop.through.is_straight() {
-                if to == me {
-                    let Trainer { network, feedback, threads, .. } = &self.trainer;
-                    threads.run(network.work(activations.batch), || {
-                        feedback.deliver_hops(index..index + 1, network, activations, deltas)
-                    })?;
-                }
-            } else if from == me {
-                self.send_hop(index, to, activations, deltas)?;
-            } else if to == me {
-                self.receive_hop(index, from, activations, deltas)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What a hop brings leaves this process: on the way down `M δ`, whose matrix is here; on the way up
-    /// `δ`, for the matrix is there.
-    fn send_hop(
-        &self,
-        index: usize,
-        to: usize,
-        activations: &Activations<T>,
-        deltas: &mut Deltas<T>,
-    ) -> Result<()> {
-        let Trainer { network, feedback, threads, .. } = &self.trainer;
-        let (hop, from) = (
-            feedback.route().hops()[index],
-            source(feedback.route(), feedback.route().hops()[index]),
-        );
-        let end = if from > hop.to {
-            threads.run(network.work(activations.batch), || feedback.bring(index, network, deltas));
-            deltas.blocks[hop.to].end()
-        } else {
-            network.blocks[from].send_up(&activations.blocks[from], &mut deltas.blocks[from]);
-            deltas.blocks[from].end()
-        };
-        self.group.send(to, Kernel::bytes(end.as_slice()))
-    }
-
-    fn receive_hop(
-        &self,
-        index: usize,
-        process: usize,
-        activations: &Activations<T>,
-        deltas: &mut Deltas<T>,
-    ) -> Result<()> {
-        let Trainer { network, feedback, .. } = &self.trainer;
-        let hop = feedback.route().hops()[index];
-        let from = source(feedback.route(), hop);
-        if from > hop.to {
-            let to = &mut deltas.blocks[hop.to];
-            self.group.receive(process, Kernel::bytes_mut(to.arrival().as_mut_slice()))?;
-            let parameters = network.parameters.layer(hop.to);
-            network.blocks[hop.to].backward(parameters, &activations.blocks[hop.to], to);
-            to.served = true;
-            return Ok(());
-        }
-        let sender = &mut deltas.blocks[from];
-        self.group.receive(process, Kernel::bytes_mut(sender.arrival().as_mut_slice()))?;
-        sender.sent_up = true;
-        feedback.deliver_hops(index..index + 1, network, activations, deltas)
-    }
-
-    /// Stages 4 and 5 in the layers that have something to learn from.
-    fn step(&mut self, batch: &Batch<T>, together: bool) -> Result<()> {
-        let Batch { activations, deltas, .. } = batch;
-        let Trainer { network, feedback, optimizer, threads, scratch, .. } = &mut self.trainer;
-        let (gradients, learns) = (&mut scratch.gradients, feedback.learns());
-        let work = network.work(activations.batch);
-        if learns {
-            threads.run(work, || network.gradients(activations, deltas, gradients))?;
-        }
-        // Who steps without a copy cannot go back when another finds that it has to.
-        let safe = !together
-            || all(
-                self.group,
-                if learns {
-                    optimizer.steps_safely(network, feedback, gradients)
-                } else {
-                    optimizer.learns_safely(network, activations, deltas)
-                },
-            )?;
-        let before = (!safe).then(|| (network.clone(), optimizer.clone(), feedback.clone()));
-        let result = threads.run(work, || {
-            if learns {
-                optimizer.step_with_feedback(network, feedback, gradients)
-            } else {
-                optimizer.learn(network, activations, deltas)
-            }
-        });
-        let Some(before) = before else { return result };
-        let result = agree(self.group, result);
-        if result.is_err() {
-            (*network, *optimizer, *feedback) = before;
-        }
-        result
-    }
-
     /// An epoch whose steps are made by `run`, of the batches of these indices. It returns what they saw
     /// at the process with the output layer. If it is `whole`, an error leaves nothing of it.
     pub(super) fn epoch_by(
@@ -414,16 +258,8 @@ fn swap_in<T>(batch: &mut Batch<T>, trainer: &mut Trainer<T>) {
     swap(&mut batch.targets, &mut trainer.scratch.targets);
 }
 
-/// Lets the output layer learn from another batch: exchanges what enters it, and its error.
-fn swap_output<T>(one: &mut Batch<T>, other: &mut Batch<T>) {
-    let output = one.deltas.blocks.len() - 1;
-    swap(&mut one.activations.blocks[output - 1], &mut other.activations.blocks[output - 1]);
-    let (e, other_e) = (&mut one.deltas.blocks[output], &mut other.deltas.blocks[output]);
-    swap(&mut e.stages, &mut other_e.stages);
-}
-
 /// The layer whose delta a hop sends.
-fn source(route: &Route, hop: Hop) -> usize {
+pub(super) fn source(route: &Route, hop: Hop) -> usize {
     match hop.signal {
         Signal::Delta(from) => from,
         _ => route.layer_count() - 1,
