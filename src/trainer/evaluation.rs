@@ -10,7 +10,7 @@ use super::{
     state::Trainer,
 };
 use crate::{
-    buffer::{Columns, When},
+    buffer::{Columns, When, reserve},
     data::Dataset,
     error::{Error, Result, require, require_finite},
     loss::Loss,
@@ -41,6 +41,8 @@ impl<T: Scalar> Trainer<T> {
         samples: Range<usize>,
     ) -> Result<(Vec<Step>, Vec<usize>)> {
         let (mut steps, mut classes) = (Vec::new(), Vec::new());
+        reserve(&mut steps, samples.len().div_ceil(EVALUATION_BATCH))?;
+        reserve(&mut classes, samples.len())?;
         let mut e = Columns::new(self.network.output_len());
         self.for_each_batch(data, samples, |targets, logits| {
             e.set_batch(targets.len())?;
