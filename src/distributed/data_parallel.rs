@@ -1,6 +1,6 @@
 //! The samples of a batch on several processes.
 
-use std::{ops::Range, path::Path};
+use std::ops::Range;
 
 use nalgebra::DMatrixView;
 
@@ -216,7 +216,7 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
     /// # Errors
     /// As for [`Trainer::save`], on all processes.
     #[cfg(feature = "safetensors")]
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
         agree(self.group, if self.group.rank() == 0 { self.trainer.save(path) } else { Ok(()) })
     }
 }

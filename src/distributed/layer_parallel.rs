@@ -1,7 +1,5 @@
 //! The layers of a network on several processes, all on the same batch.
 
-use std::path::Path;
-
 use super::{
     fingerprint::require_equal,
     group::Group,
@@ -88,7 +86,7 @@ impl<'g, T: Scalar, G: Group> LayerParallel<'g, T, G> {
     /// # Errors
     /// As for [`Trainer::save`], on all processes.
     #[cfg(feature = "safetensors")]
-    pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
         let group = self.part.group;
         let trainer = self.trainer()?;
         agree(group, if group.rank() == 0 { trainer.save(path) } else { Ok(()) })

@@ -1,7 +1,5 @@
 //! The layers of a network on several processes, each on another batch.
 
-use std::path::Path;
-
 use super::{
     fingerprint::require_equal,
     group::Group,
@@ -96,7 +94,7 @@ impl<'g, T: Scalar, G: Group> Pipeline<'g, T, G> {
     /// # Errors
     /// As for [`Trainer::save`], on all processes.
     #[cfg(feature = "safetensors")]
-    pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
         let group = self.part.group;
         let trainer = self.trainer()?;
         agree(group, if group.rank() == 0 { trainer.save(path) } else { Ok(()) })
