@@ -55,9 +55,13 @@ fn builder(network: Network<f32>, rule: FeedbackRule) -> TrainerBuilder<f32> {
     Trainer::builder(network).rule(rule).batch_size(BATCH).seed(3)
 }
 
+/// Rules whose matrices learn from the whole batch or from what stands on other processes.
+const WHOLE_BATCH: [FeedbackRule; 3] = [FeedbackRule::Dkp, FeedbackRule::Wm, FeedbackRule::Pfa];
+
 /// All rules that can be run: batch normalisation wants every hidden layer to learn.
 fn rules() -> impl Iterator<Item = FeedbackRule> {
-    FeedbackRule::all().filter(|&rule| rule != FeedbackRule::Shallow)
+    let not = [&[FeedbackRule::Shallow][..], &WHOLE_BATCH].concat();
+    FeedbackRule::all().filter(move |rule| !not.contains(rule))
 }
 
 /// Every network under every rule and optimiser.
@@ -676,5 +680,20 @@ fn agreement_is_the_own_error_or_the_first() {
                 }
             }
         }
+    }
+}
+
+/// What would be another rule on several processes is refused, with the reason.
+#[test]
+fn rules_that_need_the_whole_batch_are_refused() {
+    let network = || Network::builder(4).dense(5).tanh().dense(3).build().unwrap();
+    for rule in WHOLE_BATCH {
+        LocalGroup::run(2, |group| {
+            let trainer = || builder(network(), rule).build().unwrap();
+            let data = DataParallel::new(group, trainer(), 2).unwrap_err().to_string();
+            assert!(data.contains("the whole batch"), "{data}");
+            let layers = LayerParallel::new(group, trainer(), 0).unwrap_err().to_string();
+            assert!(layers.contains("another process"), "{layers}");
+        });
     }
 }
