@@ -22,7 +22,7 @@ impl<T: Scalar> Network<T> {
     /// let mut network = Network::<f64>::builder(2).dense(4).tanh().dense(3).build()?;
     /// network.set_weights(1, DMatrix::zeros(3, 4))?;
     /// network.set_output_prior(Loss::SoftmaxCrossEntropy, &[0.5, 0.3, 0.2])?;
-    /// let logits = network.predict(&[0.7, -0.1][..])?;
+    /// let logits = network.predict(&DMatrix::from_element(2, 1, 0.7))?;
     /// let answer = Loss::SoftmaxCrossEntropy.probabilities(&logits)?;
     /// assert!((answer[1] - 0.3).abs() < 1e-12);
     /// # Ok::<(), feedback_alignment::Error>(())
