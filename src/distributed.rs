@@ -13,7 +13,7 @@
 //!
 //! ```
 //! use feedback_alignment::{
-//!     Dataset, Network, Trainer,
+//!     Dataset, Error, Network, Trainer,
 //!     distributed::{DataParallel, LocalGroup, fingerprint},
 //!     nalgebra::DMatrix,
 //! };
@@ -21,7 +21,7 @@
 //! let x = DMatrix::from_fn(3, 12, |i, j| ((i + 2 * j) % 5) as f32);
 //! let data = Dataset::new(x, (0..12).map(|j| j % 2).collect())?;
 //! let bits = [1, 2, 4].map(|processes| {
-//!     LocalGroup::run(processes, |group| {
+//!     LocalGroup::run(processes, |group| -> Result<u64, Error> {
 //!         let network = Network::builder(3).dense(8).tanh().dense(2).build()?;
 //!         let trainer = Trainer::builder(network).batch_size(6).build()?;
 //!         let mut parallel = DataParallel::new(group, trainer, 4)?;
@@ -30,7 +30,7 @@
 //!     })
 //! });
 //! assert_eq!(bits[0][0].as_ref().unwrap(), bits[2][3].as_ref().unwrap());
-//! # Ok::<(), feedback_alignment::Error>(())
+//! # Ok::<(), Error>(())
 //! ```
 //!
 //! Numbers cross as they stand in memory, so all machines have to have the same byte order.
