@@ -10,9 +10,8 @@ use feedback_alignment::{
 use proptest::prelude::*;
 
 use crate::{
-    helpers::{labels, optimizers, random},
+    helpers::{labels, numpy_net, optimizers, random, sines},
     nets::{conv_net, residual_net},
-    signals::{fill, numpy_net},
 };
 
 fn dense<T: Scalar>() -> Network<T> {
@@ -370,11 +369,11 @@ fn the_common_mode_is_what_samples_share() {
 fn what_diagnoses_say_is_what_numpy_finds() {
     let network = numpy_net();
     let mut own = feedback(&network, FeedbackRule::Dfa);
-    own.set_matrix(0, fill(6, 3).add_scalar(0.1)).unwrap();
-    own.set_matrix(1, fill(4, 3).add_scalar(0.1)).unwrap();
+    own.set_matrix(0, sines(6, 3).add_scalar(0.1)).unwrap();
+    own.set_matrix(1, sines(4, 3).add_scalar(0.1)).unwrap();
     let sgd = Sgd { learning_rate: 0.1, ..Sgd::default() };
     let mut trainer = Trainer::builder(network).feedback(own).optimizer(sgd).build().unwrap();
-    let (x, y) = (fill(8, 5).transpose(), [0, 2, 1, 0, 2, 1, 0, 2]);
+    let (x, y) = (sines(8, 5).transpose(), [0, 2, 1, 0, 2, 1, 0, 2]);
     for _ in 0..20 {
         trainer.step(&x, &y).unwrap();
     }

@@ -1,31 +1,18 @@
 //! The rules beyond Nøkland's: each against an identity and against 100 steps computed elsewhere.
 
+use crate::{
+    helpers::{numbers, numpy_net, sines, thirds},
+    nets::dense_net,
+};
 use feedback_alignment::{
     Activations, Adam, Conv2d, Deltas, Error, Feedback, FeedbackInit, FeedbackRule, Gradients,
     Loss, MaxPool2d, Momentum, Network, Optimizer, OptimizerState, Part, RmsProp, Sgd, Trainer,
-    WeightDecay,
-    nalgebra::{DMatrix, DVector},
+    WeightDecay, nalgebra::DMatrix,
 };
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
 
 const SIGNS: [FeedbackRule; 3] = [FeedbackRule::USf, FeedbackRule::FrSf, FeedbackRule::BrSf];
-
-fn numbers(rows: usize, columns: usize, seed: usize) -> DMatrix<f64> {
-    DMatrix::from_fn(rows, columns, |i, j| {
-        ((i * 37 + j * 101 + seed * 13) % 61) as f64 / 30.0 - 1.0
-    })
-}
-
-fn labels(samples: usize) -> Vec<usize> {
-    (0..samples).map(|j| j * 2 % 3).collect()
-}
-
-/// Widths of which no two are equal, with a layer without bias.
-fn dense_net() -> Network<f64> {
-    let builder = Network::builder(7).dense(6).tanh().dense_without_bias(5).logistic();
-    builder.dense(4).tanh().dense(3).seed(3).build().unwrap()
-}
 
 fn conv_net() -> Network<f64> {
     Network::builder((2, 7, 6))
@@ -51,7 +38,7 @@ fn feedback(network: &Network<f64>, rule: FeedbackRule) -> Feedback<f64> {
 fn pass(network: &Network<f64>, feedback: &mut Feedback<f64>, seed: usize) -> Deltas<f64> {
     let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
     network.forward(&numbers(network.input_len(), 9, seed), &mut activations).unwrap();
-    LOSS.error(&labels(9), &activations, &mut deltas).unwrap();
+    LOSS.error(&thirds(9), &activations, &mut deltas).unwrap();
     feedback.follow(network, &activations).unwrap();
     feedback.deliver(network, &activations, &mut deltas).unwrap();
     deltas
@@ -77,7 +64,7 @@ fn signs_follow_the_weights_and_magnitudes_do_not() {
             let mut last = start.clone();
             for step in 0..4 {
                 let before = trainer.network().clone();
-                trainer.step(&numbers(network.input_len(), 9, step), &labels(9)).unwrap();
+                trainer.step(&numbers(network.input_len(), 9, step), &thirds(9)).unwrap();
                 for layer in 0..network.layer_count() - 1 {
                     let b = trainer.feedback().matrix(layer).unwrap().unwrap();
                     let w = as_feedback(&before, trainer.feedback(), layer);
@@ -133,7 +120,7 @@ fn signs_of_other_weights_are_refused() {
         let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
         for step in 0..2 {
             network.forward(&numbers(7, 9, step), &mut activations).unwrap();
-            LOSS.error(&labels(9), &activations, &mut deltas).unwrap();
+            LOSS.error(&thirds(9), &activations, &mut deltas).unwrap();
             let refused = signs.deliver(&network, &activations, &mut deltas).unwrap_err();
             assert!(refused.to_string().contains("Feedback::follow"), "{refused}");
             signs.follow(&network, &activations).unwrap();
@@ -188,7 +175,7 @@ fn what_kolen_and_pollack_differ_by_decays() {
             let (start, old) = (differences(&trainer), trainer.network().clone());
             let mut left = 1.0;
             for step in 0..10 {
-                trainer.step(&numbers(network.input_len(), 9, step), &labels(9)).unwrap();
+                trainer.step(&numbers(network.input_len(), 9, step), &thirds(9)).unwrap();
                 left *= factor;
             }
             for (start, now) in start.iter().zip(differences(&trainer)) {
@@ -218,7 +205,7 @@ fn kolen_and_pollack_from_the_weights_is_backpropagation() {
             let (mut found, mut expected) = (with(kp.clone()), with(bp));
             let mut seen = with(kp);
             for step in 0..5 {
-                let (x, y) = (numbers(network.input_len(), 9, step), labels(9));
+                let (x, y) = (numbers(network.input_len(), 9, step), thirds(9));
                 found.step(&x, &y).unwrap();
                 expected.step(&x, &y).unwrap();
                 seen.step_with(&x, &y, |_| Ok(())).unwrap();
@@ -238,7 +225,7 @@ fn feedback_learns_with_its_layer() {
     let mut trainer = builder.optimizer(optimizer).build().unwrap();
     trainer.freeze(2).unwrap();
     let before = trainer.feedback().clone();
-    trainer.step(&numbers(7, 9, 1), &labels(9)).unwrap();
+    trainer.step(&numbers(7, 9, 1), &thirds(9)).unwrap();
     let same = |layer| trainer.feedback().matrix(layer).unwrap() == before.matrix(layer).unwrap();
     // The feedback of layer 1 stands in for the weights of layer 2.
     assert_eq!([0, 1, 2].map(same), [false, true, false]);
@@ -282,7 +269,7 @@ fn feedback_that_learns_wants_the_step_that_teaches_it() {
     let mut optimizer = OptimizerState::new(&network, Sgd::default()).unwrap();
     let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
     network.forward(&numbers(7, 9, 1), &mut activations).unwrap();
-    LOSS.error(&labels(9), &activations, &mut deltas).unwrap();
+    LOSS.error(&thirds(9), &activations, &mut deltas).unwrap();
     let refused = optimizer.deliver_and_learn(&mut network, &kp, &activations, &mut deltas);
     assert!(refused.unwrap_err().to_string().contains("step_with_feedback"));
 }
@@ -294,7 +281,7 @@ fn hidden_layers_of_a_shallow_network_keep_their_bits() {
         Trainer::builder(network.clone()).rule(FeedbackRule::Shallow).build().unwrap();
     let mut dfa = Trainer::builder(network.clone()).rule(FeedbackRule::Dfa).build().unwrap();
     for (step, trainer) in [(1, &mut trainer), (1, &mut dfa)] {
-        trainer.step(&numbers(7, 9, step), &labels(9)).unwrap();
+        trainer.step(&numbers(7, 9, step), &thirds(9)).unwrap();
     }
     for layer in 0..3 {
         assert_eq!(trainer.network().layer(layer).unwrap(), network.layer(layer).unwrap());
@@ -352,24 +339,13 @@ fn projected_targets_do_not_see_the_output() {
 /// ```
 #[test]
 fn a_hundred_steps_are_those_of_numpy() {
-    let fill = |rows: usize, columns: usize| {
-        let values = (1..=rows * columns).map(|k| 0.5 * (k as f64 * 0.7).sin());
-        DMatrix::from_row_iterator(rows, columns, values)
-    };
-    let widths = [5, 6, 4, 3];
-    let builder = Network::<f64>::builder(5).dense(6).tanh().dense(4).tanh().dense(3);
-    let mut network = builder.build().unwrap();
-    for layer in 0..3 {
-        let (rows, columns) = (widths[layer + 1], widths[layer]);
-        network.set_weights(layer, fill(rows, columns)).unwrap();
-        network.set_bias(layer, DVector::from_column_slice(fill(rows, 1).as_slice())).unwrap();
-    }
-    let x = fill(8, 5).transpose();
+    let network = numpy_net();
+    let x = sines(8, 5).transpose();
     for (rule, expected) in NUMPY {
         let mut own = feedback(&network, rule);
         for layer in 0..2 {
             let (rows, columns) = own.matrix(layer).unwrap().unwrap().shape();
-            own.set_matrix(layer, fill(rows, columns).add_scalar(0.1)).unwrap();
+            own.set_matrix(layer, sines(rows, columns).add_scalar(0.1)).unwrap();
         }
         let sgd = Sgd {
             learning_rate: 0.1,
@@ -479,8 +455,8 @@ fn magnitudes_are_saved_where_they_are_drawn() {
     trainer.save(&path).unwrap();
     let mut resumed = Trainer::<f64>::load(&path).unwrap();
     for trainer in [&mut trainer, &mut resumed] {
-        trainer.step(&numbers(7, 9, 1), &labels(9)).unwrap();
-        trainer.step(&numbers(7, 9, 2), &labels(9)).unwrap();
+        trainer.step(&numbers(7, 9, 1), &thirds(9)).unwrap();
+        trainer.step(&numbers(7, 9, 2), &thirds(9)).unwrap();
     }
     assert_eq!((resumed.network(), resumed.feedback()), (trainer.network(), trainer.feedback()));
     let plain = Trainer::builder(dense_net()).rule(FeedbackRule::FrSf).batch_size(3).build();
@@ -501,7 +477,7 @@ fn normalisation_learns_where_feedback_gets() {
             network.freeze(0).unwrap();
         }
         let mut trainer = Trainer::builder(network.clone()).rule(rule).build().unwrap();
-        trainer.step(&numbers(84, 9, 1), &labels(9)).unwrap();
+        trainer.step(&numbers(84, 9, 1), &thirds(9)).unwrap();
         let (old, new) = (network.parameters(), trainer.network().parameters());
         let learned = old.get(0, Part::Scale) != new.get(0, Part::Scale);
         assert_eq!(learned, rule != FeedbackRule::Shallow, "{rule}");

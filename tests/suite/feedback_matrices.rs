@@ -1,17 +1,12 @@
 //! Feedback matrices of other kinds: sparse, of low rank, shared.
 
+use crate::helpers::numbers;
 use feedback_alignment::{
     Activations, Conv2d, Deltas, Error, Feedback, FeedbackInit, FeedbackRule, Loss, MaxPool2d,
     Network, Route, Sgd, Through, Trainer, nalgebra::DMatrix,
 };
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
-
-fn numbers(rows: usize, columns: usize, seed: usize) -> DMatrix<f64> {
-    DMatrix::from_fn(rows, columns, |i, j| {
-        ((i * 37 + j * 101 + seed * 13) % 61) as f64 / 30.0 - 1.0
-    })
-}
 
 fn labels(samples: usize, classes: usize) -> Vec<usize> {
     (0..samples).map(|j| j * 2 % classes).collect()

@@ -3,7 +3,7 @@
 use feedback_alignment::{
     Activations, Adam, AdamW, Dataset, Deltas, Feedback, Gradients, Loss, Momentum, Network,
     Optimizer, RmsProp, Scalar, Sgd, Targets, WeightDecay,
-    nalgebra::DMatrix,
+    nalgebra::{DMatrix, DVector},
     rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
 };
 
@@ -11,6 +11,37 @@ use feedback_alignment::{
 pub fn random(rows: usize, columns: usize, seed: u64) -> DMatrix<f64> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     DMatrix::from_fn(rows, columns, |_, _| rng.random_range(-1.0..1.0))
+}
+
+/// Numbers from −1 to 1 in a pattern, for tests whose numbers are to be the same everywhere.
+pub fn numbers(rows: usize, columns: usize, seed: usize) -> DMatrix<f64> {
+    DMatrix::from_fn(rows, columns, |i, j| {
+        ((i * 37 + j * 101 + seed * 13) % 61) as f64 / 30.0 - 1.0
+    })
+}
+
+/// Three classes in turn.
+pub fn thirds(samples: usize) -> Vec<usize> {
+    (0..samples).map(|j| j * 2 % 3).collect()
+}
+
+/// What runs with NumPy begin with: row by row the sines of 0.7, 1.4, … times one half.
+pub fn sines(rows: usize, columns: usize) -> DMatrix<f64> {
+    let values = (1..=rows * columns).map(|k| 0.5 * (k as f64 * 0.7).sin());
+    DMatrix::from_row_iterator(rows, columns, values)
+}
+
+/// The network of the runs with NumPy.
+pub fn numpy_net() -> Network<f64> {
+    let widths = [5, 6, 4, 3];
+    let builder = Network::<f64>::builder(5).dense(6).tanh().dense(4).tanh().dense(3);
+    let mut network = builder.build().unwrap();
+    for layer in 0..3 {
+        let (rows, columns) = (widths[layer + 1], widths[layer]);
+        network.set_weights(layer, sines(rows, columns)).unwrap();
+        network.set_bias(layer, DVector::from_column_slice(sines(rows, 1).as_slice())).unwrap();
+    }
+    network
 }
 
 /// Classes in no simple order.

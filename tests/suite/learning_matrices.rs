@@ -2,30 +2,17 @@
 
 #[cfg(feature = "safetensors")]
 use crate::nets::conv_net;
+use crate::{
+    helpers::{numbers, numpy_net, sines, thirds},
+    nets::dense_net,
+};
 use feedback_alignment::{
     Activation, Activations, Adam, Conv2d, Deltas, Diagnostics, Error, Feedback, FeedbackInit,
     FeedbackRule, Gradients, Loss, MaxPool2d, Mirror, Momentum, Network, Optimizer, OptimizerState,
-    RmsProp, Route, Sgd, Trainer, WeightDecay,
-    nalgebra::{DMatrix, DVector},
+    RmsProp, Route, Sgd, Trainer, WeightDecay, nalgebra::DMatrix,
 };
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
-
-fn numbers(rows: usize, columns: usize, seed: usize) -> DMatrix<f64> {
-    DMatrix::from_fn(rows, columns, |i, j| {
-        ((i * 37 + j * 101 + seed * 13) % 61) as f64 / 30.0 - 1.0
-    })
-}
-
-fn labels(samples: usize) -> Vec<usize> {
-    (0..samples).map(|j| j * 2 % 3).collect()
-}
-
-/// Widths of which no two are equal, with a layer without bias.
-fn dense_net() -> Network<f64> {
-    let builder = Network::builder(7).dense(6).tanh().dense_without_bias(5).logistic();
-    builder.dense(4).tanh().dense(3).seed(3).build().unwrap()
-}
 
 /// Convolutions with strides and padding, one of them without pooling.
 fn kernels() -> Network<f64> {
@@ -67,7 +54,7 @@ fn trained(
     let builder = Trainer::builder(network.clone()).feedback(feedback).optimizer(optimizer);
     let mut trainer = builder.build().unwrap();
     for step in 0..steps {
-        trainer.step(&numbers(network.input_len(), 9, step), &labels(9)).unwrap();
+        trainer.step(&numbers(network.input_len(), 9, step), &thirds(9)).unwrap();
     }
     trainer
 }
@@ -318,7 +305,7 @@ fn gradients_of_feedback_add_up() {
         let mut trainer =
             Trainer::builder(network.clone()).rule(rule).optimizer(sgd).build().unwrap();
         let mut twin = trainer.clone();
-        let (x, y) = (numbers(network.input_len(), 8, 1), labels(8));
+        let (x, y) = (numbers(network.input_len(), 8, 1), thirds(8));
         let (mut part, mut whole) = (Gradients::new(), Gradients::new());
         for half in [0, 4] {
             trainer.gradients(x.columns(half, 4), &y[half..half + 4], &mut part).unwrap();
@@ -361,7 +348,7 @@ fn gradients_want_what_this_feedback_has_delivered() {
     let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
     let mut gradients = Gradients::new();
     network.forward(&numbers(7, 9, 1), &mut activations).unwrap();
-    LOSS.error(&labels(9), &activations, &mut deltas).unwrap();
+    LOSS.error(&thirds(9), &activations, &mut deltas).unwrap();
     kp.deliver(&network, &activations, &mut deltas).unwrap();
     network.gradients(&activations, &deltas, &mut gradients).unwrap();
     let refused = product.gradients(&network, &activations, &deltas, &mut gradients).unwrap_err();
@@ -380,7 +367,7 @@ fn matrices_rest_with_the_layer_that_sends_to_them() {
     let builder = Trainer::builder(network).feedback(feedback.clone());
     let mut trainer = builder.optimizer(Adam::default()).build().unwrap();
     trainer.freeze(2).unwrap();
-    trainer.step(&numbers(7, 9, 1), &labels(9)).unwrap();
+    trainer.step(&numbers(7, 9, 1), &thirds(9)).unwrap();
     let same = |layer| trainer.feedback().matrix(layer).unwrap() == feedback.matrix(layer).unwrap();
     assert_eq!([0, 1, 2].map(same), [false, true, false]);
 
@@ -440,19 +427,8 @@ fn matrices_rest_with_the_layer_that_sends_to_them() {
 /// ```
 #[test]
 fn a_hundred_steps_are_those_of_numpy() {
-    let fill = |rows: usize, columns: usize| {
-        let values = (1..=rows * columns).map(|k| 0.5 * (k as f64 * 0.7).sin());
-        DMatrix::from_row_iterator(rows, columns, values)
-    };
-    let widths = [5, 6, 4, 3];
-    let builder = Network::<f64>::builder(5).dense(6).tanh().dense(4).tanh().dense(3);
-    let mut network = builder.build().unwrap();
-    for layer in 0..3 {
-        let (rows, columns) = (widths[layer + 1], widths[layer]);
-        network.set_weights(layer, fill(rows, columns)).unwrap();
-        network.set_bias(layer, DVector::from_column_slice(fill(rows, 1).as_slice())).unwrap();
-    }
-    let (x, y) = (fill(8, 5).transpose(), [0, 2, 1, 0, 2, 1, 0, 2]);
+    let network = numpy_net();
+    let (x, y) = (sines(8, 5).transpose(), [0, 2, 1, 0, 2, 1, 0, 2]);
     let sgd = Sgd {
         learning_rate: 0.1,
         momentum: Momentum::Classical(0.9),
@@ -467,12 +443,12 @@ fn a_hundred_steps_are_those_of_numpy() {
         let mut feedback = on(&network, route);
         for layer in 0..2 {
             if let Some([r, b]) = feedback.factors(layer).unwrap() {
-                let r = fill(r.nrows(), r.ncols()).add_scalar(0.1);
-                let b = fill(b.nrows(), b.ncols()).add_scalar(-0.1);
+                let r = sines(r.nrows(), r.ncols()).add_scalar(0.1);
+                let b = sines(b.nrows(), b.ncols()).add_scalar(-0.1);
                 feedback.set_factors(layer, [r, b]).unwrap();
             } else {
                 let (rows, columns) = feedback.matrix(layer).unwrap().unwrap().shape();
-                feedback.set_matrix(layer, fill(rows, columns).add_scalar(0.1)).unwrap();
+                feedback.set_matrix(layer, sines(rows, columns).add_scalar(0.1)).unwrap();
             }
         }
         let mut builder = Trainer::builder(network.clone()).feedback(feedback).optimizer(sgd);
@@ -541,7 +517,7 @@ fn runs_go_on_to_the_bit() {
                     let mut resumed = Trainer::<f64>::load(&path).unwrap();
                     for trainer in [&mut trainer, &mut resumed] {
                         let x = numbers(network.input_len(), 9, step);
-                        trainer.step(&x, &labels(9)).unwrap();
+                        trainer.step(&x, &thirds(9)).unwrap();
                     }
                     assert_eq!(resumed.network(), trainer.network());
                     assert_eq!(resumed.feedback(), trainer.feedback());

@@ -2,6 +2,12 @@
 
 use feedback_alignment::{Conv2d, MaxPool2d, Network};
 
+/// Widths of which no two are equal, with a layer without bias.
+pub fn dense_net() -> Network<f64> {
+    let builder = Network::builder(7).dense(6).tanh().dense_without_bias(5).logistic();
+    builder.dense(4).tanh().dense(3).seed(3).build().unwrap()
+}
+
 /// Blocks that are more than a layer and an activation: with dropout, batch normalisation, pooling.
 pub fn conv_net() -> Network<f64> {
     Network::builder((1, 8, 8))

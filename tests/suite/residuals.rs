@@ -7,26 +7,19 @@ use feedback_alignment::{
     Trainer, nalgebra::DMatrix,
 };
 
-use crate::nets::residual_net;
+use crate::{
+    helpers::{numbers, sines, thirds},
+    nets::residual_net,
+};
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
-
-fn numbers(rows: usize, columns: usize, seed: usize) -> DMatrix<f64> {
-    DMatrix::from_fn(rows, columns, |i, j| {
-        ((i * 37 + j * 101 + seed * 13) % 61) as f64 / 30.0 - 1.0
-    })
-}
-
-fn labels(samples: usize) -> Vec<usize> {
-    (0..samples).map(|j| j * 2 % 3).collect()
-}
 
 /// Deltas and gradients of one batch.
 fn pass(network: &Network<f64>, feedback: &Feedback<f64>) -> (Deltas<f64>, Gradients<f64>) {
     let (mut activations, mut deltas) = (Activations::seeded(1), Deltas::new());
     let mut gradients = Gradients::new();
     network.forward(&numbers(network.input_len(), 9, 1), &mut activations).unwrap();
-    LOSS.error(&labels(9), &activations, &mut deltas).unwrap();
+    LOSS.error(&thirds(9), &activations, &mut deltas).unwrap();
     feedback.deliver(network, &activations, &mut deltas).unwrap();
     network.gradients(&activations, &deltas, &mut gradients).unwrap();
     (deltas, gradients)
@@ -42,7 +35,7 @@ fn gradients_are_those_of_differences() {
         from_input.batch_norm().dense(3).build().unwrap(),
     ] {
         let x = numbers(network.input_len(), 6, 3);
-        let report = GradientCheck::default().run(&network, LOSS, &x, &labels(6)).unwrap();
+        let report = GradientCheck::default().run(&network, LOSS, &x, &thirds(6)).unwrap();
         assert!(report.relative_difference() < 1e-8, "{network}: {report}");
         assert!(report.tensors.iter().all(|tensor| tensor.checked > 0 && tensor.largest > 1e-6));
     }
@@ -53,7 +46,7 @@ fn gradients_are_those_of_differences() {
 fn the_gradient_of_the_input_takes_the_short_way_too() {
     let builder = Network::<f64>::builder(4).dense(6).tanh().dense(4).layer_norm().skip(2).tanh();
     let network = builder.dense(3).build().unwrap();
-    let (x, y) = (numbers(4, 5, 2), labels(5));
+    let (x, y) = (numbers(4, 5, 2), thirds(5));
     let mut attack = FastGradientSign::new(&network, 0.1).unwrap();
     let found = attack.input_gradient(&network, LOSS, &x, &y).unwrap();
     let loss = |x: &DMatrix<f64>| {
@@ -206,7 +199,7 @@ fn a_frozen_layer_keeps_its_layer_norm() {
         let mut trainer = Trainer::builder(network.clone()).rule(rule).build().unwrap();
         trainer.freeze(1).unwrap();
         for seed in 0..3 {
-            trainer.step(&numbers(72, 9, seed), &labels(9)).unwrap();
+            trainer.step(&numbers(72, 9, seed), &thirds(9)).unwrap();
         }
         for part in [Part::Weights, Part::Bias, Part::Scale, Part::Shift] {
             let (old, new) = (network.parameters(), trainer.network().parameters());
@@ -236,21 +229,17 @@ fn a_frozen_layer_keeps_its_layer_norm() {
 /// ```
 #[test]
 fn gradients_are_those_of_pytorch() {
-    let fill = |rows: usize, columns: usize| {
-        let values = (1..=rows * columns).map(|k| 0.5 * (k as f64 * 0.7).sin());
-        DMatrix::from_row_iterator(rows, columns, values)
-    };
     let conv = Conv2d { padding: (1, 1), ..Conv2d::new(2, 3) };
     let builder = Network::<f64>::builder((2, 2, 4)).conv2d(conv).layer_norm().skip(1).tanh();
     let builder = builder.avg_pool2d(AvgPool2d { kernel: (1, 2), stride: (1, 2) });
     let mut network = builder.dense(8).tanh().skip(1).dense(3).build().unwrap();
     for (layer, rows, columns) in [(0, 2, 18), (1, 8, 8), (2, 3, 8)] {
-        network.set_weights(layer, fill(rows, columns)).unwrap();
-        network.set_parameter(layer, Part::Bias, fill(rows, 1).as_slice()).unwrap();
+        network.set_weights(layer, sines(rows, columns)).unwrap();
+        network.set_parameter(layer, Part::Bias, sines(rows, 1).as_slice()).unwrap();
     }
-    network.set_parameter(0, Part::Scale, fill(16, 1).add_scalar(1.0).as_slice()).unwrap();
-    network.set_parameter(0, Part::Shift, fill(16, 1).as_slice()).unwrap();
-    let x = fill(2, 16).transpose();
+    network.set_parameter(0, Part::Scale, sines(16, 1).add_scalar(1.0).as_slice()).unwrap();
+    network.set_parameter(0, Part::Shift, sines(16, 1).as_slice()).unwrap();
+    let x = sines(2, 16).transpose();
     let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
     let mut gradients = Gradients::new();
     network.forward(&x, &mut activations).unwrap();
@@ -307,11 +296,11 @@ fn residual_networks_come_back_from_files() {
     assert_eq!(loaded, network);
     assert_eq!(loaded.to_string(), network.to_string());
     let mut trainer = Trainer::builder(network).batch_size(5).build().unwrap();
-    trainer.step(&numbers(72, 9, 0), &labels(9)).unwrap();
+    trainer.step(&numbers(72, 9, 0), &thirds(9)).unwrap();
     trainer.save(&path).unwrap();
     let mut resumed = Trainer::<f64>::load(&path).unwrap();
     for trainer in [&mut trainer, &mut resumed] {
-        trainer.step(&numbers(72, 9, 1), &labels(9)).unwrap();
+        trainer.step(&numbers(72, 9, 1), &thirds(9)).unwrap();
     }
     assert_eq!(resumed.network(), trainer.network());
 }

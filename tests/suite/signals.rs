@@ -10,7 +10,7 @@ use feedback_alignment::{
 use proptest::prelude::*;
 
 use crate::{
-    helpers::{labels, random},
+    helpers::{labels, numpy_net, random, sines},
     nets::{conv_net, residual_net},
 };
 
@@ -413,13 +413,13 @@ fn a_checkpoint_keeps_signals_to_the_bit() {
 /// The gate of 0.0015 is open in 20 of the steps.
 #[test]
 fn a_hundred_steps_are_those_of_numpy() {
-    let x = fill(8, 5).transpose();
+    let x = sines(8, 5).transpose();
     for (rule, signal, prior, aligned, expected) in NUMPY {
         let network = numpy_net();
         let mut own = Feedback::new(&network, rule, FeedbackInit::default(), 1).unwrap();
         for layer in 0..2 {
             let Some(matrix) = own.matrix(layer).unwrap() else { continue };
-            own.set_matrix(layer, fill(matrix.nrows(), matrix.ncols()).add_scalar(0.1)).unwrap();
+            own.set_matrix(layer, sines(matrix.nrows(), matrix.ncols()).add_scalar(0.1)).unwrap();
         }
         let sgd = Sgd { learning_rate: 0.1, ..Sgd::default() };
         let builder = Trainer::builder(network).feedback(own).optimizer(sgd);
@@ -439,24 +439,6 @@ fn a_hundred_steps_are_those_of_numpy() {
             assert!(error < 1e-12, "{rule}, {signal}: {found}, {expected}");
         }
     }
-}
-
-pub fn fill(rows: usize, columns: usize) -> DMatrix<f64> {
-    let values = (1..=rows * columns).map(|k| 0.5 * (k as f64 * 0.7).sin());
-    DMatrix::from_row_iterator(rows, columns, values)
-}
-
-/// The network of the runs with NumPy.
-pub fn numpy_net() -> Network<f64> {
-    let widths = [5, 6, 4, 3];
-    let builder = Network::<f64>::builder(5).dense(6).tanh().dense(4).tanh().dense(3);
-    let mut network = builder.build().unwrap();
-    for layer in 0..3 {
-        let (rows, columns) = (widths[layer + 1], widths[layer]);
-        network.set_weights(layer, fill(rows, columns)).unwrap();
-        network.set_bias(layer, DVector::from_column_slice(fill(rows, 1).as_slice())).unwrap();
-    }
-    network
 }
 
 /// Rule, signal, whether the bias starts from the prior and the matrices along the weights;
