@@ -14,6 +14,8 @@
 //! rule teaches points downhill. The example draws the angles and prints where they started and
 //! ended.
 
+#[path = "common/axes.rs"]
+mod axes;
 mod common;
 
 use std::{
@@ -26,7 +28,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use common::{
     Result, Split,
-    canvas::{self, AXIS, Area, Drawn, GRID},
+    canvas::{self, AXIS, Area, Drawn},
 };
 use feedback_alignment::{
     Adam, Diagnosis, Diagnostics, FeedbackRule, LayerDiagnosis, Network, Trainer,
@@ -213,19 +215,7 @@ fn draw_rule<'a>(run: &Run, angle: Angle, panel: &Area<'a>) -> Drawn<'a> {
         .y_label_area_size(50)
         .build_cartesian_2d(0..epochs, 0.0..top)?;
 
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(AXIS)
-        .label_style(("sans-serif", 15))
-        .axis_desc_style(("sans-serif", 16))
-        .x_desc("epoch")
-        .x_labels(5)
-        .y_labels(8)
-        .y_label_formatter(&|degrees| format!("{degrees}°"))
-        .draw()?;
+    axes::draw(&mut chart, ("epoch", 5), ("°", 8))?;
 
     // What vectors that have nothing to do with each other come to.
     chart.draw_series(LineSeries::new([(0, 90.0), (epochs, 90.0)], AXIS))?;
@@ -239,13 +229,5 @@ fn draw_rule<'a>(run: &Run, angle: Angle, panel: &Area<'a>) -> Drawn<'a> {
             .label(format!("layer {}", layer + 1))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style.stroke_width(3)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .legend_area_size(28)
-        .label_font(("sans-serif", 15))
-        .background_style(WHITE.mix(0.7)) // Many layers make a legend that covers lines.
-        .border_style(GRID)
-        .draw()?;
-    Ok(())
+    canvas::legend(&mut chart)
 }

@@ -20,6 +20,8 @@
 //! means over the hidden layers, and the test error. With `--data` it follows experiment E1 of
 //! DFA-Stall (Kempner Institute 2026): MNIST, 50,000 images to learn from, 2,048 others to test.
 
+#[path = "common/axes.rs"]
+mod axes;
 mod common;
 
 use std::{
@@ -34,7 +36,7 @@ use std::{
 use clap::Parser;
 use common::{
     Result, Split,
-    canvas::{self, AXIS, Area, Drawn, GRID},
+    canvas::{self, Area, Drawn},
 };
 use feedback_alignment::{
     Diagnosis, Diagnostics, Error, FeedbackInit, FeedbackRule, Init, LayerDiagnosis, Loss, Network,
@@ -319,19 +321,7 @@ fn draw_panel<'a>(
         .y_label_area_size(55)
         .build_cartesian_2d(0..steps, 0.0..top)?;
 
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(AXIS)
-        .label_style(("sans-serif", 15))
-        .axis_desc_style(("sans-serif", 16))
-        .x_desc("step")
-        .x_labels(4)
-        .y_labels(6)
-        .y_label_formatter(&|value| format!("{value}{unit}"))
-        .draw()?;
+    axes::draw(&mut chart, ("step", 4), (unit, 6))?;
 
     for (number, run) in runs.iter().enumerate() {
         let style = canvas::line(number);
@@ -342,14 +332,7 @@ fn draw_panel<'a>(
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style.stroke_width(3)));
     }
     if title == "test error" {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .legend_area_size(28)
-            .label_font(("sans-serif", 15))
-            .background_style(WHITE.mix(0.7))
-            .border_style(GRID)
-            .draw()?;
+        canvas::legend(&mut chart)?;
     }
     Ok(())
 }

@@ -55,3 +55,18 @@ fn on_sheet<'a>(
 pub fn line(number: usize) -> ShapeStyle {
     ShapeStyle { color: COLOURS[number % COLOURS.len()].into(), filled: true, stroke_width: 2 }
 }
+
+/// Says which line is which, in the corner that errors leave free.
+pub fn legend<'a, 'b: 'a, X: Ranged, Y: Ranged>(
+    chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
+) -> Drawn<'b> {
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .legend_area_size(35)
+        .label_font(("sans-serif", 18))
+        .background_style(WHITE.mix(0.7))
+        .border_style(GRID)
+        .draw()?;
+    Ok(())
+}

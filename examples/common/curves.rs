@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use feedback_alignment::FeedbackRule;
-use plotters::{
-    coord::{combinators::BindKeyPoints, ranged1d::Ranged},
-    prelude::*,
-};
+use plotters::{coord::combinators::BindKeyPoints, prelude::*};
 
 use crate::common::{
     Result,
@@ -73,22 +70,7 @@ fn draw<'a>(curves: &[Curve], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
             .label(curve.name.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 25, y)], style.stroke_width(3)));
     }
-    legend(&mut chart)
-}
-
-/// Says which line is which, in the corner that errors leave free.
-pub fn legend<'a, 'b: 'a, X: Ranged, Y: Ranged>(
-    chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
-) -> Drawn<'b> {
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .legend_area_size(35)
-        .label_font(("sans-serif", 18))
-        .background_style(WHITE.mix(0.7))
-        .border_style(GRID)
-        .draw()?;
-    Ok(())
+    canvas::legend(&mut chart)
 }
 
 /// The ticks around all test errors; what is below, as training errors that go down to nothing,

@@ -144,10 +144,10 @@ fn show(run: &Run, record: &Record) -> Result<()> {
 
 fn list() -> Result<()> {
     let mut out = io::stdout();
-    for Row { name, source, arms, length, figures, .. } in &Row::all() {
-        let row = Row::find(name)?;
+    for row in &Row::all() {
+        let (unit, Row { name, source, arms, length, figures, .. }) = (row.unit(), row);
         let count = figures.iter().filter(|f| !matches!(f.quantity, Quantity::Bound)).count();
-        writeln!(out, "{name:<18} {length:>4} {:<6} {count:>2} numbers: {source}", row.unit())?;
+        writeln!(out, "{name:<18} {length:>4} {unit:<6} {count:>2} numbers: {source}")?;
         writeln!(out, "{:18} {}", "", arms.join(", "))?;
     }
     Ok(())

@@ -220,8 +220,8 @@ impl Table {
         Ok(())
     }
 
-    /// In standard deviations of a single run: the published one and ours, in the middle of their
-    /// squares where there are both.
+    /// The difference in standard deviations of a single run: `√((s² + s'²)/2)` of the published one
+    /// and ours, or the one that there is.
     fn difference(&mut self, difference: f64, published: Option<f64>, ours: Option<f64>) -> String {
         let squares: Vec<f64> = [published, ours].into_iter().flatten().map(|d| d * d).collect();
         let deviation = mean(&squares).sqrt();

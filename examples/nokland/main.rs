@@ -15,6 +15,8 @@
 //! the command, or starting it on several machines, makes a grid of runs of it. Without `--data` the
 //! small digits that the examples carry stand in for MNIST.
 
+#[path = "../common/axes.rs"]
+mod axes;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/curves.rs"]

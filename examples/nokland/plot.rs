@@ -5,9 +5,10 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use crate::{
+    axes,
     common::{
         Result,
-        canvas::{self, AXIS, Area, Drawn, GRID},
+        canvas::{self, Area, Drawn},
     },
     curves::{self, Curve},
     record::{Point, Record},
@@ -48,18 +49,7 @@ fn draw_angles<'a>(record: &Record, panel: &Area<'a>) -> Drawn<'a> {
         .x_label_area_size(45)
         .y_label_area_size(50)
         .build_cartesian_2d(1..last, 0.0..100.0)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(AXIS)
-        .label_style(("sans-serif", 15))
-        .x_desc("epoch")
-        .x_labels(5)
-        .y_labels(6)
-        .y_label_formatter(&|degrees| format!("{degrees}°"))
-        .draw()?;
+    axes::draw(&mut chart, ("epoch", 5), ("°", 6))?;
     for layer in 0..layers {
         let style = canvas::line(layer);
         let angle =
@@ -69,5 +59,5 @@ fn draw_angles<'a>(record: &Record, panel: &Area<'a>) -> Drawn<'a> {
             .label(format!("layer {}", layer + 1))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style.stroke_width(3)));
     }
-    curves::legend(&mut chart)
+    canvas::legend(&mut chart)
 }
