@@ -85,18 +85,19 @@ impl<T: Scalar> OptimizerState<T> {
         self.is_safe(network, bound_of_deltas(network, activations, deltas))
     }
 
-    /// Whether [`step_with_feedback`](Self::step_with_feedback) can overflow nothing.
-    #[cfg(feature = "mpi")]
+    /// Whether [`step_with_feedback`](Self::step_with_feedback) can overflow nothing, and a number that no
+    /// first moment of the feedback exceeds afterwards.
     pub(crate) fn steps_safely(
         &self,
         network: &Network<T>,
         feedback: &mut Feedback<T>,
         gradients: &Gradients<T>,
-    ) -> bool {
+    ) -> (bool, f64) {
         let squares = of_gradients(network, gradients);
-        let (next, moment) = (self.next_feedback_step(), feedback.largest_moment());
-        next.is_safe(squares, moment, || feedback.largest_entry()).0
-            && self.is_safe(network, squares)
+        let own = gradients.feedback_values().map(bound_of_squares).fold(squares, f64::max);
+        let (next, largest) = (self.next_feedback_step(), feedback.largest_moment());
+        let (is_safe, moment) = next.is_safe(own, largest, || feedback.largest_entry());
+        (is_safe && self.is_safe(network, squares), moment)
     }
 
     /// [`step`](Self::step), and a step of the matrices of the feedback that learn, by moments of their
@@ -124,15 +125,13 @@ impl<T: Scalar> OptimizerState<T> {
         self.require_gradients(network, gradients)?;
         feedback.require_gradients(gradients)?;
         feedback.fit_moments(self.feedback_moments())?;
-        let squares = of_gradients(network, gradients);
-        let own = gradients.feedback_values().map(bound_of_squares).fold(squares, f64::max);
-        let (next, largest) = (self.next_feedback_step(), feedback.largest_moment());
-        let (is_safe, moment) = next.is_safe(own, largest, || feedback.largest_entry());
-        let before = (!is_safe || !self.is_safe(network, squares)).then(|| feedback.copy());
-        for Learning { hop, layer, matrix, moments, .. } in feedback.learning() {
+        let (is_safe, moment) = self.steps_safely(network, feedback, gradients);
+        let before = (!is_safe).then(|| feedback.copy());
+        let next = self.next_feedback_step();
+        for Learning { own_gradient, layer, matrix, moments } in feedback.learning() {
             let (of_weights, learned) = gradients.of_layer(layer);
             if learned[0] && !network.blocks[layer].frozen {
-                let own = gradients.of_feedback(hop, matrix.shape());
+                let own = own_gradient.and_then(|hop| gradients.of_feedback(hop, matrix.shape()));
                 let [m, v] = moments;
                 let numbers = [matrix.as_mut_slice(), m, v];
                 next.follow_matrix(layer, numbers, own.unwrap_or(of_weights.weights()));

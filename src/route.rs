@@ -149,6 +149,11 @@ impl Route {
         self.has(|through| matches!(through, Through::Signs(_)))
     }
 
+    /// Whether some matrix learns the weights from noise.
+    pub(crate) fn has_mirrors(&self) -> bool {
+        self.has(|through| through == Through::Mirror)
+    }
+
     /// Whether some hop goes through such a matrix.
     pub(crate) fn has(&self, which: impl Fn(Through) -> bool) -> bool {
         self.hops.iter().any(|hop| which(hop.through))

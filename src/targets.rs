@@ -58,7 +58,7 @@ impl<T: Scalar> Targets<'_, T> {
         self.some(sample..sample + 1)
     }
 
-    /// Those of some samples in a row.
+    /// The targets of some consecutive samples.
     pub(crate) fn some(&self, samples: Range<usize>) -> Targets<'_, T> {
         match self {
             Self::Labels(labels) => Targets::Labels(&labels[samples]),

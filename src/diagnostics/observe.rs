@@ -47,8 +47,8 @@ use crate::{
 ///
 /// A diagnosis takes one training pass, the rule's deltas and backpropagation's, and the gradients
 /// of both: as long as two or three training steps; and the eigenvalues of a matrix of as many rows as
-/// a layer has units, or the batch samples if these are fewer. It keeps a copy of the weights it started with,
-/// and its scratch memory. Angles and norms are computed in `f64` whatever the scalar. The trainer
+/// a layer has units, or the batch samples if these are fewer. It keeps a copy of the weights it started
+/// with, and its scratch memory. Angles and norms are computed in `f64` whatever the scalar. The trainer
 /// is only read, and one that nobody observes pays nothing.
 ///
 /// ```
@@ -86,7 +86,7 @@ pub struct Diagnostics<T> {
     deltas: Deltas<T>,
     bp_deltas: Deltas<T>,
     gradients: Gradients<T>,
-    /// Of the last backpropagation.
+    /// The gradients of the last backpropagation.
     pub(super) bp_gradients: Gradients<T>,
 }
 

@@ -1,4 +1,4 @@
-//! What a process sends, in numbers.
+//! Counts what a process sends.
 
 use std::cell::Cell;
 

@@ -50,7 +50,7 @@ pub struct DataParallel<'g, T, G> {
     group: &'g G,
     trainer: Trainer<T>,
     shards: usize,
-    /// Those of the shards of this process.
+    /// The gradients of each shard of this process.
     gradients: Vec<Gradients<T>>,
     /// What another process sends.
     buffer: Vec<T>,

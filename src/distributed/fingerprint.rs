@@ -1,10 +1,11 @@
-//! Whether processes have the same numbers, in one number.
+//! Hashes that tell whether all processes have the same numbers.
 
 use super::{
     group::Group,
     together::{SIZE, gather},
 };
 use crate::{
+    adversarial::FastGradientSign,
     error::{Error, Result},
     network::Network,
     scalar::{Scalar, kernel::Kernel},
@@ -36,13 +37,17 @@ pub(super) fn require_same<T: Scalar>(group: &impl Group, trainer: &Trainer<T>) 
         hash = add(hash, Kernel::bytes(matrix.as_slice()));
     }
     let optimizer = &trainer.optimizer;
+    let rates: Vec<_> =
+        (0..trainer.network.layer_count()).map(|layer| optimizer.rate_factor(layer).ok()).collect();
     let settings = format!(
-        "{} {} {:?} {:?} {:?} {:?}",
+        "{} {} {:?} {:?} {:?} {:?} {:?} {:?}",
         trainer.network,
         trainer.feedback.route(),
         (trainer.loss, &trainer.class_weights, trainer.stopping, trainer.augmentation),
         (trainer.batch_size, trainer.drop_last, trainer.seed, trainer.epochs),
         (optimizer.config(), optimizer.schedule(), optimizer.max_norm(), optimizer.steps()),
+        (rates, optimizer.feedback_optimizer(), trainer.feedback.mirror()),
+        trainer.adversarial.as_ref().map(FastGradientSign::epsilon),
         trainer.network.frozen().collect::<Vec<_>>(),
     );
     hash = add(hash, settings.as_bytes());

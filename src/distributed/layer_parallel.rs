@@ -76,8 +76,7 @@ impl<'g, T: Scalar, G: Group> LayerParallel<'g, T, G> {
     /// # Errors
     /// [`Error::Process`](crate::Error::Process) if another process is gone.
     pub fn trainer(&mut self) -> Result<&Trainer<T>> {
-        self.part.collect()?;
-        Ok(&self.part.trainer)
+        self.part.collected()
     }
 
     /// Saves the training run, as [`Trainer::save`] does: process 0 writes the file. Any number of
@@ -87,9 +86,7 @@ impl<'g, T: Scalar, G: Group> LayerParallel<'g, T, G> {
     /// As for [`Trainer::save`], on all processes.
     #[cfg(feature = "safetensors")]
     pub fn save(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
-        let group = self.part.group;
-        let trainer = self.trainer()?;
-        agree(group, if group.rank() == 0 { trainer.save(path) } else { Ok(()) })
+        self.part.save(path.as_ref())
     }
 }
 

@@ -4,7 +4,7 @@ use std::mem::swap;
 
 use super::{
     group::Group,
-    part::{Batch, Part, source},
+    part::{Batch, Part},
     together::{agree, all},
 };
 use crate::{
@@ -70,7 +70,7 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
         for index in 0..self.trainer.feedback.route().hops().len() {
             let route = self.trainer.feedback.route();
             let hop = route.hops()[index];
-            let (from, to) = (self.owner(source(route, hop)), self.owner(hop.to));
+            let (from, to) = (self.owner(route.sender(hop)), self.owner(hop.to));
             let me = self.group.rank();
             if from == to || hop.through.is_straight() {
                 if to == me {
@@ -98,10 +98,8 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
         deltas: &mut Deltas<T>,
     ) -> Result<()> {
         let Trainer { network, feedback, threads, .. } = &self.trainer;
-        let (hop, from) = (
-            feedback.route().hops()[index],
-            source(feedback.route(), feedback.route().hops()[index]),
-        );
+        let hop = feedback.route().hops()[index];
+        let from = feedback.route().sender(hop);
         let end = if from > hop.to {
             threads.run(network.work(activations.batch), || feedback.bring(index, network, deltas));
             deltas.blocks[hop.to].end()
@@ -112,6 +110,7 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
         self.group.send(to, Kernel::bytes(end.as_slice()))
     }
 
+    /// What [`send_hop`](Self::send_hop) has sent arrives at this process.
     fn receive_hop(
         &self,
         index: usize,
@@ -121,7 +120,7 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
     ) -> Result<()> {
         let Trainer { network, feedback, .. } = &self.trainer;
         let hop = feedback.route().hops()[index];
-        let from = source(feedback.route(), hop);
+        let from = feedback.route().sender(hop);
         if from > hop.to {
             let to = &mut deltas.blocks[hop.to];
             self.group.receive(process, Kernel::bytes_mut(to.arrival().as_mut_slice()))?;
@@ -150,7 +149,7 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
             || all(
                 self.group,
                 if learns {
-                    optimizer.steps_safely(network, feedback, gradients)
+                    optimizer.steps_safely(network, feedback, gradients).0
                 } else {
                     optimizer.learns_safely(network, activations, deltas)
                 },
@@ -172,7 +171,7 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
     }
 }
 
-/// Lets the output layer learn from another batch: exchanges what enters it, and its error.
+/// Lets the output layer learn from another batch: swaps its input and its error.
 fn swap_output<T>(one: &mut Batch<T>, other: &mut Batch<T>) {
     let output = one.deltas.blocks.len() - 1;
     swap(&mut one.activations.blocks[output - 1], &mut other.activations.blocks[output - 1]);

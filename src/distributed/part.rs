@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result, require},
     feedback::Learning,
     layer::Operation,
-    route::{Hop, Route, Through},
+    route::{Hop, Through},
     scalar::{Scalar, kernel::Kernel},
     signal::Signal,
     targets::BatchTargets,
@@ -224,8 +224,22 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         self.under_way.len()
     }
 
+    /// The trainer with all layers as they are now, on all processes.
+    pub(super) fn collected(&mut self) -> Result<&Trainer<T>> {
+        self.collect()?;
+        Ok(&self.trainer)
+    }
+
+    /// Saves the training run from process 0.
+    #[cfg(feature = "safetensors")]
+    pub(super) fn save(&mut self, path: &std::path::Path) -> Result<()> {
+        let group = self.group;
+        let trainer = self.collected()?;
+        agree(group, if group.rank() == 0 { trainer.save(path) } else { Ok(()) })
+    }
+
     /// Gives all processes all layers, as they are where they are computed.
-    pub(super) fn collect(&mut self) -> Result<()> {
+    fn collect(&mut self) -> Result<()> {
         if !self.scattered {
             return Ok(());
         }
@@ -256,14 +270,6 @@ fn swap_in<T>(batch: &mut Batch<T>, trainer: &mut Trainer<T>) {
     swap(&mut batch.activations, &mut trainer.scratch.activations);
     swap(&mut batch.deltas, &mut trainer.scratch.deltas);
     swap(&mut batch.targets, &mut trainer.scratch.targets);
-}
-
-/// The layer whose delta a hop sends.
-pub(super) fn source(route: &Route, hop: Hop) -> usize {
-    match hop.signal {
-        Signal::Delta(from) => from,
-        _ => route.layer_count() - 1,
-    }
 }
 
 /// Fails if the layers of a training run cannot be shared out.

@@ -84,8 +84,7 @@ impl<'g, T: Scalar, G: Group> Pipeline<'g, T, G> {
     /// # Errors
     /// [`Error::Process`] if another process is gone.
     pub fn trainer(&mut self) -> Result<&Trainer<T>> {
-        self.part.collect()?;
-        Ok(&self.part.trainer)
+        self.part.collected()
     }
 
     /// Saves the training run, as [`Trainer::save`] does: process 0 writes the file. Any number of
@@ -95,9 +94,7 @@ impl<'g, T: Scalar, G: Group> Pipeline<'g, T, G> {
     /// As for [`Trainer::save`], on all processes.
     #[cfg(feature = "safetensors")]
     pub fn save(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
-        let group = self.part.group;
-        let trainer = self.trainer()?;
-        agree(group, if group.rank() == 0 { trainer.save(path) } else { Ok(()) })
+        self.part.save(path.as_ref())
     }
 }
 
@@ -111,8 +108,8 @@ struct Run<'a, 'g, T, G> {
     /// What went wrong here, and whether something did anywhere.
     own: Result<()>,
     failed: bool,
-    /// Whether there is a neighbour below, and one above, that still waits for this process: those whom it
-    /// has told of a failure, or who have told it, do not.
+    /// Whether this process still exchanges messages with its neighbour below, and with the one above.
+    /// Both sides stop after one has told the other of a failure.
     below: bool,
     above: bool,
 }
@@ -164,7 +161,7 @@ impl<'a, 'g, T: Scalar, G: Group> Run<'a, 'g, T, G> {
         Ok(())
     }
 
-    /// Does something, unless something has failed already.
+    /// Does `work`, unless an earlier part of the epoch has failed.
     fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) {
         if !self.failed {
             self.own = work(self);
@@ -232,7 +229,7 @@ impl<'a, 'g, T: Scalar, G: Group> Run<'a, 'g, T, G> {
         HEAD + samples * self.part.trainer.network.output_len() * size_of::<T>()
     }
 
-    /// The place of that error in this process.
+    /// Where this process keeps the error that comes down to process `rank`.
     fn error(&mut self, step: usize, rank: usize) -> Option<&mut [T]> {
         let newest = step.min(self.batches.len() - 1);
         let before = newest - self.comes_down(step, rank)?;

@@ -1,4 +1,4 @@
-//! What steps have seen, on its way between processes.
+//! Loss and errors of steps, as messages between processes.
 
 use std::ops::Range;
 

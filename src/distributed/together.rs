@@ -38,7 +38,7 @@ pub(super) fn gather(
     broadcast(group, 0, message)
 }
 
-/// Bytes of a number.
+/// Bytes of a `u64`.
 pub(super) const SIZE: usize = size_of::<u64>();
 
 /// Whether all say yes.

@@ -273,7 +273,7 @@ pub enum Error {
     Process {
         /// Its number, counted from 0.
         process: usize,
-        /// Its own error, or what is wrong with it.
+        /// The error that it reports, or what went wrong with it.
         message: String,
     },
     /// Another kind of optimiser than the one whose moments are kept.

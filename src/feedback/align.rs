@@ -19,8 +19,9 @@ impl<T: Scalar> Feedback<T> {
     /// layer under IFA, becomes `B_l ∝ (W_L ⋯ W_{l+1})ᵀ`. One in the place of weights, as under FA,
     /// KP and WM, becomes `B_l ∝ W_{l+1}ᵀ`, kernels included. Under frSF the magnitudes are those of
     /// the weights. All others stay: for targets and for deltas of layers further away, those that
-    /// are made anew in every step, and those that are sparse, shared, or a product. This is the `aligned` start of the code of DFA-Stall
-    /// (Kempner Institute 2026); there as here the matrices do not follow the weights later.
+    /// are made anew in every step, and those that are sparse, shared, or a product. This is the
+    /// `aligned` start of the code of DFA-Stall (Kempner Institute 2026); there as here the matrices
+    /// do not follow the weights later.
     ///
     /// ```
     /// use feedback_alignment::{Feedback, FeedbackInit, FeedbackRule, Network};

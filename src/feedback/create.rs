@@ -82,7 +82,7 @@ impl<T: Scalar> Feedback<T> {
         let name = || "the shared feedback matrix".into();
         require_finite(name, shared.0, feedback.shared.as_slice())?;
         feedback.draw_magnitudes_from(init, seed);
-        if feedback.route.has(|through| through == Through::Mirror) {
+        if feedback.route.has_mirrors() {
             feedback.mirroring.seed = seed;
         }
         feedback.copy_signs(network, 0);
@@ -229,7 +229,7 @@ impl<T: Scalar> Feedback<T> {
     }
 }
 
-/// Rows and columns of the matrix from which all take their first ones.
+/// The shape of the shared matrix: as large as the largest part that a hop takes of it.
 pub(super) fn shared_shape(shapes: impl Iterator<Item = Shapes>) -> (usize, usize) {
     shapes.fold((0, 0), |most, shapes| match shapes {
         Shapes::Leading(rows, columns) => (most.0.max(rows), most.1.max(columns)),
@@ -244,8 +244,8 @@ fn spread_of_factor(columns: usize) -> Spread {
 }
 
 impl<T: Scalar> Stored<T> {
-    /// Draws what a hop has of its own; `down` says that the units that receive are columns, as in
-    /// what stands in for weights, and `shared` is the shape of the matrix that hops share.
+    /// Draws all numbers but those of the shared matrix, whose shape is `shared`. `down` says that the
+    /// units that receive are the columns, as in a matrix that stands in for weights.
     fn draw<R: Rng + ?Sized>(
         &mut self,
         init: FeedbackInit,

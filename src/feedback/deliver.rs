@@ -128,7 +128,7 @@ impl<T: Scalar> Feedback<T> {
         self.direct
     }
 
-    /// Makes what the output sends beside the error, and room for what passes two factors.
+    /// Makes the signals of the output, and room for the signals between two factors.
     pub(crate) fn prepare(&self, deltas: &mut Deltas<T>) -> Result<()> {
         if self.has_factors {
             self.make_room(deltas)?;
@@ -139,7 +139,7 @@ impl<T: Scalar> Feedback<T> {
         deltas.make(&self.made)
     }
 
-    /// Makes room for what stands between two factors.
+    /// Makes room for the signals between two factors.
     fn make_room(&self, deltas: &mut Deltas<T>) -> Result<()> {
         for (index, hop) in self.route.hops().iter().enumerate() {
             let rows = self.between(index);

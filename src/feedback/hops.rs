@@ -42,14 +42,14 @@ pub(super) enum Shapes {
     LowRank { receivers: usize, rank: usize, senders: usize },
     /// The two factors `B R` of what stands in for weights.
     Product { rows: usize, between: usize, columns: usize },
-    /// So many entries in each row, one for each receiver, of so many columns.
+    /// A sparse matrix: a row for each receiver, with so many entries, and a column for each sender.
     Sparse { receivers: usize, entries: usize, senders: usize },
-    /// So many rows and columns of a matrix that is shared.
+    /// The shape of the part that a hop takes of a shared matrix.
     Leading(usize, usize),
 }
 
 impl Shapes {
-    /// Those of a hop, if it has a matrix.
+    /// The shapes of what a hop stores; `None` if it has no matrix.
     pub(super) fn of<T: Scalar>(network: &Network<T>, route: &Route, hop: Hop) -> Option<Self> {
         let receivers = network.layout.output(hop.to);
         let senders = network.layout.blocks[route.sender(hop)].a;
@@ -69,7 +69,7 @@ impl Shapes {
         })
     }
 
-    /// Those of the numbers themselves.
+    /// Rows and columns of what is stored as its `numbers`.
     pub(super) fn numbers(&self) -> (usize, usize) {
         match *self {
             Self::Whole(rows, columns) => (rows, columns),

@@ -17,10 +17,11 @@ use crate::{
     workspace::{Activations, Deltas, Gradients, require_delivered},
 };
 
-/// A matrix that learns: the hop that it is of, the weighted layer at whose rate it does, its numbers,
-/// and both moments of them, which may be empty.
+/// A matrix that learns, and both moments of it, which may be empty.
 pub(crate) struct Learning<'a, T> {
-    pub(crate) hop: usize,
+    /// Its hop, if it follows a gradient of its own and not that of the weights.
+    pub(crate) own_gradient: Option<usize>,
+    /// The weighted layer at whose rate it learns.
     pub(crate) layer: usize,
     pub(crate) matrix: &'a mut DMatrix<T>,
     pub(crate) moments: &'a mut [Vec<T>; 2],
@@ -57,7 +58,7 @@ impl<T: Scalar> Feedback<T> {
         }
         self.require_network(network)?;
         require_delivered("gradients", &network.layout, activations, deltas)?;
-        self.require_delivered(deltas)?;
+        self.require_between(deltas)?;
         gradients.require(&network.layout)?;
         let shape = |(matrix, hop): (&Option<Stored<T>>, &Hop)| {
             let matrix = matrix.as_ref().filter(|_| hop.through.has_gradient());
@@ -85,8 +86,8 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// Fails unless what stands between two factors is of these deltas.
-    fn require_delivered(&self, deltas: &Deltas<T>) -> Result<()> {
+    /// Fails unless this feedback has delivered these deltas, as far as its products show it.
+    fn require_between(&self, deltas: &Deltas<T>) -> Result<()> {
         for (index, hop) in self.route.hops().iter().enumerate() {
             let there = deltas.blocks[hop.to].between(index);
             if matches!(hop.through, Through::Product(_))
@@ -112,7 +113,8 @@ impl<T: Scalar> Feedback<T> {
         matrices.filter_map(|(index, (matrix, &hop))| {
             let stored = matrix.as_mut().filter(|_| hop.through.learns())?;
             let (matrix, moments) = (&mut stored.numbers, &mut stored.moments);
-            Some(Learning { hop: index, layer: route.owner(hop), matrix, moments })
+            let own_gradient = hop.through.has_gradient().then_some(index);
+            Some(Learning { own_gradient, layer: route.owner(hop), matrix, moments })
         })
     }
 

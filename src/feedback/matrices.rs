@@ -51,7 +51,7 @@ pub struct Feedback<T> {
     pub(super) rule: Option<FeedbackRule>,
     pub(super) route: Route,
     pub(super) layout: Arc<Layout>,
-    /// One for each hop that has one.
+    /// For each hop its matrix, if it has one.
     pub(super) matrices: Vec<Option<Stored<T>>>,
     /// The matrix that hops share, if some do.
     pub(super) shared: DMatrix<T>,
@@ -70,7 +70,7 @@ pub struct Feedback<T> {
     pub(super) magnitudes: Option<(FeedbackInit, u64)>,
     /// The forward pass whose weights the matrices follow, if they follow weights.
     pub(super) followed: usize,
-    /// How matrices learn that learn from noise.
+    /// How the matrices that learn from noise do so.
     pub(super) mirroring: Mirroring<T>,
     /// A number that none of the first moments exceeds.
     pub(super) largest_moment: f64,

@@ -18,7 +18,8 @@ use crate::{
 ///
 /// so that `B` turns towards `Wᵀ`, which it never reads. `f` is the activation that follows the layer
 /// at once, if one does. With decay, `B` tends to `rate · batch · bound²/3 / decay` times `f' Wᵀ`, to
-/// `f' Wᵀ` by default; without, as in the authors' runs, it grows.
+/// `f' Wᵀ` by default, and for kernels to as many times that as they have positions; without decay,
+/// as in the authors' runs, it grows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Mirror {
@@ -84,7 +85,7 @@ impl<T> fmt::Debug for Mirroring<T> {
 }
 
 impl<T> PartialEq for Mirroring<T> {
-    /// Compares what will be done, not the memory for it.
+    /// Compares settings and progress, not the memory of the last batch.
     fn eq(&self, other: &Self) -> bool {
         (self.how, self.seed, self.seen) == (other.how, other.seed, other.seen)
     }

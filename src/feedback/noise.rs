@@ -19,13 +19,14 @@ use crate::{
 };
 
 impl<T: Scalar> Feedback<T> {
-    /// How matrices learn that learn from noise, those of [`Mirror`](Through::Mirror).
+    /// How the matrices that learn from noise do so: those of [`Mirror`](Through::Mirror).
     #[must_use]
     pub fn mirror(&self) -> Mirror {
         self.mirroring.how
     }
 
-    /// From now on they learn so.
+    /// Lets them learn like this from now on. The noise is drawn from the seed of [`new`](Self::new) or
+    /// [`with_route`](Self::with_route), and from seed 0 where the matrices came from elsewhere.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for constants out of their range, [`Error::TooLarge`]; nothing has
@@ -50,7 +51,7 @@ impl<T: Scalar> Feedback<T> {
 
     /// Lets mirrors see the weights: before the first step many times, before any other once.
     pub(super) fn look_into_mirrors(&mut self, network: &Network<T>) -> Result<()> {
-        if !self.route.has(|through| through == Through::Mirror) {
+        if !self.route.has_mirrors() {
             return Ok(());
         }
         let batches = if self.mirroring.seen == 0 { self.mirroring.how.before } else { 1 };
@@ -60,7 +61,8 @@ impl<T: Scalar> Feedback<T> {
                 if hop.through == Through::Mirror
                     && let Some(matrix) = &mut self.matrices[index]
                 {
-                    matrix.mirror(network, (self.route.owner(hop), index), &mut self.mirroring)?;
+                    let of = (self.route.owner(hop), index);
+                    matrix.learn_from_noise(network, of, &mut self.mirroring)?;
                     matrix.measure(&self.shared);
                 }
             }
@@ -92,8 +94,9 @@ impl<T: Scalar> Feedback<T> {
 }
 
 impl<T: Scalar> Stored<T> {
-    /// A batch of noise for the mirror of a layer's weights, which has their shape, of hop `index`.
-    fn mirror(
+    /// One batch of noise, for the mirror of the weights of `layer`, which has their shape, and which
+    /// hop `index` goes through.
+    fn learn_from_noise(
         &mut self,
         network: &Network<T>,
         (layer, index): (usize, usize),

@@ -1,4 +1,4 @@
-//! The numbers behind the matrix of a hop: only what is needed of it is there.
+//! How the matrix of a hop is stored: only the numbers that it consists of.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::{
     vector::bound_of_squares,
 };
 
-/// The numbers behind the matrix of a hop.
+/// The matrix of a hop, as it is stored.
 #[derive(Clone)]
 pub(super) struct Stored<T> {
     /// The matrix itself. What stands in for weights is stored in their shape, so that it can take
@@ -37,9 +37,9 @@ pub(super) enum Beside<T> {
     Right(DMatrix<T>),
     /// `B`, which a signal passes first: `B R` stands in for the weights, with `R` for its numbers.
     Left(DMatrix<T>),
-    /// For each entry of a sparse matrix the column that it stands in, of so many.
+    /// The column of each entry of a sparse matrix, and how many columns there are.
     Places(Vec<u32>, usize),
-    /// So many rows and columns of the matrix that is shared.
+    /// The shape of the part that it takes of the shared matrix.
     Leading(usize, usize),
 }
 
@@ -111,7 +111,7 @@ impl<T: Scalar> Stored<T> {
         };
     }
 
-    /// Takes the entries of a sparse matrix from one in which the others are 0.
+    /// Takes the entries of a sparse matrix from a full one, in which all others are 0.
     pub(super) fn take_entries(&mut self, matrix: &DMatrix<T>, name: String) -> Result<()> {
         let Beside::Places(places, _) = &mut self.beside else { return Ok(()) };
         let entries = self.numbers.nrows();
@@ -142,7 +142,7 @@ impl<T: Scalar> Stored<T> {
         Ok(())
     }
 
-    /// The matrix as one, in the orientation of its numbers.
+    /// The matrix in one piece, transposed if its numbers are.
     pub(super) fn whole(&self, shared: &DMatrix<T>) -> DMatrix<T> {
         match &self.beside {
             Beside::Nothing => self.numbers.clone(),
@@ -221,7 +221,8 @@ impl<T: Scalar> Stored<T> {
     }
 }
 
-/// A unit as a sparse matrix names it, once it is known that it can.
+/// The number of a column as a sparse matrix stores it. Matrices with too many columns have been
+/// refused.
 pub(super) fn name_of(unit: usize) -> u32 {
     u32::try_from(unit).expect("more units than that have been refused")
 }

@@ -1,4 +1,4 @@
-//! What is stored of feedback, as the tensors of a file.
+//! Feedback matrices as the tensors of a file.
 
 use nalgebra::DMatrix;
 
@@ -160,7 +160,7 @@ impl<T: Scalar> Feedback<T> {
         self.measure_moments();
     }
 
-    /// What files call the matrices of a route that learn, with their rows and columns.
+    /// The names in files of the matrices of a route that learn, with their rows and columns.
     pub(crate) fn learning_names(
         network: &Network<T>,
         route: &Route,

@@ -61,14 +61,14 @@ impl<T: Scalar> OptimizerState<T> {
         self.next_step().is_safe(squares, self.largest_moment, weights).0
     }
 
-    /// That of feedback that learns.
+    /// The next step of the feedback matrices that learn.
     pub(crate) fn next_feedback_step(&self) -> NextStep<'_, T> {
         let Some(optimizer) = self.feedback else { return self.next_step() };
         let rate = optimizer.learning_rate() * self.schedule.factor(self.steps);
         NextStep::new(optimizer, (rate, self.steps + 1), None, &[])
     }
 
-    /// How many moments feedback that learns has.
+    /// The number of moments of the feedback matrices that learn.
     pub(crate) fn feedback_moments(&self) -> usize {
         self.feedback.unwrap_or(self.optimizer).moments()
     }

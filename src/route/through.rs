@@ -138,7 +138,7 @@ impl FromStr for Through {
     }
 }
 
-/// Those without a number.
+/// All variants that have no number.
 const ALL: [Through; 10] = [
     Through::Weights,
     Through::LikeWeights,

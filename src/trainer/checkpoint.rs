@@ -20,7 +20,7 @@ use crate::{
     network::{Network, column_major, row_major},
     optimizer::{MOMENTS, Optimizer},
     parameters::{Parameters, Slot},
-    route::{Route, Through},
+    route::Route,
     scalar::Scalar,
 };
 
@@ -184,7 +184,7 @@ impl<T: Scalar> Trainer<T> {
                 }));
             }
         }
-        if settings.mirror.is_some() != route.has(|through| through == Through::Mirror) {
+        if settings.mirror.is_some() != route.has_mirrors() {
             return Err(file.blame(Error::Conflict {
                 first: format!("the route {route}"),
                 second: "the line of a mirror, or its absence".into(),
@@ -227,7 +227,7 @@ impl<T: Scalar> Trainer<T> {
             steps: self.optimizer.steps(),
             feedback_init: self.feedback_init,
             magnitudes: self.feedback.magnitudes(),
-            mirror: self.feedback.route().has(|through| through == Through::Mirror).then(|| {
+            mirror: self.feedback.route().has_mirrors().then(|| {
                 let (seed, seen) = self.feedback.mirrored();
                 (self.feedback.mirror(), seed, seen)
             }),

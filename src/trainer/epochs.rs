@@ -105,7 +105,7 @@ impl<T: Scalar> Trainer<T> {
         Ok(self.end_epoch(&tally, learning_rate))
     }
 
-    /// The order of the samples in this epoch, to be put back.
+    /// The order of the samples in this epoch. Put it back into the scratch when the epoch is over.
     pub(crate) fn take_order(&mut self, train: &Dataset<T>) -> Vec<usize> {
         let mut order = std::mem::take(&mut self.scratch.order);
         train.shuffle(self.seed, self.epochs, &mut order);

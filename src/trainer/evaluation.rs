@@ -58,7 +58,7 @@ impl<T: Scalar> Trainer<T> {
         Ok((steps, classes))
     }
 
-    /// What all batches of a dataset have scored together.
+    /// The evaluation of a whole dataset, from the scores of its batches.
     pub(crate) fn evaluation(
         &self,
         data: &Dataset<T>,

@@ -21,8 +21,8 @@ pub(crate) struct BlockDeltas<T> {
     pub(crate) sent_up: bool,
     /// Whether feedback has arrived, from which the block then learns.
     pub(crate) served: bool,
-    /// For each hop to the block that goes through two factors, by its index: what has passed the
-    /// first.
+    /// Signals between the two factors of a matrix: for each hop to this block that has such a matrix,
+    /// its index and the signal after the first factor.
     between: Vec<(usize, Columns<T>)>,
     /// The sum of the hops so far, while the next one is made. Takes no memory where a single hop
     /// leads to the block.
@@ -50,7 +50,7 @@ impl<T: Scalar> BlockDeltas<T> {
         &self.stages[0]
     }
 
-    /// Makes room for so many rows between the factors of a hop.
+    /// Makes room for the signal between the two factors of a hop.
     pub(crate) fn reserve_between(&mut self, hop: usize, rows: usize) -> Result<()> {
         let samples = self.end().batch();
         if !self.between.iter().any(|(of, _)| *of == hop) {
@@ -60,12 +60,12 @@ impl<T: Scalar> BlockDeltas<T> {
         all.try_for_each(|(_, columns)| columns.set_shape(rows, samples))
     }
 
-    /// What stands between the factors of a hop, if it has two.
+    /// The signal between the two factors of a hop, if its matrix has two.
     pub(crate) fn between(&self, hop: usize) -> Option<&Columns<T>> {
         self.between.iter().find(|(of, _)| *of == hop).map(|(_, columns)| columns)
     }
 
-    /// The same, and where feedback arrives.
+    /// The signal between the two factors of a hop, and the buffer in which feedback arrives.
     pub(crate) fn between_and_arrival(
         &mut self,
         hop: usize,

@@ -138,7 +138,7 @@ impl<T: Scalar> Deltas<T> {
         })
     }
 
-    /// Makes what a route sends of the error.
+    /// Makes the signals of a route that are made from the error.
     pub(crate) fn make(&mut self, signals: &[Signal]) -> Result<()> {
         self.blocks.last().map_or(Ok(()), |e| self.made.make(signals, e.delta()))
     }
@@ -187,7 +187,7 @@ impl<T: Scalar> Deltas<T> {
         (AtOutput { e, made: &self.made, target: &self.target }, hidden)
     }
 
-    /// What can be sent from the output.
+    /// The signals that come from the output layer.
     pub(crate) fn at_output(&self) -> AtOutput<'_, T> {
         let e = self.blocks.last().expect("a network has an output layer");
         AtOutput { e, made: &self.made, target: &self.target }

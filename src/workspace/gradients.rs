@@ -23,7 +23,7 @@ pub struct Gradients<T> {
     /// Whether each parameter, by its slot, has something to follow. Where no feedback has arrived
     /// it has not, which is more than a gradient of 0: its moments rest too.
     learned: Vec<bool>,
-    /// Those of the feedback matrices that have one of their own, by their hops; empty for others.
+    /// The gradients of feedback matrices, one for each hop; empty where a matrix has none of its own.
     feedback: Vec<Columns<T>>,
 }
 
@@ -60,7 +60,7 @@ impl<T: Scalar> Gradients<T> {
         (self.numbers.layer(layer), &self.learned[self.layout.table.indices(layer)])
     }
 
-    /// Forgets what feedback had to learn.
+    /// Removes the gradients of feedback matrices.
     pub(crate) fn clear_feedback(&mut self) {
         self.feedback.clear();
     }
@@ -75,12 +75,12 @@ impl<T: Scalar> Gradients<T> {
         all.try_for_each(|(gradient, (rows, columns))| gradient.set_shape(rows, columns))
     }
 
-    /// That of the matrix of a hop.
+    /// The gradient of the matrix of a hop, to be written.
     pub(crate) fn feedback_mut(&mut self, hop: usize) -> &mut [T] {
         self.feedback[hop].as_mut_slice()
     }
 
-    /// That of the matrix of a hop, of so many rows and columns, if it is there.
+    /// The gradient of the matrix of a hop, if there is one of this shape.
     pub(crate) fn of_feedback(&self, hop: usize, shape: (usize, usize)) -> Option<&[T]> {
         let found = self.feedback.get(hop)?;
         ((found.rows(), found.batch()) == shape).then(|| found.as_slice())

@@ -12,7 +12,7 @@ use crate::{
     vector::{bound_of_squares, sum_columns},
 };
 
-/// What is sent of the error beside the error itself, and its mean over the batch.
+/// The signals that are made from the error, and its mean over the batch.
 #[derive(Clone, Debug)]
 pub(super) struct Made<T> {
     signals: Vec<(Signal, BlockDeltas<T>)>,
@@ -26,7 +26,8 @@ impl<T> Default for Made<T> {
 }
 
 impl<T: Scalar> Made<T> {
-    /// Makes these of the error `e`. What earlier routes sent beside more of them stays as it is.
+    /// Makes these signals from the error `e`. Signals of earlier routes beyond their number stay as they
+    /// are, so that their memory can be used again.
     pub(super) fn make(&mut self, signals: &[Signal], e: &Columns<T>) -> Result<()> {
         for (place, &signal) in signals.iter().enumerate() {
             if place == self.signals.len() {
@@ -39,14 +40,14 @@ impl<T: Scalar> Made<T> {
         Ok(())
     }
 
-    /// One of those that were made last.
+    /// A signal that has been made.
     pub(super) fn get(&self, signal: Signal) -> &BlockDeltas<T> {
         let found = self.signals.iter().find(|(made, _)| *made == signal);
         &found.expect("what a route sends is made before it is delivered").1
     }
 }
 
-/// What can be sent from the output.
+/// The signals that come from the output layer.
 #[derive(Clone, Copy)]
 pub(crate) struct AtOutput<'a, T> {
     pub(super) e: &'a BlockDeltas<T>,
