@@ -40,6 +40,8 @@ mod engine;
 pub mod data;
 mod trainer;
 mod diagnostics;
+#[cfg(all(debug_assertions, not(test)))]
+mod compiled;
 #[cfg(feature = "serde")]
 mod text_form;
 #[cfg(feature = "mpi")]
@@ -48,6 +50,10 @@ pub mod distributed;
 pub use nalgebra;
 pub use rand;
 pub use rand_distr;
+
+#[cfg(all(debug_assertions, not(test)))]
+#[doc(hidden)]
+pub use compiled::for_both_scalars;
 
 pub use activation::Activation;
 pub use adversarial::FastGradientSign;

@@ -168,6 +168,7 @@ impl Case {
     pub fn pool<T: Scalar>(&self) -> Vec<Batch<T>> {
         let network = self.network::<T>();
         let (inputs, classes) = (network.input_len(), network.output_len().max(2));
+        drop(network);
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);
         let mut batch = |_| {
             let x = DMatrix::from_fn(inputs, self.batch, |_, _| T::of(rng.random_range(0.0..1.0)));

@@ -22,7 +22,8 @@ pub fn of(case: &Case) -> Option<Memory> {
 
 /// What the fresh process does: some steps, then two numbers of bytes on one line.
 pub fn report<T: Scalar>(case: &Case) {
-    let (mut trainer, pool) = (case.trainer::<T>(), case.pool::<T>());
+    let pool = case.pool::<T>(); // First, because it looks at a network of its own.
+    let mut trainer = case.trainer::<T>();
     for (x, labels) in &pool[..5] {
         trainer.step(x, labels).expect("a step");
     }

@@ -190,7 +190,7 @@ fn step_on_columns<T: Scalar>(
                 let (w, m) = (next_column(&mut w, rows), next_column(&mut first, rows));
                 for ((w, &delta), m) in w.iter_mut().zip(delta).zip(m) {
                     let g = delta * h;
-                    *m = (decay * *m + fresh * (g * g)).without_subnormals();
+                    *m = normal_or_zero(decay * *m + fresh * (g * g));
                     *w -= rate * g / (m.sqrt() + epsilon);
                 }
             }
@@ -202,12 +202,19 @@ fn step_on_columns<T: Scalar>(
                 for (((w, &delta), m), v) in w.iter_mut().zip(delta).zip(m).zip(v) {
                     let g = delta * h;
                     *m = (beta1 * *m + fresh1 * g).without_subnormals();
-                    *v = (beta2 * *v + fresh2 * (g * g)).without_subnormals();
+                    *v = normal_or_zero(beta2 * *v + fresh2 * (g * g));
                     *w = keep * *w - rate * *m / (v.sqrt() * correction + epsilon);
                 }
             }
         }
     }
+}
+
+/// A mean of squares, without subnormal numbers. It is never below 0, so its sign need not be looked at.
+#[allow(clippy::inline_always)] // As below.
+#[inline(always)]
+fn normal_or_zero<T: Scalar>(mean: T) -> T {
+    if mean < T::of(T::SMALLEST_NORMAL) { T::zero() } else { mean }
 }
 
 /// Takes a column off. Chunks would be counted by a division, which takes as long as a small matrix.

@@ -1,0 +1,46 @@
+//! What most programs need of the crate, compiled here for both scalars.
+//!
+//! Generic code is compiled by every program that uses it. Where code is optimised little, as in tests, the
+//! compiler looks first whether a library has compiled it already: so this saves each test program and
+//! example most of its time to build. Nobody calls it.
+
+use crate::{
+    data::Dataset,
+    diagnostics::Diagnostics,
+    feedback::Feedback,
+    loss::Loss,
+    network::{Network, NetworkBuilder},
+    optimizer::OptimizerState,
+    scalar::Scalar,
+    trainer::{Trainer, TrainerBuilder},
+};
+
+/// Addresses of functions: to have one, the compiler has to compile the function.
+type Addresses = [*const (); 16];
+
+fn of<T: Scalar>() -> Addresses {
+    [
+        NetworkBuilder::<T>::build as *const (),
+        TrainerBuilder::<T>::build as *const (),
+        Network::<T>::train_pass as *const (),
+        Loss::error_by::<T> as *const (),
+        Feedback::<T>::new as *const (),
+        Feedback::<T>::follow as *const (),
+        Feedback::<T>::deliver as *const (),
+        Network::<T>::gradients as *const (),
+        OptimizerState::<T>::deliver_and_learn as *const (),
+        OptimizerState::<T>::step_with_feedback as *const (),
+        Trainer::<T>::epoch as *const (),
+        Trainer::<T>::evaluate as *const (),
+        Trainer::<T>::apply as *const (),
+        Dataset::<T>::split as *const (),
+        Dataset::<T>::subset as *const (),
+        Diagnostics::<T>::compare as *const (),
+    ]
+}
+
+/// Those for `f32` and for `f64`.
+#[must_use]
+pub fn for_both_scalars() -> [Addresses; 2] {
+    [of::<f32>(), of::<f64>()]
+}
