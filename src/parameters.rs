@@ -456,6 +456,17 @@ mod tests {
         parameters
     }
 
+    #[test]
+    fn what_there_is_no_memory_for_is_an_error() {
+        let slot = Slot::new((0, 0, None), (0, (Part::Weights, 1 << 30, 1 << 30)));
+        let table = Arc::new(Table::new(vec![slot]).unwrap());
+        let error = Parameters::<f32>::zeros(&table).unwrap_err();
+        assert!(
+            matches!(error, Error::TooLarge { rows, columns: 1 } if rows == 1 << 60),
+            "{error}"
+        );
+    }
+
     fn stands_at_a_line<T: Scalar>() {
         let parameters = numbered::<T>();
         for parameters in [&parameters, &parameters.clone(), &parameters.clone().clone()] {

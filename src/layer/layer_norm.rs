@@ -71,7 +71,7 @@ impl LayerNorm {
             variance.push(v);
             inverse_deviation.push(r);
         }
-        all_finite(mean) && variance.iter().all(|&v| (v + v + epsilon).is_finite())
+        all_finite(mean) && all_finite(variance)
     }
 
     /// The way back: `∂γ = Σ δ x̂` and `∂β = Σ δ` over samples, and with `g = γ ∘ δ` and means over

@@ -3,7 +3,7 @@
 use feedback_alignment::{
     Activation, Activations, Adam, AdamW, Dataset, Deltas, Error, Feedback, FeedbackInit,
     FeedbackRule, GradientCheck, Gradients, Init, Loss, Momentum, Network, NetworkBuilder,
-    Optimizer, OptimizerState, Part, RmsProp, Scalar, Sgd, Targets, Trainer, data,
+    Operation, Optimizer, OptimizerState, Part, RmsProp, Scalar, Sgd, Targets, Trainer, data,
     nalgebra::{DMatrix, DVector},
 };
 
@@ -207,6 +207,30 @@ fn a_large_variance_is_normalised() {
     network.set_weights(1, DMatrix::from_element(2, 2, 3e38)).unwrap();
     let error = network.forward(&x, &mut Activations::new()).unwrap_err();
     assert!(error.to_string().contains("a of weighted layer 1"), "{error}");
+}
+
+/// A variance of two thirds of the largest number is one still: the two units become 1 and −1.
+#[test]
+fn the_largest_variance_of_a_sample_is_normalised() {
+    let network = Network::<f32>::builder(1).dense_without_bias(2).layer_norm().dense(2);
+    let mut network = network.build().unwrap();
+    network.set_weights(0, DMatrix::from_row_slice(2, 1, &[1.0, -1.0])).unwrap();
+    let mut activations = Activations::new();
+    network.forward(&DMatrix::from_element(1, 1, 1.5e19), &mut activations).unwrap();
+    let h = activations.output(0).unwrap();
+    assert!((h[0] - 1.0).abs() < 1e-6 && (h[1] + 1.0).abs() < 1e-6, "{h}");
+}
+
+#[test]
+fn operations_tell_their_sizes() {
+    let builder = Network::<f32>::builder(5).dense(4).tanh().dense(4).dense(4).skip(2);
+    let network = builder.layer_norm().dense(2).build().unwrap();
+    let [Operation::Skip(skip), Operation::LayerNorm(norm)] =
+        network.layer(2).unwrap().operations()
+    else {
+        panic!("a residual connection and a normalisation")
+    };
+    assert_eq!((skip.layers(), norm.values()), (2, 4));
 }
 
 #[test]

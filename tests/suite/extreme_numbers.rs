@@ -60,6 +60,10 @@ fn a_variance_that_overflows_is_an_error() {
     }
     let mut activations = feedback_alignment::Activations::new();
     assert!(matches!(build().forward(&x, &mut activations), Err(Error::NonFinite { .. })));
+    let by_sample =
+        Network::<f32>::builder(8).dense(4).layer_norm().relu().dense(2).build().unwrap();
+    let message = by_sample.forward(&x, &mut activations).unwrap_err().to_string();
+    assert!(message.contains("the variance of the normalisation after layer 0"), "{message}");
 }
 
 #[test]
@@ -134,6 +138,21 @@ fn one_outlier_does_not_kill_a_parameter() {
         trainer.step(&one(1.0), &one(5.0)).unwrap();
     }
     assert!(trainer.network().layer(0).unwrap().weights()[0] > before + 0.5);
+}
+
+/// A matrix of one's own counts in the bound of a step as a drawn one does.
+#[test]
+fn feedback_of_large_numbers_is_seen_before_the_step() {
+    let one = |value| DMatrix::from_element(1, 1, value);
+    let network = Network::<f32>::builder(1).dense(1).tanh().dense(1).build().unwrap();
+    let mut trainer = Trainer::builder(network)
+        .loss(Loss::MeanSquaredError)
+        .optimizer(RmsProp::default())
+        .build()
+        .unwrap();
+    trainer.feedback_mut().set_matrix(0, one(1e30)).unwrap();
+    let message = refused(&mut trainer, &one(1.0), &one(5.0));
+    assert!(message.contains("a moment of W of weighted layer 0"), "{message}");
 }
 
 /// The way with a copy gives the bits of the way without.

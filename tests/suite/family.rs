@@ -261,6 +261,29 @@ fn a_step_that_the_feedback_cannot_make_changes_nothing() {
     assert_eq!((&found, &feedback, optimizer.steps()), (&huge, &kp, 0));
 }
 
+/// The network's moments can be too large where those of the feedback are not.
+#[test]
+fn feedback_goes_back_with_the_network() {
+    let mut network = Network::<f32>::builder(2).dense(3).dense(2).build().unwrap();
+    network.set_weights(1, DMatrix::from_element(2, 3, 3e38)).unwrap();
+    let mut kp = Feedback::new(&network, FeedbackRule::Kp, FeedbackInit::Nokland, 1).unwrap();
+    let (momentum, weight_decay) = (Momentum::Classical(0.9), WeightDecay::L2(1.0));
+    let sgd = Sgd { learning_rate: 0.5, momentum, weight_decay };
+    let mut optimizer = OptimizerState::new(&network, sgd).unwrap();
+    let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    let mut gradients = Gradients::new();
+    network.forward(&DMatrix::zeros(2, 1), &mut activations).unwrap();
+    LOSS.error(&[0], &activations, &mut deltas).unwrap();
+    kp.deliver(&network, &activations, &mut deltas).unwrap();
+    network.gradients(&activations, &deltas, &mut gradients).unwrap();
+    // W and its moment: 3e38, 0; then 1.5e38, 3e38; then the moment would be 4.2e38.
+    optimizer.step_with_feedback(&mut network, &mut kp, &gradients).unwrap();
+    let (mut found, mut feedback) = (network.clone(), kp.clone());
+    let refused = optimizer.step_with_feedback(&mut found, &mut feedback, &gradients).unwrap_err();
+    assert!(refused.to_string().contains("W of weighted layer 1"), "{refused}");
+    assert_eq!((&found, &feedback, optimizer.steps()), (&network, &kp, 1));
+}
+
 /// What would not be learned is refused.
 #[test]
 fn feedback_that_learns_wants_the_step_that_teaches_it() {

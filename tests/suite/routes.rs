@@ -48,6 +48,15 @@ fn close(found: &DMatrix<f64>, expected: &DMatrix<f64>) -> bool {
     (found - expected).amax() <= 1e-14 * expected.amax() && expected.amax() > 1e-6
 }
 
+/// Each matrix of a layer has a random stream of its own.
+#[test]
+fn matrices_of_one_layer_differ() {
+    let feedback = feedback(&mlp(), "4:B(e)->0,B(e)->0");
+    let matrices: Vec<_> = feedback.matrices().map(|(_, matrix)| matrix).collect();
+    assert_eq!((matrices.len(), matrices[0].shape()), (2, matrices[1].shape()));
+    assert_ne!(matrices[0], matrices[1]);
+}
+
 /// Routes of every kind through four layers: mixed, with sums, skips, loops up and down.
 const ROUTES: [&str; 10] = [
     "4:Bs2(e)->2,Br1(2)->1,Bc(1)->0,Bc(e)->0",
