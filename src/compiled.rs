@@ -18,6 +18,10 @@ use crate::{
 /// Addresses of functions: to have one, the compiler has to compile the function.
 type Addresses = [*const (); 16];
 
+/// Kept although nothing reads it.
+#[used]
+static FOR_BOTH_SCALARS: fn() -> [Addresses; 2] = || [of::<f32>(), of::<f64>()];
+
 fn of<T: Scalar>() -> Addresses {
     [
         NetworkBuilder::<T>::build as *const (),
@@ -37,10 +41,4 @@ fn of<T: Scalar>() -> Addresses {
         Dataset::<T>::subset as *const (),
         Diagnostics::<T>::compare as *const (),
     ]
-}
-
-/// Those for `f32` and for `f64`.
-#[must_use]
-pub fn for_both_scalars() -> [Addresses; 2] {
-    [of::<f32>(), of::<f64>()]
 }

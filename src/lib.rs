@@ -51,10 +51,6 @@ pub use nalgebra;
 pub use rand;
 pub use rand_distr;
 
-#[cfg(all(debug_assertions, not(test)))]
-#[doc(hidden)]
-pub use compiled::for_both_scalars;
-
 pub use activation::Activation;
 pub use adversarial::FastGradientSign;
 pub use data::{Dataset, Scaling};
