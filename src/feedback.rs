@@ -4,8 +4,10 @@
 mod hops;
 mod stored;
 mod mirror;
+mod slopes;
 mod matrices;
 mod noise;
+mod tangents;
 mod signs;
 mod learn;
 mod create;

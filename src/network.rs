@@ -7,6 +7,7 @@ mod builder;
 mod convert;
 mod forward;
 mod gradients;
+mod tangent;
 mod product;
 #[cfg(feature = "safetensors")]
 mod description;

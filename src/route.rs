@@ -131,17 +131,22 @@ impl Route {
     }
 
     /// Whether feedback passes through the forward weights, which BP and IFA need and hardware
-    /// would have to carry, or through their signs.
+    /// would have to carry, through their signs, or through what they do to the outputs. Then it starts
+    /// from nothing where all weights are 0.
     #[must_use]
     pub fn reads_weights(&self) -> bool {
-        self.has(|through| matches!(through, Through::Weights | Through::Signs(_)))
+        let reads =
+            |through| matches!(through, Through::Weights | Through::Signs(_) | Through::Jacobian);
+        self.has(reads)
     }
 
     /// Whether some matrix follows the weights and has to be told before feedback is delivered: it has
     /// their signs, or learns from noise that goes through them.
     #[must_use]
     pub fn follows_weights(&self) -> bool {
-        self.has(|through| matches!(through, Through::Signs(_) | Through::Mirror))
+        let follows =
+            |through| matches!(through, Through::Signs(_) | Through::Mirror | Through::Jacobian);
+        self.has(follows)
     }
 
     /// Whether some matrix has the signs of the weights.
@@ -152,6 +157,11 @@ impl Route {
     /// Whether some matrix learns the weights from noise.
     pub(crate) fn has_mirrors(&self) -> bool {
         self.has(|through| through == Through::Mirror)
+    }
+
+    /// Whether some matrix learns the slopes of the outputs.
+    pub(crate) fn has_slopes(&self) -> bool {
+        self.has(|through| through == Through::Jacobian)
     }
 
     /// Whether some hop goes through such a matrix.
@@ -264,6 +274,9 @@ impl Hop {
             Through::Product(_) if from != self.to + 1 => {
                 Err(self.refuse("a product stands in for the weights of the layer above"))
             }
+            Through::Jacobian if self.signal.layer().is_some() => {
+                Err(self.refuse("the slopes of the outputs take what comes from the output"))
+            }
             Through::Sparse(0) => Err(self.refuse("a matrix without entries lets nothing through")),
             Through::LowRank(0) => Err(self.refuse("a matrix of rank 0 lets nothing through")),
             through if !through.is_straight() && from.abs_diff(self.to) != 1 => {
@@ -301,7 +314,7 @@ impl FromStr for Hop {
         parse().ok_or_else(|| Error::UnknownName {
             what: "hop",
             found: text.to_owned(),
-            expected: "a matrix (W, R, B, Bs1, Br1, Bc, S, F, N, K, D, M or P1), a signal (e, sign, ternary>0.1, centred>0.0, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
+            expected: "a matrix (W, R, B, Bs1, Br1, Bc, S, F, N, K, D, J, M or P1), a signal (e, sign, ternary>0.1, centred>0.0, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
         })
     }
 }
@@ -343,9 +356,10 @@ mod tests {
             .map(|text| text.parse::<Signal>().unwrap());
         let signal =
             prop_oneof![prop::sample::select(output.to_vec()), (0..layers).prop_map(Signal::Delta)];
-        let through =
-            prop::sample::select("W R B Bs2 Br1 Bc S F N K D M P3".split(' ').collect::<Vec<_>>())
-                .prop_map(|letters| letters.parse().expect("the letters of a matrix"));
+        let through = prop::sample::select(
+            "W R B Bs2 Br1 Bc S F N K D J M P3".split(' ').collect::<Vec<_>>(),
+        )
+        .prop_map(|letters| letters.parse().expect("the letters of a matrix"));
         (0..layers, signal, through).prop_map(|(to, signal, through)| Hop { to, signal, through })
     }
 
@@ -388,6 +402,7 @@ mod tests {
             ("4:B(e)->2,R(2)->0", "R(2)->0", "neighbouring"),
             ("4:B(e)->2,P1(2)->0", "P1(2)->0", "the layer above"),
             ("3:B(e)->0,P1(0)->1", "P1(0)->1", "the layer above"),
+            ("3:J(1)->0,B(e)->1", "J(1)->0", "what comes from the output"),
             ("3:P0(e)->1", "P0(e)->1", "width 0"),
             ("3:Bs0(e)->1", "Bs0(e)->1", "without entries"),
             ("3:Br0(e)->1", "Br0(e)->1", "rank 0"),

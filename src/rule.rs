@@ -29,12 +29,13 @@ const WIDTH: usize = 10;
 /// | [`BrSf`](Self::BrSf) | as frSF, with `B_l` drawn anew for every step | as uSF |
 /// | [`Kp`](Self::Kp) | as FA, and `B_lᵀ` gets every update of `W_{l+1}` | Kolen and Pollack 1994; Akrout et al. 2019 |
 /// | [`Dkp`](Self::Dkp) | as DFA, and `B_l` learns along `∂B_l = h_l eᵀ` | Webster, Choi and Ahn 2021 |
+/// | [`Fdfa`](Self::Fdfa) | as DFA, and `B_l` learns `(∂a_L/∂h_l)ᵀ` along `∂B_l = B_l − v_l dᵀ`: noise `v ~ N(0, 1)` in all hidden layers changes the outputs by `d` | Bacho and Chu 2022 (arXiv 2212.07282) |
 /// | [`Wm`](Self::Wm) | as FA, and `B_l` learns from noise that goes through the layer above: [`Mirror`](crate::Mirror) | Akrout et al. 2019 |
 /// | [`Pfa`](Self::Pfa) | `δ_l = (R_lᵀ B_lᵀ δ_{l+1}) ∘ f'(a_l)`, and `R_l` learns along `∂R_l = (B_lᵀ δ_{l+1}) h_lᵀ` | Li et al. 2024 (arXiv 2405.20594) |
 ///
 /// The gradients `∂W_l = δ_l h_{l-1}ᵀ`, `∂b_l = Σ δ_l` (Nøkland 2016, eq. 10) are the same for all, and so is the output
 /// layer's `δ_L = e`. The `B` are random and drawn once. They never change but under frSF and brSF,
-/// where their signs follow those of the weights, and under KP, DKP and WM.
+/// where their signs follow those of the weights, and under KP, DKP, FDFA and WM.
 ///
 /// What a rule needs beside the forward pass, for a hidden layer of `n_l` units below one of `n_{l+1}`,
 /// `n_L` outputs and a batch of `N`:
@@ -51,6 +52,7 @@ const WIDTH: usize = 10;
 /// | uSF, frSF, brSF | the signs of `W_{l+1}`, `δ_{l+1}` | as FA | as FA, and `n_l n_{l+1}` signs a step |
 /// | KP | the updates of `W_{l+1}`, `δ_{l+1}` | as FA, and the optimiser's moments of it | as FA, and a second update |
 /// | DKP | `e`, `h_l` | as DFA, and the optimiser's moments of it | twice DFA's, and a second update |
+/// | FDFA | `e`, what the layers above make of noise | as DFA, and the optimiser's moments of it | twice DFA's, a second update, and a forward pass of noise |
 /// | WM | what the layer above makes of noise, `δ_{l+1}` | as FA | as FA, and `2 n_l n_{l+1}` for each sample of noise |
 /// | PFA | `δ_{l+1}`, `h_l` | `k n_{l+1} (n_l + n_{l+1})` numbers, and the optimiser's moments of `R` | `k n_{l+1} (2 n_l + n_{l+1}) N` |
 ///
@@ -58,7 +60,8 @@ const WIDTH: usize = 10;
 /// learning rate is `N` times ours, and the sign of `B` is free. `willwx/sign-symmetry` takes
 /// `1/√fan_in` for uSF. Akrout's runs of KP and WM have no decay. Webster's DKP teaches `B` by Adam at
 /// 1e-4 with a decay of 1e-6, ours by the network's optimiser unless there is
-/// [one for feedback](crate::OptimizerState::set_feedback_optimizer). PFA's fixed factor is ten times as
+/// [one for feedback](crate::OptimizerState::set_feedback_optimizer). So does FDFA's, from Adam at 1e-4;
+/// as there its `B` starts from 0. PFA's fixed factor is ten times as
 /// wide as a layer (`k = 10`), as theirs; other widths are a route of
 /// [`Product`](crate::Through::Product).
 ///
@@ -68,7 +71,7 @@ const WIDTH: usize = 10;
 /// let rule: FeedbackRule = "dfa".parse()?;
 /// assert_eq!(rule, FeedbackRule::Dfa);
 /// assert_eq!(rule.to_string(), "DFA");
-/// assert_eq!(FeedbackRule::all().count(), 14);
+/// assert_eq!(FeedbackRule::all().count(), 15);
 /// assert_eq!(FeedbackRule::nokland().map(|rule| rule.to_string()), ["BP", "FA", "DFA", "IFA"]);
 /// # Ok::<(), feedback_alignment::Error>(())
 /// ```
@@ -100,6 +103,9 @@ pub enum FeedbackRule {
     Kp,
     /// Direct Kolen and Pollack: as DFA, through matrices that learn from errors and activations.
     Dkp,
+    /// Forward direct feedback alignment: as DFA, through matrices that learn from noise how hidden layers
+    /// change the outputs.
+    Fdfa,
     /// Weight mirrors: as feedback alignment, through matrices that learn the weights from noise.
     Wm,
     /// Product feedback alignment: as backpropagation, through a product of a fixed matrix and one that
@@ -130,6 +136,7 @@ impl FeedbackRule {
             Self::BrSf,
             Self::Kp,
             Self::Dkp,
+            Self::Fdfa,
             Self::Wm,
             Self::Pfa,
         ]
@@ -170,6 +177,7 @@ impl FeedbackRule {
             Self::BrSf => hidden.rev().map(signs(Magnitudes::New)).collect(),
             Self::Kp => hidden.rev().map(down(Through::KolenPollack)).collect(),
             Self::Dkp => hidden.map(through(Through::DirectKolenPollack)).collect(),
+            Self::Fdfa => hidden.map(through(Through::Jacobian)).collect(),
             Self::Wm => hidden.rev().map(down(Through::Mirror)).collect(),
             Self::Pfa => hidden.rev().map(down(Through::Product(WIDTH))).collect(),
         };
@@ -192,6 +200,7 @@ impl fmt::Display for FeedbackRule {
             Self::BrSf => "brSF",
             Self::Kp => "KP",
             Self::Dkp => "DKP",
+            Self::Fdfa => "FDFA",
             Self::Wm => "WM",
             Self::Pfa => "PFA",
         })

@@ -28,6 +28,9 @@ pub(crate) enum Purpose {
     SharedFeedback = 9,
     /// What goes through a layer for its mirror to learn; index: the hop, time: the batch.
     Mirror = 10,
+    /// Noise in the hidden layers from which feedback learns the slopes of the outputs; index: the hidden
+    /// block, time: the step.
+    Slopes = 11,
 }
 
 /// The stream of `seed` for one purpose, index and time: xoshiro256++ (Blackman and Vigna 2019),

@@ -10,6 +10,7 @@ use super::{
     Feedback,
     hops::{Shapes, Transport, check, matrix_hops, skipped},
     mirror::Mirroring,
+    slopes::Slopes,
     stored::{Beside, Stored, name_of},
 };
 use crate::{
@@ -74,6 +75,9 @@ impl<T: Scalar> Feedback<T> {
             let Some(matrix) = &mut feedback.matrices[index] else { continue };
             let mut rng = stream(seed, Purpose::Feedback, hop.to as u64, drawn[hop.to]);
             drawn[hop.to] += 1;
+            if hop.through == Through::Jacobian {
+                continue; // It starts from 0.
+            }
             matrix.draw(init, down, shared, &mut rng);
             require_finite(|| name, matrix.numbers.nrows(), matrix.numbers.as_slice())?;
         }
@@ -85,6 +89,7 @@ impl<T: Scalar> Feedback<T> {
         if feedback.route.has_mirrors() {
             feedback.mirroring.seed = seed;
         }
+        feedback.draw_slopes_from(seed);
         feedback.copy_signs(network, 0);
         Ok(feedback.bounded())
     }
@@ -213,6 +218,7 @@ impl<T: Scalar> Feedback<T> {
             sends_target,
             magnitudes: None,
             mirroring: Mirroring::default(),
+            slopes: Slopes::default(),
             followed: 0,
             largest_moment: 0.0,
         })

@@ -59,7 +59,9 @@ impl Shapes {
             Through::LikeWeights | Through::Signs(_) | Through::KolenPollack | Through::Mirror => {
                 Self::Whole(rows, columns)
             }
-            Through::Matrix | Through::DirectKolenPollack => Self::Whole(receivers, senders),
+            Through::Matrix | Through::DirectKolenPollack | Through::Jacobian => {
+                Self::Whole(receivers, senders)
+            }
             Through::Sparse(entries) => Self::Sparse { receivers, entries, senders },
             Through::LowRank(rank) => Self::LowRank { receivers, rank, senders },
             Through::Shared => Self::Leading(receivers, senders),

@@ -38,8 +38,9 @@ impl<T: Scalar> Feedback<T> {
 
     /// The gradients of the matrices that learn along gradients of their own, beside those of the
     /// network: `∂B_l = h_l sᵀ` under [`DirectKolenPollack`](Through::DirectKolenPollack), with the
-    /// signal `s` that is sent, and `∂R = (Bᵀ δ_{l+1}) h_lᵀ` under [`Product`](Through::Product). Where
-    /// no matrix has one this does nothing.
+    /// signal `s` that is sent, `∂B_l = B_l − v_l dᵀ` under [`Jacobian`](Through::Jacobian), and
+    /// `∂R = (Bᵀ δ_{l+1}) h_lᵀ` under [`Product`](Through::Product). Where no matrix has one this does
+    /// nothing.
     ///
     /// # Errors
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network, activations, deltas and
@@ -59,6 +60,7 @@ impl<T: Scalar> Feedback<T> {
         self.require_network(network)?;
         require_delivered("gradients", &network.layout, activations, deltas)?;
         self.require_between(deltas)?;
+        self.require_slopes(activations)?;
         gradients.require(&network.layout)?;
         let shape = |(matrix, hop): (&Option<Stored<T>>, &Hop)| {
             let matrix = matrix.as_ref().filter(|_| hop.through.has_gradient());
@@ -73,6 +75,9 @@ impl<T: Scalar> Feedback<T> {
                 (Through::DirectKolenPollack, _) => {
                     let signal = deltas.signal(hop.signal).delta();
                     LinearMap::Dense.store_gradient(matrix.numbers.shape(), h, signal, gradient);
+                }
+                (Through::Jacobian, _) => {
+                    self.gradient_of_slopes(hop.to, matrix.numbers.as_slice(), gradient);
                 }
                 (Through::Product(width), Beside::Left(_)) => {
                     let map = network.blocks[self.route.owner(hop)].map.widened(width);
@@ -114,7 +119,11 @@ impl<T: Scalar> Feedback<T> {
             let stored = matrix.as_mut().filter(|_| hop.through.learns())?;
             let (matrix, moments) = (&mut stored.numbers, &mut stored.moments);
             let own_gradient = hop.through.has_gradient().then_some(index);
-            Some(Learning { own_gradient, layer: route.owner(hop), matrix, moments })
+            let layer = match hop.through {
+                Through::Jacobian => hop.to, // It has nothing of the weights of another layer.
+                _ => route.owner(hop),
+            };
+            Some(Learning { own_gradient, layer, matrix, moments })
         })
     }
 

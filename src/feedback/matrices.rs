@@ -7,6 +7,7 @@ use nalgebra::DMatrix;
 use super::{
     hops::{Shapes, is_transposed, matrix_hops, skipped},
     mirror::Mirroring,
+    slopes::Slopes,
     stored::{Beside, Stored},
 };
 use crate::{
@@ -72,6 +73,8 @@ pub struct Feedback<T> {
     pub(super) followed: usize,
     /// How the matrices that learn from noise do so.
     pub(super) mirroring: Mirroring<T>,
+    /// The noise from which matrices learn the slopes of the outputs.
+    pub(super) slopes: Slopes<T>,
     /// A number that none of the first moments exceeds.
     pub(super) largest_moment: f64,
 }
@@ -87,6 +90,7 @@ impl<T: fmt::Debug> fmt::Debug for Feedback<T> {
             .field("shared", &self.shared)
             .field("magnitudes", &self.magnitudes)
             .field("mirroring", &self.mirroring)
+            .field("slopes", &self.slopes)
             .finish_non_exhaustive()
     }
 }
@@ -98,6 +102,7 @@ impl<T: PartialEq> PartialEq for Feedback<T> {
         (self.rule, &self.route, &self.layout) == (other.rule, &other.route, &other.layout)
             && (&self.matrices, &self.shared) == (&other.matrices, &other.shared)
             && (self.magnitudes, &self.mirroring) == (other.magnitudes, &other.mirroring)
+            && self.slopes == other.slopes
     }
 }
 

@@ -17,7 +17,8 @@ impl<T: Scalar> Feedback<T> {
     /// and brSF get the signs of the weights; [`deliver`](Self::deliver) wants it under these rules.
     /// Under brSF the magnitudes are those of the step: drawn from the distribution and the seed of
     /// [`new`](Self::new) or [`with_route`](Self::with_route), by default where the matrices came from
-    /// elsewhere. Under WM noise goes through the layers, from which the matrices learn ([`Mirror`]).
+    /// elsewhere. Under WM noise goes through the layers, from which the matrices learn ([`Mirror`]), under
+    /// FDFA from the hidden layers to the output ([`Jacobian`](Through::Jacobian)).
     /// Under all other rules it does nothing, and a second time in the same forward pass neither.
     ///
     /// # Errors
@@ -33,6 +34,7 @@ impl<T: Scalar> Feedback<T> {
         self.require_network(network)?;
         require_layout("follow", "activations", &network.layout, &activations.layout)?;
         if self.followed != activations.pass || activations.pass == 0 {
+            self.try_slopes(network, activations)?;
             self.look_into_mirrors(network)?;
             self.copy_signs(network, activations.last_time());
             self.followed = activations.pass;
@@ -79,7 +81,8 @@ impl<T: Scalar> Feedback<T> {
                 Magnitudes::Uniform => {
                     let (fan_in, fan_out) = block.map.fans(block.shape);
                     let all = T::of((2.0 / (fan_in as f64 + fan_out as f64)).sqrt());
-                    matrix.fill(all);
+                    set_signs(matrix.as_mut_slice(), weights, &|_| all);
+                    continue;
                 }
                 Magnitudes::Fixed => {}
                 Magnitudes::New => {
@@ -90,20 +93,20 @@ impl<T: Scalar> Feedback<T> {
                     init.spread(receivers, senders).fill(matrix.as_mut_slice(), &mut rng);
                 }
             }
-            set_signs(matrix.as_mut_slice(), weights);
+            set_signs(matrix.as_mut_slice(), weights, &|b| b);
         }
     }
 }
 
-/// Gives `matrix` the signs of `weights`.
-fn set_signs<T: Scalar>(matrix: &mut [T], weights: &[T]) {
+/// Gives `matrix` the signs of `weights`, and the magnitudes that come of those it has.
+fn set_signs<T: Scalar>(matrix: &mut [T], weights: &[T], magnitude: &(impl Fn(T) -> T + Sync)) {
     /// Elements that a thread takes on at least.
     const SIZE: usize = 1 << 14;
     let (count, parts) = (matrix.len().div_ceil(SIZE), small_pieces(matrix.len(), 1));
     let out = Chunks { data: matrix, size: SIZE };
     share_out(out, 0..count, parts, &|range, matrix| {
         for (b, &w) in matrix.data.iter_mut().zip(&weights[range.start * SIZE..]) {
-            *b = b.copysign(w);
+            *b = magnitude(*b).copysign(w);
         }
     });
 }

@@ -90,14 +90,35 @@ impl LayerNorm {
         sum_channels(x, delta, shape, with_x, |_, sum| scale.push(T::of(sum)));
         sum_channels(x, delta, shape, |_, _, d| d.as_f64(), |_, sum| shift.push(T::of(sum)));
 
-        let count = self.values as f64;
-        let samples = x.chunks_exact(self.values).zip(delta.chunks_exact_mut(self.values));
-        for ((x, delta), &r) in samples.zip(&notes.statistics.inverse_deviation) {
+        for delta in delta.chunks_exact_mut(self.values) {
             delta.iter_mut().zip(gamma).for_each(|(delta, &gamma)| *delta *= gamma);
-            let mean = T::of(sum_plane(delta, delta, |g, _| g.as_f64()) / count);
-            let along = T::of(sum_plane(delta, x, |g, x| (g * x).as_f64()) / count);
-            for (delta, &x) in delta.iter_mut().zip(x) {
-                *delta = r * (*delta - mean - x * along);
+        }
+        self.project(notes, delta);
+    }
+
+    /// What becomes of a small change `t` of `x`: with means over the values of a sample
+    /// `t ← γ ∘ (t − t̄ − x̂ mean(t x̂))/√(σ² + ε)`.
+    pub(crate) fn tangent<T: Scalar>(
+        &self,
+        [gamma, _]: Values<T>,
+        notes: &Notes<T>,
+        tangent: &mut [T],
+    ) {
+        self.project(notes, tangent);
+        for tangent in tangent.chunks_exact_mut(self.values) {
+            tangent.iter_mut().zip(gamma).for_each(|(tangent, &gamma)| *tangent *= gamma);
+        }
+    }
+
+    /// `t ← (t − t̄ − x̂ mean(t x̂))/√(σ² + ε)`, the slopes of `x̂`, which are the same both ways.
+    fn project<T: Scalar>(&self, notes: &Notes<T>, t: &mut [T]) {
+        let (x, count) = (&notes.normalised, self.values as f64);
+        let samples = x.chunks_exact(self.values).zip(t.chunks_exact_mut(self.values));
+        for ((x, t), &r) in samples.zip(&notes.statistics.inverse_deviation) {
+            let mean = T::of(sum_plane(t, t, |t, _| t.as_f64()) / count);
+            let along = T::of(sum_plane(t, x, |t, x| (t * x).as_f64()) / count);
+            for (t, &x) in t.iter_mut().zip(x) {
+                *t = r * (*t - mean - x * along);
             }
         }
     }
@@ -156,6 +177,25 @@ mod tests {
             close(learned[1][i], of_shift[i], "∂β");
         }
         assert!(learned[2].is_empty() && learned[3].is_empty());
+    }
+
+    /// `⟨J t, δ⟩ = ⟨t, Jᵀ δ⟩`
+    #[test]
+    fn a_tangent_is_the_transpose_of_the_way_back() {
+        let norm = LayerNorm::new::<f64>(5.into(), 1e-3).unwrap();
+        let numbers = |length: usize, shift: usize| -> Vec<f64> {
+            (0..length).map(|i| number(i * 3 + shift)).collect()
+        };
+        let (gamma, beta, x) = (numbers(5, 1), numbers(5, 7), numbers(15, 3));
+        let (delta, t) = (numbers(15, 11), numbers(15, 29));
+        let (mut y, mut notes) = (vec![0.0; 15], Notes::new());
+        norm.forward([&gamma, &beta], &x, &mut y, &mut notes);
+        let (mut back, mut on, mut learned) = (delta.clone(), t.clone(), Learned::default());
+        norm.backward([&gamma, &beta], &notes, &mut back, &mut learned);
+        norm.tangent([&gamma, &beta], &notes, &mut on);
+        let inner = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        assert!((inner(&on, &delta) - inner(&t, &back)).abs() < 1e-12);
+        assert!(inner(&on, &delta).abs() > 0.1);
     }
 
     proptest! {

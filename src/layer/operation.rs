@@ -3,7 +3,11 @@
 use std::fmt;
 
 use super::{
-    batch_norm::BatchNorm, dropout::Dropout, layer_norm::LayerNorm, pool2d::Pool2d, skip::Skip,
+    batch_norm::BatchNorm,
+    dropout::Dropout,
+    layer_norm::LayerNorm,
+    pool2d::Pool2d,
+    skip::{Skip, add},
 };
 use crate::{
     activation::Activation,
@@ -143,6 +147,27 @@ impl Operation {
             // The copy that takes the short way is the business of the block.
             Self::Skip(_) => {}
             Self::Pool2d(_) => unreachable!("pooling goes back from one buffer to another"),
+        }
+    }
+
+    /// `t ← ∂y/∂x t`: what becomes of a small change of what an operation was given that keeps the shape,
+    /// with what it was given and made. A residual connection adds its own, `beside`.
+    pub(crate) fn tangent<T: Scalar>(
+        &self,
+        (parameters, index): (OfLayer<T>, usize),
+        (x, y): (&[T], &[T]),
+        (notes, beside): (&Notes<T>, &[T]),
+        tangent: &mut [T],
+        scratch: &mut Learned<T>,
+    ) {
+        match self {
+            // Their slopes are the same both ways.
+            Self::Activation(_) | Self::BatchNorm(_) | Self::Dropout(_) => {
+                self.backward((parameters, index), (x, y), notes, tangent, scratch);
+            }
+            Self::LayerNorm(norm) => norm.tangent(parameters.of_operation(index), notes, tangent),
+            Self::Skip(_) => add(tangent, beside),
+            Self::Pool2d(_) => unreachable!("pooling goes on from one buffer to another"),
         }
     }
 }

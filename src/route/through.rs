@@ -40,6 +40,12 @@ pub enum Through {
     /// `B` that learns along `∂B = h sᵀ`, with what the receiving layer passes on, `h`, and what is
     /// sent to it, `s` (Webster, Choi and Ahn 2021). Written `D`.
     DirectKolenPollack,
+    /// `B` that learns the slopes of the outputs, `(∂a_L/∂h_l)ᵀ`, from noise, along `∂B = B − v dᵀ`, the mean
+    /// over the batch: `v ~ N(0, 1)` is added to what each hidden layer passes on, in a pass of small
+    /// changes along the forward pass of the step, and `d` is what becomes of them at the output. It
+    /// starts from 0, and learns at the rate of the layer that it leads to (Bacho and Chu 2022). Written
+    /// `J`.
+    Jacobian,
     /// In the place of those weights a matrix that learns their direction from noise, which goes
     /// through the layer by itself: `B ← B + rate · Σ x yᵀ` (Akrout et al. 2019); see
     /// [`Mirror`](crate::Mirror). Written `M`.
@@ -74,7 +80,8 @@ impl Through {
             | Self::Sparse(_)
             | Self::LowRank(_)
             | Self::Shared
-            | Self::DirectKolenPollack => true,
+            | Self::DirectKolenPollack
+            | Self::Jacobian => true,
             Self::Weights
             | Self::LikeWeights
             | Self::Signs(_)
@@ -91,7 +98,7 @@ impl Through {
 
     /// Whether it learns along a gradient of its own, and not along that of the weights.
     pub(crate) fn has_gradient(self) -> bool {
-        matches!(self, Self::DirectKolenPollack | Self::Product(_))
+        matches!(self, Self::DirectKolenPollack | Self::Jacobian | Self::Product(_))
     }
 }
 
@@ -109,6 +116,7 @@ impl fmt::Display for Through {
             Self::Signs(Magnitudes::New) => "N",
             Self::KolenPollack => "K",
             Self::DirectKolenPollack => "D",
+            Self::Jacobian => "J",
             Self::Mirror => "M",
             Self::Product(width) => return write!(f, "P{width}"),
         };
@@ -133,13 +141,13 @@ impl FromStr for Through {
         found.ok_or_else(|| Error::UnknownName {
             what: "matrix",
             found: text.to_owned(),
-            expected: "W, R, B, Bs1, Br1, Bc, S, F, N, K, D, M or P1, or another number".into(),
+            expected: "W, R, B, Bs1, Br1, Bc, S, F, N, K, D, J, M or P1, or another number".into(),
         })
     }
 }
 
 /// All variants that have no number.
-const ALL: [Through; 10] = [
+const ALL: [Through; 11] = [
     Through::Weights,
     Through::LikeWeights,
     Through::Matrix,
@@ -149,5 +157,6 @@ const ALL: [Through; 10] = [
     Through::Signs(Magnitudes::New),
     Through::KolenPollack,
     Through::DirectKolenPollack,
+    Through::Jacobian,
     Through::Mirror,
 ];

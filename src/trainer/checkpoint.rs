@@ -184,14 +184,19 @@ impl<T: Scalar> Trainer<T> {
                 }));
             }
         }
-        if settings.mirror.is_some() != route.has_mirrors() {
-            return Err(file.blame(Error::Conflict {
-                first: format!("the route {route}"),
-                second: "the line of a mirror, or its absence".into(),
-                reason: "there is one where a matrix learns from noise",
-            }));
+        for (line, there, wanted) in [
+            ("mirror", settings.mirror.is_some(), route.has_mirrors()),
+            ("slopes", settings.slopes.is_some(), route.has_slopes()),
+        ] {
+            if there != wanted {
+                return Err(file.blame(Error::Conflict {
+                    first: format!("the route {route}"),
+                    second: format!("the line '{line}', or its absence"),
+                    reason: "there is one where a matrix learns from such noise",
+                }));
+            }
         }
-        let (magnitudes, mirror) = (settings.magnitudes, settings.mirror);
+        let (magnitudes, mirror, slopes) = (settings.magnitudes, settings.mirror, settings.slopes);
         let rule = match settings.rule {
             Rule::Named(rule) => Some(rule),
             Rule::Route(_) => None,
@@ -205,6 +210,9 @@ impl<T: Scalar> Trainer<T> {
             if let Some((mirror, seed, seen)) = mirror {
                 feedback.set_mirror(mirror)?;
                 feedback.restore_mirror(seed, seen);
+            }
+            if let Some(seed) = slopes {
+                feedback.draw_slopes_from(seed);
             }
             feedback.restore_moments(of_feedback);
             settings.build(network, feedback, moments)
@@ -231,6 +239,7 @@ impl<T: Scalar> Trainer<T> {
                 let (seed, seen) = self.feedback.mirrored();
                 (self.feedback.mirror(), seed, seen)
             }),
+            slopes: self.feedback.seed_of_slopes(),
             feedback_optimizer: self.optimizer.feedback_optimizer(),
             optimizer: self.optimizer.config(),
             schedule: self.optimizer.schedule(),

@@ -39,6 +39,8 @@ pub(super) struct Settings {
     pub(super) magnitudes: Option<(FeedbackInit, u64)>,
     /// How mirrors learn, the seed of their noise, and how many batches of it there have been.
     pub(super) mirror: Option<(Mirror, u64, u64)>,
+    /// The seed of the noise from which matrices learn the slopes of the outputs.
+    pub(super) slopes: Option<u64>,
     pub(super) optimizer: Optimizer,
     /// What feedback that learns is taught by, if by one of its own.
     pub(super) feedback_optimizer: Option<Optimizer>,
@@ -105,6 +107,7 @@ impl Settings {
                 .map(|(init, seed)| init_line(Line::new("magnitudes"), init).with("seed", seed)),
         );
         lines.extend(self.mirror.map(mirror_line));
+        lines.extend(self.slopes.map(|seed| Line::new("slopes").with("seed", seed)));
         lines.extend(self.class_weights.iter().enumerate().map(class_weight));
         lines.extend(
             self.rate_factors.iter().map(|&(layer, factor)| {
@@ -165,6 +168,7 @@ impl Settings {
                 .map(|entry| Ok((read_init(&entry)?, entry.field("seed")?)))
                 .transpose()?,
             mirror: lines.take_if("mirror").map(|entry| read_mirror(&entry)).transpose()?,
+            slopes: lines.take_if("slopes").map(|entry| entry.field("seed")).transpose()?,
             class_weights: read_class_weights(lines)?,
             rate_factors: read_rate_factors(lines)?,
             adversarial: optional(lines, "adversarial", "epsilon")?,
@@ -274,6 +278,7 @@ mod tests {
             feedback_init: FeedbackInit::Nokland,
             magnitudes: None,
             mirror: None,
+            slopes: None,
             feedback_optimizer: None,
             optimizer: RmsProp::default().into(),
             schedule: Schedule::default(),
@@ -342,6 +347,7 @@ mod tests {
             let mirror = Mirror { rate: odd, batch: usize::MAX, output, ..Mirror::default() };
             Settings { mirror: Some((mirror, u64::MAX, 41)), ..plain() }
         }));
+        variants.push(Settings { slopes: Some(u64::MAX), ..plain() });
         let decays = [
             Decay::Constant,
             Decay::Step { every: 3, factor: odd },

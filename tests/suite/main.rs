@@ -16,6 +16,7 @@ mod changes_in_mid_run;
 mod checkpoints;
 mod cifar;
 mod class_weights;
+mod conv_family;
 mod convolution;
 mod cures;
 #[cfg(feature = "safetensors")]
@@ -28,6 +29,7 @@ mod feedback_matrices;
 mod freezing;
 mod frozen_normalisation;
 mod gradient_check;
+mod guide;
 mod helpers;
 mod hostile_calls;
 mod idx_files;
@@ -49,6 +51,7 @@ mod scalings;
 #[cfg(feature = "serde")]
 mod serialized;
 mod signals;
+mod slopes;
 mod stability;
 mod stages;
 #[cfg(feature = "csv")]
