@@ -1,13 +1,52 @@
 #![cfg_attr(docsrs, feature(doc_cfg))] // docs.rs says which feature an item needs.
-#![doc = include_str!("../README.md")]
+//! Train neural networks on the CPU **without backpropagation**, and see why it works.
+//!
+//! Backpropagation sends the error back through the very weights that made it. Brains cannot do that,
+//! and hardware would rather not. Fixed random feedback is enough: this crate has feedback alignment,
+//! direct and indirect feedback alignment and eleven relatives beside backpropagation, each a
+//! [`FeedbackRule`], each proved by tests. Grey is the way forward, black the way of the error:
+#![doc = include_str!("guide/four_rules.html")]
+//!
+//! ```
+//! use feedback_alignment::{Dataset, FeedbackRule, Network, RmsProp, Trainer, nalgebra::DMatrix};
+//!
+//! // Which of two numbers is larger? A sample is a column.
+//! let x = DMatrix::from_fn(2, 200, |i, j| ((j * (7 + 4 * i) + i) % 31) as f32 / 31.0);
+//! let labels = x.column_iter().map(|x| usize::from(x[1] > x[0])).collect();
+//! let data = Dataset::new(x, labels)?;
+//!
+//! let network = Network::<f32>::builder(2).dense(20).tanh().dense(20).tanh().dense(2).build()?;
+//! let mut trainer = Trainer::builder(network)
+//!     .rule(FeedbackRule::Dfa) // Here is all that differs from backpropagation.
+//!     .optimizer(RmsProp { learning_rate: 3e-3, ..RmsProp::default() })
+//!     .batch_size(20)
+//!     .build()?;
+//! for _ in 0..30 {
+//!     trainer.epoch(&data)?;
+//! }
+//! assert!(trainer.evaluate(&data)?.error_rate.unwrap() < 0.1);
+//! # Ok::<(), feedback_alignment::Error>(())
+//! ```
 //!
 //! # Where to find what
-//! [`FeedbackRule`] states the rules, a [`Route`] is what a rule is, [`Network`] is what they train,
-//! [`Trainer`] is the loop.
-//! The five stages of a training step are [`Network::forward`], [`Loss::error`],
-//! [`Feedback::deliver`], [`Network::gradients`] and [`OptimizerState::step`]. [`Diagnostics`] looks
-//! inside, [`GradientCheck`] proves the gradients. What is written to disk is described in
-//! [`files`].
+//! - The [`guide`] explains the field in nine short chapters, from what backpropagation needs to a rule
+//!   of your own.
+//! - [`FeedbackRule`] states the rules with their sources, a [`Route`] is what a rule is, [`Network`] is
+//!   what they train, [`Trainer`] is the loop.
+//! - The five stages of a training step are [`Network::forward`], [`Loss::error`], [`Feedback::deliver`],
+//!   [`Network::gradients`] and [`OptimizerState::step`].
+//! - [`Diagnostics`] looks inside, [`GradientCheck`] proves the gradients.
+//! - [`data`] loads and prepares, [`files`] describes what is written to disk.
+//!
+//! # Features
+//! | feature | default | gives |
+//! |---|---|---|
+//! | `parallel` | yes | products on several threads, with the same bits on any number |
+//! | `csv` | yes | [`data::csv`](crate::data) |
+//! | `gzip` | yes | compressed IDX and CIFAR files |
+//! | `safetensors` | yes | networks, checkpoints and scalings as files |
+//! | `serde` | no | serde's traits for settings and results |
+//! | `mpi` | no | `distributed`: training on several processes; not on docs.rs |
 
 // The order is that of dependence: a module uses only those above it.
 mod elementary;
@@ -23,6 +62,7 @@ mod parameters;
 mod seed;
 mod signal;
 mod route;
+mod picture;
 mod rule;
 mod init;
 mod activation;
@@ -46,6 +86,7 @@ mod compiled;
 mod text_form;
 #[cfg(feature = "mpi")]
 pub mod distributed;
+pub mod guide;
 
 pub use nalgebra;
 pub use rand;
@@ -80,3 +121,8 @@ pub use trainer::{
     ConfusionMatrix, EarlyStopping, Epoch, Evaluation, Step, StoppingRule, Trainer, TrainerBuilder,
 };
 pub use workspace::{Activations, Deltas, Gradients};
+
+/// The code of the README, to be tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
