@@ -4,7 +4,7 @@ use std::{sync::Mutex, time::Duration};
 
 use feedback_alignment::{
     Conv2d, Dataset, Error, FeedbackRule, Init, MaxPool2d, Network, Optimizer, Result, RmsProp,
-    Sgd, StoppingRule, Trainer, TrainerBuilder,
+    Sgd, Signal, StoppingRule, Trainer, TrainerBuilder,
     data::{Augmentation, Flip},
     distributed::{
         Counted, DataParallel, Group, LayerParallel, LocalGroup, Pipeline, Traffic, agree,
@@ -56,7 +56,8 @@ fn builder(network: Network<f32>, rule: FeedbackRule) -> TrainerBuilder<f32> {
 }
 
 /// Rules whose matrices learn from the whole batch or from what stands on other processes.
-const WHOLE_BATCH: [FeedbackRule; 3] = [FeedbackRule::Dkp, FeedbackRule::Wm, FeedbackRule::Pfa];
+const WHOLE_BATCH: [FeedbackRule; 4] =
+    [FeedbackRule::Dkp, FeedbackRule::Fdfa, FeedbackRule::Wm, FeedbackRule::Pfa];
 
 /// All rules that can be run: batch normalisation wants every hidden layer to learn.
 fn rules() -> impl Iterator<Item = FeedbackRule> {
@@ -178,6 +179,23 @@ fn layers_on_several_processes_have_the_bits_of_a_trainer() {
             assert_eq!(found, expected, "{case} on {processes}");
         }
     });
+}
+
+/// What is made of the error is made of that of the whole batch, wherever the layer is.
+#[test]
+fn signals_on_several_processes_have_the_bits_of_a_trainer() {
+    let data = data(36);
+    for signal in ["centred>0.0", "centred>0.3", "ternary>0.1", "sign"] {
+        let signal: Signal = signal.parse().unwrap();
+        for rule in [FeedbackRule::Dfa, FeedbackRule::Ifa, FeedbackRule::Fa] {
+            let trainer = || builder(dense(), rule).signal(signal).build().unwrap();
+            let expected = alone(trainer(), &data);
+            for processes in [1, 2, 3, 4] {
+                let found = on(processes, |group| layer_parallel(group, trainer(), 0, &data));
+                assert_eq!(found, expected, "{rule}, {signal} on {processes}");
+            }
+        }
+    }
 }
 
 #[test]
