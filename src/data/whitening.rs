@@ -6,7 +6,8 @@ use std::{
     path::Path,
 };
 
-use nalgebra::{DMatrix, DVector, SymmetricEigen};
+use faer::Side;
+use nalgebra::{DMatrix, DVector};
 
 #[cfg(feature = "safetensors")]
 use crate::files::{Contents, Draft, Expected, File, READER, WRITER, read, read_from};
@@ -131,7 +132,7 @@ impl<T: Scalar> Whitening<T> {
         let mean = means(train);
         let covariance = covariance(train, &mean, |part| report(Stage::Covariance, part))?;
         report(Stage::Eigenvectors, 0.0);
-        let eigen = eigenvectors(covariance)?;
+        let eigen = eigenvectors(&covariance)?;
         report(Stage::Eigenvectors, 1.0);
         report(Stage::Matrix, 0.0);
         let matrix = inverse_square_root(eigen, epsilon)?;
@@ -326,22 +327,26 @@ fn covariance<T: Scalar>(
     Ok(covariance)
 }
 
-/// Eigenvalues and eigenvectors of a symmetric matrix.
-fn eigenvectors(matrix: DMatrix<f64>) -> Result<SymmetricEigen<f64, nalgebra::Dyn>> {
-    // Two iterations for an eigenvalue are usual.
-    let iterations = matrix.nrows().saturating_mul(30);
-    SymmetricEigen::try_new(matrix, f64::EPSILON, iterations)
-        .ok_or(Error::NoConvergence { what: "the search for eigenvectors", iterations })
+/// Eigenvalues of a symmetric matrix, and its eigenvectors, the columns of a matrix.
+fn eigenvectors(matrix: &DMatrix<f64>) -> Result<(Vec<f64>, DMatrix<f64>)> {
+    let none = |_| Error::NoConvergence { what: "the search for eigenvectors" };
+    let eigen = of(matrix).self_adjoint_eigen(Side::Lower).map_err(none)?;
+    let mut vectors = zero_matrix(matrix.nrows(), matrix.ncols())?;
+    for (to, from) in
+        vectors.as_mut_slice().chunks_exact_mut(matrix.nrows()).zip(eigen.U().col_iter())
+    {
+        to.iter_mut().zip(from.iter()).for_each(|(to, &from)| *to = from);
+    }
+    Ok((eigen.S().column_vector().iter().copied().collect(), vectors))
 }
 
 /// `V·diag(1/√(max(λ, 0) + ε))·Vᵀ`, symmetric to the bit.
 fn inverse_square_root(
-    eigen: SymmetricEigen<f64, nalgebra::Dyn>,
+    (values, mut s): (Vec<f64>, DMatrix<f64>),
     epsilon: f64,
 ) -> Result<DMatrix<f64>> {
     // As S·Sᵀ with half of the power on each side, S = V·diag((λ + ε)^(−1/4)).
-    let mut s = eigen.eigenvectors;
-    for (mut column, &value) in s.column_iter_mut().zip(eigen.eigenvalues.iter()) {
+    for (mut column, value) in s.column_iter_mut().zip(values) {
         column /= (value.max(0.0) + epsilon).sqrt().sqrt();
     }
     let mut matrix = zero_matrix(s.nrows(), s.nrows())?;

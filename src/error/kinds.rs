@@ -475,12 +475,10 @@ pub enum Error {
         channels: usize,
     },
     /// An iteration that did not arrive.
-    #[error("{what} did not converge within {iterations} iterations")]
+    #[error("{what} did not converge")]
     NoConvergence {
         /// What was computed.
         what: &'static str,
-        /// Iterations allowed.
-        iterations: usize,
     },
     /// A file that is not safetensors, or whose header is cut off or damaged.
     #[cfg(feature = "safetensors")]
