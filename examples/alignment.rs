@@ -17,6 +17,8 @@
 #[path = "common/axes.rs"]
 mod axes;
 mod common;
+#[path = "common/rules.rs"]
+mod rules;
 
 use std::{
     fmt,
@@ -28,23 +30,25 @@ use std::{
 use clap::{Parser, ValueEnum};
 use common::{
     Result, Split,
-    canvas::{self, AXIS, Area, Drawn},
+    canvas::{self, AXIS, Area, Drawn, Mark},
 };
 use feedback_alignment::{
     Adam, Diagnosis, Diagnostics, FeedbackRule, LayerDiagnosis, Network, Trainer,
 };
 use indicatif::ProgressBar;
 use plotters::prelude::*;
+use rules::Rules;
 
-/// Shows how the weights of a network align with random feedback.
+/// Shows why random feedback works: the weights of a network turn towards it. Prints and draws the angles
+/// between what each rule teaches and what backpropagation would.
 #[derive(Parser)]
 struct Args {
-    /// Learning rules, separated by commas
+    /// Learning rules, separated by commas, or `all`
     #[arg(long, value_delimiter = ',', default_value = "fa,dfa,ifa")]
-    rule: Vec<FeedbackRule>,
+    rule: Vec<Rules>,
 
     /// Units of the hidden layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "100,100,100")]
+    #[arg(long, value_delimiter = ',', default_value = "100,100,100", value_parser = common::at_least_one)]
     hidden: Vec<usize>,
 
     /// How often every training image is seen
@@ -93,9 +97,10 @@ fn compare(args: &Args) -> Result<()> {
     let network = network(args, data.train.features())?;
     let mut out = io::stdout().lock();
     writeln!(out, "Network {network}, {} digits to learn from", data.train.len())?;
-    let bar = common::progress(args.epochs * args.rule.len() as u64)?;
+    let rules: Vec<_> = args.rule.iter().flat_map(|Rules(rules)| rules.iter().copied()).collect();
+    let bar = common::progress(args.epochs * rules.len() as u64)?;
     let runs: Result<Vec<Run>> =
-        args.rule.iter().map(|&rule| learn(network.clone(), rule, args, &data, &bar)).collect();
+        rules.into_iter().map(|rule| learn(network.clone(), rule, args, &data, &bar)).collect();
     bar.finish_and_clear();
     let runs = runs?;
     writeln!(out, "\n{}", Table(&runs))?;
@@ -151,9 +156,15 @@ impl Angle {
 
     fn title(self) -> &'static str {
         match self {
-            Self::Delta => "Angle between the rule's delta and backpropagation's",
-            Self::Gradient => "Angle between the rule's gradient and backpropagation's",
-            Self::Feedback => "Angle between the feedback and the weights it stands in for",
+            Self::Delta => {
+                "Angle between what the rule and what backpropagation sends to each hidden layer"
+            }
+            Self::Gradient => {
+                "Angle between the rule's gradient of each hidden layer and backpropagation's"
+            }
+            Self::Feedback => {
+                "Angle between the feedback of each hidden layer and the weights it stands in for"
+            }
         }
     }
 }
@@ -187,47 +198,46 @@ impl fmt::Display for Table<'_> {
     }
 }
 
-/// A panel for each rule.
+/// A panel for each rule, and room for the key.
 fn size(runs: &[Run]) -> (u32, u32) {
     let panels = u32::try_from(runs.len()).unwrap_or(u32::MAX);
-    (panels.saturating_mul(320).max(720), 380)
+    (panels.saturating_mul(320).max(720).saturating_add(130), 380)
 }
 
 fn draw<'a>(runs: &[Run], angle: Angle, sheet: &Area<'a>) -> Drawn<'a> {
-    let title = format!("{}, by hidden layer", angle.title());
-    let panels = sheet.titled(&title, ("sans-serif", 22))?.split_evenly((1, runs.len()));
-    for (run, panel) in runs.iter().zip(&panels) {
-        draw_rule(run, angle, panel)?;
-    }
-    Ok(())
+    let sheet = sheet.titled(angle.title(), ("sans-serif", 22))?;
+    let layers = runs.iter().map(|run| run.diagnoses[0].hidden().len()).max().unwrap_or(0);
+    let mut key: Vec<_> = (0..layers)
+        .map(|layer| (format!("layer {}", layer + 1), Mark::Line(canvas::line(layer))))
+        .collect();
+    key.push(("unrelated".into(), Mark::Line(AXIS.stroke_width(1))));
+    let panels = canvas::with_key(&sheet, &key)?.split_evenly((1, runs.len()));
+    let diagnoses = runs.iter().flat_map(|run| &run.diagnoses);
+    let all = diagnoses.flat_map(Diagnosis::hidden).filter_map(|row| angle.of(row));
+    let top = if all.fold(0.0, f64::max) > 120.0 { 180.0 } else { 120.0 };
+    runs.iter().zip(&panels).try_for_each(|(run, panel)| draw_rule(run, angle, top, panel))
 }
 
-fn draw_rule<'a>(run: &Run, angle: Angle, panel: &Area<'a>) -> Drawn<'a> {
+/// One rule, with angles up to `top`, the same for all.
+fn draw_rule<'a>(run: &Run, angle: Angle, top: f64, panel: &Area<'a>) -> Drawn<'a> {
     let epochs = run.diagnoses.len() - 1;
     let layers = run.diagnoses[0].hidden().len();
-    let all = run.diagnoses.iter().flat_map(Diagnosis::hidden).filter_map(|row| angle.of(row));
-    let top = if all.fold(0.0, f64::max) > 120.0 { 180.0 } else { 120.0 };
     let mut chart = ChartBuilder::on(panel)
         .caption(run.rule.to_string(), ("sans-serif", 20))
         .margin(10)
-        .margin_right(20)
         .x_label_area_size(45)
-        .y_label_area_size(50)
+        .y_label_area_size(60)
         .build_cartesian_2d(0..epochs, 0.0..top)?;
 
-    axes::draw(&mut chart, ("epoch", 5), ("°", 8))?;
+    axes::draw(&mut chart, ("epoch", 5), ("angle", "°", 8))?;
 
     // What vectors that have nothing to do with each other come to.
     chart.draw_series(LineSeries::new([(0, 90.0), (epochs, 90.0)], AXIS))?;
     for layer in 0..layers {
-        let style = canvas::line(layer);
         let points = run.diagnoses.iter().enumerate();
         let points = points
             .filter_map(|(epoch, diagnosis)| Some((epoch, angle.of(&diagnosis.hidden()[layer])?)));
-        chart
-            .draw_series(LineSeries::new(points, style))?
-            .label(format!("layer {}", layer + 1))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style.stroke_width(3)));
+        chart.draw_series(LineSeries::new(points, canvas::line(layer)))?;
     }
-    canvas::legend(&mut chart)
+    Ok(())
 }

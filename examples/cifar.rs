@@ -15,6 +15,8 @@
 mod common;
 #[path = "common/curves.rs"]
 mod curves;
+#[path = "common/folders.rs"]
+mod folders;
 #[path = "common/rules.rs"]
 mod rules;
 #[path = "common/runs.rs"]
@@ -42,7 +44,8 @@ use feedback_alignment::{
 use rules::Rules;
 use runs::Run;
 
-/// Trains a convolutional network by each learning rule and compares them.
+/// Shows convolutional networks under the learning rules. Prints a line after every epoch and draws the
+/// test error.
 #[derive(Parser)]
 struct Args {
     /// Folder with the binary files of CIFAR-10, plain or .gz
@@ -94,6 +97,10 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let net = args.net.unwrap_or(if args.on_digits() { Net::Small } else { Net::Conv });
+    if args.on_digits() && net == Net::Conv {
+        let hint = "--net conv reads images of 3×32×32: give --data DIR or --synthetic N with it";
+        return Err(hint.into());
+    }
     let (name, data) = args.load(net)?;
     let (train, test) = (data.train.len(), data.test.len());
     writeln!(io::stdout(), "{name}: {train} images to learn from, {test} to test")?;
@@ -179,14 +186,8 @@ impl Net {
 
 /// Loads CIFAR-10 and prepares it as the paper does for this kind of network.
 fn cifar10(folder: &Path, net: Net) -> Result<Split> {
-    let cifar::Cifar { train, test } = cifar::load10_dir(folder).map_err(|error| {
-        format!(
-            "{error}\n\n\
-             --data takes the folder cifar-10-batches-bin of the binary version of CIFAR-10, from\n\
-             https://www.cs.toronto.edu/~kriz/cifar.html. Without --data the example runs on the\n\
-             small digits that it carries."
-        )
-    })?;
+    let cifar::Cifar { train, test } =
+        folders::load(folder, folders::CIFAR10, |it| cifar::load10_dir(it))?;
     if matches!(net, Net::Shallow | Net::Deep) {
         let scaling = Scaling::min_max(&train)?;
         return Ok(Split { train: train.scaled(&scaling)?, test: test.scaled(&scaling)? });

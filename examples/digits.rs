@@ -4,6 +4,7 @@
 //! cargo run --release --example digits
 //! cargo run --release --example digits -- --rule bp,dfa --hidden 200,200,200 --epochs 40
 //! cargo run --release --example digits -- --rule all
+//! cargo run --release --example digits -- --seeds 5 --plot docs/digits.svg
 //! ```
 //!
 //! Every rule trains the same network from the same initial weights, with the same optimiser, on
@@ -35,7 +36,8 @@ use indicatif::ProgressBar;
 use rules::Rules;
 use runs::Run;
 
-/// Trains a network on handwritten digits by each learning rule and compares them.
+/// Shows learning rules side by side: each trains the same network on handwritten digits. Prints a table
+/// of errors and draws the test error per epoch.
 #[derive(Parser)]
 struct Args {
     /// Learning rules, separated by commas, or `all`
@@ -43,7 +45,7 @@ struct Args {
     rule: Vec<Rules>,
 
     /// Units of the hidden layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "100,100")]
+    #[arg(long, value_delimiter = ',', default_value = "100,100", value_parser = common::at_least_one)]
     hidden: Vec<usize>,
 
     /// How often every training image is seen
@@ -53,6 +55,10 @@ struct Args {
     /// Seed of the weights, the feedback matrices and the order of the images
     #[arg(long, default_value_t = 0)]
     seed: u64,
+
+    /// How many seeds, counted from --seed
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
 
     /// SVG file to draw the test error per epoch into
     #[arg(long, default_value = "target/digits.svg")]
@@ -65,20 +71,27 @@ fn main() -> ExitCode {
 
 fn compare(args: &Args) -> Result<()> {
     let data = common::digits()?;
-    let network = network(args, data.train.features())?;
+    let seeds = args.seed..args.seed.saturating_add(args.seeds);
+    let networks: Result<Vec<_>, _> =
+        seeds.clone().map(|seed| network(args, seed, data.train.features())).collect();
+    let networks = networks?;
     let (train, test) = (data.train.len(), data.test.len());
+    let network = &networks[0];
     writeln!(io::stdout(), "Network {network}, {train} digits to learn from, {test} to test")?;
     let rules: Vec<_> = args.rule.iter().flat_map(|Rules(rules)| rules.iter().copied()).collect();
-    let bar = common::progress(args.epochs * rules.len() as u64)?;
-    let runs: Result<Vec<Run>> =
-        rules.into_iter().map(|rule| learn(network.clone(), rule, args, &data, &bar)).collect();
+    let bar = common::progress(args.epochs * args.seeds * rules.len() as u64)?;
+    let each =
+        rules.iter().flat_map(|&rule| seeds.clone().zip(&networks).map(move |it| (rule, it)));
+    let runs: Result<Vec<Run>> = each
+        .map(|(rule, (seed, network))| learn(network.clone(), rule, seed, args, &data, &bar))
+        .collect();
     bar.finish_and_clear();
     runs::report(&runs?, "Test error on handwritten digits", &args.plot)
 }
 
 /// Tanh layers, then ten outputs: one for each digit.
-fn network(args: &Args, inputs: usize) -> feedback_alignment::Result<Network<f32>> {
-    let mut network = Network::builder(inputs).seed(args.seed);
+fn network(args: &Args, seed: u64, inputs: usize) -> feedback_alignment::Result<Network<f32>> {
+    let mut network = Network::builder(inputs).seed(seed);
     for &units in &args.hidden {
         network = network.dense(units).tanh();
     }
@@ -89,6 +102,7 @@ fn network(args: &Args, inputs: usize) -> feedback_alignment::Result<Network<f32
 fn learn(
     network: Network<f32>,
     rule: FeedbackRule,
+    seed: u64,
     args: &Args,
     data: &Split,
     bar: &ProgressBar,
@@ -98,7 +112,7 @@ fn learn(
         .loss(Loss::SoftmaxCrossEntropy)
         .optimizer(Adam::default())
         .batch_size(32)
-        .seed(args.seed)
+        .seed(seed)
         .build()?;
     training::train(trainer, data, args.epochs, |_, test| {
         bar.set_message(format!("{rule:<7}  test {test}"));

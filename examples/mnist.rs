@@ -15,6 +15,8 @@
 mod common;
 #[path = "common/curves.rs"]
 mod curves;
+#[path = "common/folders.rs"]
+mod folders;
 #[path = "common/rules.rs"]
 mod rules;
 #[path = "common/runs.rs"]
@@ -26,20 +28,21 @@ mod verbose;
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Parser, ValueEnum};
 use common::{Result, Split};
 use feedback_alignment::{
-    Activation, Adam, AdamW, Error, FeedbackRule, Init, Loss, Network, Optimizer, RmsProp, Sgd,
-    Trainer, data::idx,
+    Activation, Adam, AdamW, FeedbackRule, Init, Loss, Network, Optimizer, RmsProp, Sgd, Trainer,
+    data::idx,
 };
 use rules::Rules;
 use runs::Run;
 
-/// Trains a network on MNIST and prints how it does after every epoch.
+/// Shows Nøkland's experiment on MNIST with every choice on the command line. Prints a line after every
+/// epoch and draws the test error.
 #[derive(Parser)]
 struct Args {
     /// Folder with the four files of MNIST, plain or .gz; without it, the small UCI digits serve
@@ -52,7 +55,7 @@ struct Args {
     rule: Vec<Rules>,
 
     /// Units of the hidden layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "800,800")]
+    #[arg(long, value_delimiter = ',', default_value = "800,800", value_parser = common::at_least_one)]
     hidden: Vec<usize>,
 
     /// identity, tanh, logistic, relu, leaky-relu, elu, softplus or gelu
@@ -72,7 +75,7 @@ struct Args {
     learning_rate: Option<f64>,
 
     /// Images in a training step
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = common::at_least_one)]
     batch_size: usize,
 
     /// How often every training image is seen [default: 20 with --data, 50 without]
@@ -130,7 +133,9 @@ impl Args {
     /// The data and what to call them.
     fn load(&self) -> Result<(&'static str, Split)> {
         if let Some(folder) = &self.data {
-            return Ok(("MNIST", mnist(folder)?));
+            let idx::Mnist { train, test } =
+                folders::load(folder, folders::MNIST, |it| idx::load_dir(it))?;
+            return Ok(("MNIST", Split { train, test }));
         }
         let hint = "No --data DIR given: the small digits stand in for MNIST (see --help)";
         writeln!(io::stdout(), "{hint}")?;
@@ -191,25 +196,5 @@ impl Args {
             OptimizerName::Adam => adam.into(),
             OptimizerName::Adamw => AdamW { adam, ..AdamW::default() }.into(),
         }
-    }
-}
-
-/// Loads the four files; where they are not there, the error says where to get them.
-fn mnist(folder: &Path) -> Result<Split> {
-    let missing = |what: String| {
-        format!(
-            "{what}\n\n\
-             --data takes a folder with the four files of MNIST, plain or .gz, such as those of\n\
-             https://ossci-datasets.s3.amazonaws.com/mnist/ (train-images-idx3-ubyte.gz, ...).\n\
-             Without --data the example runs on the small digits that it carries."
-        )
-    };
-    if !folder.is_dir() {
-        return Err(missing(format!("there is no folder {}", folder.display())).into());
-    }
-    match idx::load_dir(folder) {
-        Ok(idx::Mnist { train, test }) => Ok(Split { train, test }),
-        Err(error @ Error::MissingFile { .. }) => Err(missing(error.to_string()).into()),
-        Err(error) => Err(error.into()),
     }
 }

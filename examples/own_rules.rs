@@ -26,11 +26,12 @@ use runs::Run;
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
 
-/// Trains a network on handwritten digits by rules that this program invents.
+/// Shows rules that the library does not have, each a function of this program. Prints a table of errors
+/// and draws the test error per epoch.
 #[derive(Parser)]
 struct Args {
     /// How often every training image is seen
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
 
     /// Seed of the weights, the feedback matrices and the order of the images
@@ -63,17 +64,19 @@ fn compare(args: &Args) -> Result<()> {
     let network = network.dense(10).seed(args.seed).build()?;
     let bar = common::progress(args.epochs * RULES.len() as u64)?;
     let mut judge = Trainer::builder(network.clone()).loss(LOSS).build()?;
-    let mut error_rate = |network: &Network<f32>, data: &Dataset<f32>| -> Result<f64> {
+    let mut evaluate = |network: &Network<f32>, data: &Dataset<f32>| -> Result<(f64, f64)> {
         judge.network_mut().clone_from(network);
-        Ok(100.0 * judge.evaluate(data)?.error_rate.ok_or("labels are classes")?)
+        let evaluation = judge.evaluate(data)?;
+        Ok((evaluation.loss, 100.0 * evaluation.error_rate.ok_or("labels are classes")?))
     };
+    let (untrained, _) = evaluate(&network, &data.train)?;
     let mut runs = Vec::new();
     for (name, rule) in RULES {
         let (start, mut judged) = (Instant::now(), 0.0);
         let (mut test_errors, mut last) = (Vec::new(), network.clone());
         rule(network.clone(), &data.train, args, &mut |network| {
             let now = Instant::now();
-            test_errors.push(error_rate(network, &data.test)?);
+            test_errors.push(evaluate(network, &data.test)?.1);
             last.clone_from(network);
             bar.set_message(name);
             bar.inc(1);
@@ -81,8 +84,9 @@ fn compare(args: &Args) -> Result<()> {
             Ok(())
         })?;
         let seconds = start.elapsed().as_secs_f64() - judged;
-        let training_error = error_rate(&last, &data.train)?;
-        runs.push(Run { name: name.into(), test_errors, training_error, seconds });
+        let (loss, training_error) = evaluate(&last, &data.train)?;
+        let losses = [untrained, loss];
+        runs.push(Run { name: name.into(), test_errors, training_error, seconds, losses });
     }
     bar.finish_and_clear();
     runs::report(&runs, "Rules written outside the library", &args.plot)

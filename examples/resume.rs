@@ -27,7 +27,8 @@ use feedback_alignment::{Adam, Decay, FeedbackRule, Network, Trainer};
 /// Samples in a step.
 const BATCH: usize = 32;
 
-/// Interrupts a training run and goes on from its checkpoint.
+/// Shows that a training run that is interrupted in the middle of an epoch goes on from its checkpoint as
+/// if nothing had been, to the bit.
 #[derive(Parser)]
 struct Args {
     /// Learning rule
@@ -64,7 +65,8 @@ fn compare(args: &Args) -> Result<()> {
     let per_epoch = data.train.len().div_ceil(BATCH) as u64;
     if args.interrupt > args.epochs || args.step > per_epoch {
         let epochs = args.epochs;
-        return Err(format!("there are {epochs} epochs of {per_epoch} steps to interrupt").into());
+        return Err(format!("there are {epochs} epochs of {per_epoch} steps to interrupt: give --interrupt and --step \
+             of one of them").into());
     }
     let before = (args.interrupt - 1) * per_epoch + args.step - 1;
 

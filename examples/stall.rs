@@ -23,6 +23,8 @@
 #[path = "common/axes.rs"]
 mod axes;
 mod common;
+#[path = "common/folders.rs"]
+mod folders;
 
 use std::{
     fmt,
@@ -36,7 +38,7 @@ use std::{
 use clap::Parser;
 use common::{
     Result, Split,
-    canvas::{self, Area, Drawn},
+    canvas::{self, Area, Drawn, Mark},
 };
 use feedback_alignment::{
     Diagnosis, Diagnostics, Error, FeedbackInit, FeedbackRule, Init, LayerDiagnosis, Loss, Network,
@@ -47,7 +49,8 @@ use feedback_alignment::{
 use indicatif::ProgressBar;
 use plotters::prelude::*;
 
-/// Shows how learning stalls under direct feedback, and what helps.
+/// Shows how deep networks stall at the start of direct feedback, and what helps. Prints a table and draws
+/// angle, participation and test error over the steps.
 #[derive(Parser)]
 struct Args {
     /// Runs, separated by commas: a learning rule, and with `+` one or more of centred, prior,
@@ -72,7 +75,7 @@ struct Args {
     data: Option<PathBuf>,
 
     /// Units of the hidden layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "100,100,100")]
+    #[arg(long, value_delimiter = ',', default_value = "100,100,100", value_parser = common::at_least_one)]
     hidden: Vec<usize>,
 
     /// Training steps of each run
@@ -84,7 +87,7 @@ struct Args {
     every: u64,
 
     /// Samples of a step, drawn at random
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = common::at_least_one)]
     batch_size: usize,
 
     /// Learning rate of plain gradient descent
@@ -168,14 +171,14 @@ fn compare(args: &Args) -> Result<()> {
     bar.finish_and_clear();
     let runs = runs?;
     writeln!(out, "\n{}", Table(&runs))?;
-    canvas::save(&args.plot, (1200, 420), |sheet| draw(&runs, sheet))?;
+    canvas::save(&args.plot, (1340, 440), |sheet| draw(&runs, sheet))?;
     writeln!(out, "Plot over the steps: {}", args.plot.display())?;
     Ok(())
 }
 
 fn load(args: &Args) -> Result<Split> {
     let Some(folder) = &args.data else { return common::digits() };
-    let mnist = idx::load_dir::<f32>(folder)?.train;
+    let mnist = folders::load(folder, folders::MNIST, |it| idx::load_dir::<f32>(it))?.train;
     let part = |range: Range<usize>| mnist.subset(&range.collect::<Vec<_>>());
     Ok(Split { train: part(0..50_000)?, test: part(50_000..52_048)? })
 }
@@ -296,17 +299,24 @@ impl fmt::Display for Table<'_> {
 }
 
 fn draw<'a>(runs: &[Run], sheet: &Area<'a>) -> Drawn<'a> {
-    let panels = sheet.split_evenly((1, 3));
+    let sheet = sheet.titled("The start of training under direct feedback", ("sans-serif", 22))?;
+    let key = runs.iter().enumerate();
+    let key = key.map(|(number, run)| (run.name.clone(), Mark::Line(canvas::line(number))));
+    let panels = canvas::with_key(&sheet, &key.collect::<Vec<_>>())?.split_evenly((1, 3));
     let angle = |look: &Look| look.mean(|row| row.delta_angle);
-    draw_panel(runs, ("angle to backpropagation", "°"), angle, &panels[0])?;
+    let title = "Angle to backpropagation, mean of hidden layers";
+    draw_panel(runs, title, ("angle", "°"), angle, &panels[0])?;
     let share = |look: &Look| look.mean(|row| row.participation).map(|share| 100.0 * share);
-    draw_panel(runs, ("participation", " %"), share, &panels[1])?;
-    draw_panel(runs, ("test error", " %"), |look| Some(look.test_error), &panels[2])
+    let title = "Units that can learn, mean of hidden layers";
+    draw_panel(runs, title, ("participation", " %"), share, &panels[1])?;
+    let error = |look: &Look| Some(look.test_error);
+    draw_panel(runs, "Test images in the wrong class", ("test error", " %"), error, &panels[2])
 }
 
 fn draw_panel<'a>(
     runs: &[Run],
-    (title, unit): (&str, &str),
+    title: &str,
+    (quantity, unit): (&str, &str),
     of: impl Fn(&Look) -> Option<f64>,
     panel: &Area<'a>,
 ) -> Drawn<'a> {
@@ -314,25 +324,17 @@ fn draw_panel<'a>(
     let all = runs.iter().flat_map(|run| &run.looks).filter_map(&of);
     let top = if all.fold(0.0, f64::max) > 100.0 { 180.0 } else { 100.0 };
     let mut chart = ChartBuilder::on(panel)
-        .caption(title, ("sans-serif", 20))
+        .caption(title, ("sans-serif", 16))
         .margin(10)
-        .margin_right(20)
         .x_label_area_size(45)
-        .y_label_area_size(55)
+        .y_label_area_size(70)
         .build_cartesian_2d(0..steps, 0.0..top)?;
 
-    axes::draw(&mut chart, ("step", 4), (unit, 6))?;
+    axes::draw(&mut chart, ("step", 4), (quantity, unit, 6))?;
 
     for (number, run) in runs.iter().enumerate() {
-        let style = canvas::line(number);
         let points = run.looks.iter().filter_map(|look| Some((look.step, of(look)?)));
-        chart
-            .draw_series(LineSeries::new(points, style))?
-            .label(run.name.as_str())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style.stroke_width(3)));
-    }
-    if title == "test error" {
-        canvas::legend(&mut chart)?;
+        chart.draw_series(LineSeries::new(points, canvas::line(number)))?;
     }
     Ok(())
 }

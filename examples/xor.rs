@@ -7,12 +7,19 @@
 //! The crate on one page: data, network, trainer, predictions. There are two hidden layers, since
 //! with a single one FA, DFA and IFA are the same rule.
 
+use clap::Parser;
 use feedback_alignment::{Adam, FeedbackRule, Loss, Network, Result, Trainer, nalgebra::DMatrix};
 
 /// The steps at which the loss is printed.
 const MILESTONES: [u32; 4] = [1, 100, 200, 400];
 
+/// Shows the crate on one page: a network learns XOR by backpropagation, feedback alignment, direct and
+/// indirect feedback alignment, and answers. There is nothing to choose.
+#[derive(Parser)]
+struct Args {}
+
 fn main() -> Result<()> {
+    Args::parse();
     // A sample is a column: two features (a and b), four samples. Class 1 is "a xor b".
     let x = DMatrix::from_column_slice(2, 4, &[0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]);
     let labels = [0, 1, 1, 0];

@@ -80,6 +80,20 @@ impl Architecture {
         items.fold(self.input, |shape, item| item.output(shape).unwrap_or(shape))
     }
 
+    /// The shape of what each weighted layer yields, with the operations after it.
+    pub(crate) fn outputs(&self) -> Vec<Shape> {
+        let (mut shape, mut outputs) = (self.input, Vec::new());
+        for item in &self.items {
+            shape = item.output(shape).unwrap_or(shape);
+            match item {
+                Item::Dense { .. } | Item::Conv2d(_) => outputs.push(shape),
+                Item::Flatten => {} // Belongs to what reads it.
+                _ => outputs.iter_mut().last().into_iter().for_each(|output| *output = shape),
+            }
+        }
+        outputs
+    }
+
     /// All parameters of the network. Only sizes are computed: the network of a file may be larger
     /// than memory.
     pub(crate) fn table(&self) -> Result<Table> {

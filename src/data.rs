@@ -3,6 +3,7 @@
 // The order is that of dependence, as in `lib.rs`.
 mod scaling;
 mod dataset;
+mod split;
 mod batches;
 mod fit;
 pub mod whitening;

@@ -133,7 +133,6 @@ mod tensors;
 /// What errors call a reader or a writer in the place of a path.
 #[cfg(feature = "safetensors")]
 pub(crate) const READER: &str = "the reader";
-#[cfg(feature = "safetensors")]
 pub(crate) const WRITER: &str = "the writer";
 
 pub(crate) use open::{OpenFile, first_of, require_folder};

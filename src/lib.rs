@@ -73,6 +73,7 @@ mod network;
 mod targets;
 mod loss;
 mod feedback;
+mod summary;
 mod adversarial;
 mod gradient_check;
 mod optimizer;
@@ -80,6 +81,7 @@ mod engine;
 pub mod data;
 mod trainer;
 mod diagnostics;
+mod log;
 #[cfg(all(debug_assertions, not(test)))]
 mod compiled;
 #[cfg(feature = "serde")]
@@ -104,6 +106,7 @@ pub use layer::{
     AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, Layer, LayerNorm, MaxPool2d, Operation, Pool2d,
     Shape, Skip,
 };
+pub use log::Log;
 pub use loss::Loss;
 #[cfg(feature = "safetensors")]
 pub use network::LoadOptions;
@@ -116,9 +119,11 @@ pub use route::{Hop, Magnitudes, Route, Through};
 pub use rule::FeedbackRule;
 pub use scalar::Scalar;
 pub use signal::{Signal, Threshold};
+pub use summary::{LayerSummary, Summary};
 pub use targets::Targets;
 pub use trainer::{
-    ConfusionMatrix, EarlyStopping, Epoch, Evaluation, Step, StoppingRule, Trainer, TrainerBuilder,
+    ConfusionMatrix, EarlyStopping, Epoch, Evaluation, Plateau, Step, StoppingRule, Trainer,
+    TrainerBuilder,
 };
 pub use workspace::{Activations, Deltas, Gradients};
 

@@ -3,6 +3,7 @@
 // The order is that of dependence, as in `lib.rs`.
 mod stopping;
 mod early_stopping;
+mod plateau;
 mod confusion;
 mod scores;
 mod state;
@@ -22,6 +23,7 @@ mod checkpoint;
 pub use builder::TrainerBuilder;
 pub use confusion::ConfusionMatrix;
 pub use early_stopping::EarlyStopping;
+pub use plateau::Plateau;
 pub use scores::{Epoch, Evaluation, Step};
 pub use state::Trainer;
 pub use stopping::StoppingRule;

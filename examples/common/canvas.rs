@@ -51,22 +51,48 @@ fn on_sheet<'a>(
     Ok(())
 }
 
-/// A line of one of the colours, which begin anew after the last.
-pub fn line(number: usize) -> ShapeStyle {
-    ShapeStyle { color: COLOURS[number % COLOURS.len()].into(), filled: true, stroke_width: 2 }
+/// One of the colours, which begin anew after the last.
+pub fn colour(number: usize) -> RGBColor {
+    COLOURS[number % COLOURS.len()]
 }
 
-/// Says which line is which, in the corner that errors leave free.
-pub fn legend<'a, 'b: 'a, X: Ranged, Y: Ranged>(
-    chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
-) -> Drawn<'b> {
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .legend_area_size(35)
-        .label_font(("sans-serif", 18))
-        .background_style(WHITE.mix(0.7))
-        .border_style(GRID)
-        .draw()?;
-    Ok(())
+/// A line of one of the colours.
+pub fn line(number: usize) -> ShapeStyle {
+    colour(number).stroke_width(2)
+}
+
+/// What stands beside a name in a key.
+pub enum Mark {
+    Line(ShapeStyle),
+    Band(RGBColor),
+}
+
+/// Says at the right of the sheet which line is which, and returns what is left of the sheet.
+pub fn with_key<'a>(
+    sheet: &Area<'a>,
+    entries: &[(String, Mark)],
+) -> Result<Area<'a>, Box<dyn Error + 'a>> {
+    const FONT: i32 = 17;
+    const TOP: i32 = 65;
+    const LINE: usize = 26;
+    let longest = entries.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let width = 60 + 9 * i32::try_from(longest)?;
+    let (left, key) = sheet.split_horizontally(i32::try_from(sheet.dim_in_pixel().0)? - width);
+    for ((name, mark), y) in entries.iter().zip((TOP..).step_by(LINE)) {
+        match mark {
+            Mark::Line(style) => {
+                key.draw(&PathElement::new([(5, y), (30, y)], style.stroke_width(3)))?;
+            }
+            Mark::Band(colour) => {
+                key.draw(&Rectangle::new([(5, y - 6), (30, y + 6)], band(*colour)))?;
+            }
+        }
+        key.draw(&Text::new(name.as_str(), (38, y - FONT / 2), ("sans-serif", FONT)))?;
+    }
+    Ok(left)
+}
+
+/// The surface between the smallest and the largest of several seeds.
+pub fn band(colour: RGBColor) -> ShapeStyle {
+    colour.mix(0.2).filled()
 }

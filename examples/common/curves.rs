@@ -7,42 +7,41 @@ use plotters::{coord::combinators::BindKeyPoints, prelude::*};
 
 use crate::common::{
     Result,
-    canvas::{self, AXIS, Area, Drawn, GRID},
+    canvas::{self, AXIS, Area, Drawn, GRID, Mark},
 };
 
-const SIZE: (u32, u32) = (800, 500);
+const SIZE: (u32, u32) = (860, 500);
 
-/// Errors in percent that get a line across the plot. The axis is logarithmic: learning goes
-/// from 90 % to 2 %, and the rules differ most at the lower end.
+/// Errors in percent that get a line across the plot.
 const TICKS: [f64; 13] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
 
-/// The errors after each epoch, in percent.
+/// The errors after each epoch, in percent; a list for each seed.
 pub struct Curve {
     /// Of the rule.
     pub name: String,
-    pub test: Vec<f64>,
+    pub test: Vec<Vec<f64>>,
     /// None at all if they were not counted.
-    pub training: Vec<f64>,
+    pub training: Vec<Vec<f64>>,
 }
 
 /// Draws test errors as full lines and training errors as pale ones into a file, whose folder is
-/// made if there is none.
+/// made if there is none. Of several seeds the line is the mean, in a band from the smallest to the
+/// largest.
 pub fn save(curves: &[Curve], title: &str, path: &Path) -> Result<()> {
     canvas::save(path, SIZE, |sheet| draw(curves, title, sheet))
 }
 
 fn draw<'a>(curves: &[Curve], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
-    let (low, high) = bounds(curves);
-    let epochs = curves.iter().map(|curve| curve.test.len()).max().unwrap_or(1).max(2);
-    let pale = curves.iter().any(|curve| !curve.training.is_empty());
-    let ticks = TICKS.into_iter().filter(|tick| (low..=high).contains(tick)).collect();
-    let mut chart = ChartBuilder::on(sheet)
-        .caption(title, ("sans-serif", 25))
+    let axis = Axis::around(curves);
+    let lengths = curves.iter().flat_map(|curve| &curve.test).map(Vec::len);
+    let epochs = lengths.max().unwrap_or(1).max(2);
+    let sheet = sheet.titled(title, ("sans-serif", 23))?;
+    let sheet = canvas::with_key(&sheet, &key(curves))?;
+    let mut chart = ChartBuilder::on(&sheet)
         .margin(15)
-        .margin_right(30)
         .x_label_area_size(50)
-        .y_label_area_size(70)
-        .build_cartesian_2d(1..epochs, (low..high).log_scale().with_key_points(ticks))?;
+        .y_label_area_size(85)
+        .build_cartesian_2d(1..epochs, axis.range().with_key_points(axis.places()))?;
 
     chart
         .configure_mesh()
@@ -53,44 +52,179 @@ fn draw<'a>(curves: &[Curve], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
         .label_style(("sans-serif", 17))
         .axis_desc_style(("sans-serif", 19))
         .x_desc("epoch")
-        .y_desc(if pale { "error (pale: training)" } else { "test error" })
-        .y_label_formatter(&|percent| format!("{percent} %"))
+        .y_desc(axis.description())
+        .y_label_formatter(&|&place| axis.label(place))
         .draw()?;
 
     for (number, curve) in curves.iter().enumerate() {
-        let style = line(&curve.name, number);
-        let pale = ShapeStyle { color: style.color.mix(0.35), ..style };
-        let series = |errors: &[f64], style| {
-            let inside = errors.iter().map(|error| error.clamp(low, high));
-            LineSeries::new((1..).zip(inside.collect::<Vec<_>>()), style)
-        };
-        chart.draw_series(series(&curve.training, pale))?;
-        chart
-            .draw_series(series(&curve.test, style))?
-            .label(curve.name.as_str())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 25, y)], style.stroke_width(3)));
+        let colour = colour(&curve.name, number);
+        for (seeds, share) in [(&curve.training, 0.35), (&curve.test, 1.0)] {
+            let points = over_seeds(seeds);
+            if seeds.len() > 1 {
+                let place = |(epoch, error)| (epoch, axis.place(error));
+                let below = (1..).zip(points.iter().map(|point| point.smallest)).map(place);
+                let above = (1..).zip(points.iter().map(|point| point.largest)).map(place);
+                let edge: Vec<_> =
+                    below.chain(above.collect::<Vec<_>>().into_iter().rev()).collect();
+                let style = canvas::band(colour);
+                let style = ShapeStyle { color: style.color.mix(share), ..style };
+                chart.draw_series([Polygon::new(edge, style)])?;
+            }
+            let line = (1..).zip(points.iter().map(|point| axis.place(point.mean)));
+            chart.draw_series(LineSeries::new(line, colour.mix(share).stroke_width(2)))?;
+        }
     }
-    canvas::legend(&mut chart)
+    Ok(())
 }
 
-/// The ticks around all test errors; what is below, as training errors that go down to nothing,
-/// is drawn at the lower edge.
-fn bounds(curves: &[Curve]) -> (f64, f64) {
-    let errors = || curves.iter().flat_map(|curve| &curve.test).copied().filter(|&e| e > 0.0);
-    let (min, max) = (errors().fold(100.0, f64::min), errors().fold(1.0, f64::max));
-    let trained = curves.iter().any(|curve| !curve.training.is_empty());
-    let room = if trained { 5.0 } else { 1.0 };
-    let low = TICKS.into_iter().rev().find(|&tick| tick < min / room).unwrap_or(TICKS[0]);
-    let high = TICKS.into_iter().find(|&tick| tick >= max).unwrap_or(100.0);
-    (low, high)
+/// Which line is which.
+fn key(curves: &[Curve]) -> Vec<(String, Mark)> {
+    let line = |(number, curve): (usize, &Curve)| {
+        let style = colour(&curve.name, number).stroke_width(2);
+        (curve.name.clone(), Mark::Line(style))
+    };
+    let mut entries: Vec<_> = curves.iter().enumerate().map(line).collect();
+    let grey = canvas::colour(0);
+    if curves.iter().any(|curve| !curve.training.is_empty()) {
+        entries.push(("training".into(), Mark::Line(grey.mix(0.35).stroke_width(2))));
+    }
+    let seeds = curves.iter().map(|curve| curve.test.len()).max().unwrap_or(0);
+    if seeds > 1 {
+        entries.push((format!("{seeds} seeds"), Mark::Band(grey)));
+    }
+    entries
+}
+
+/// What the seeds came to after an epoch.
+struct Point {
+    smallest: f64,
+    mean: f64,
+    largest: f64,
+}
+
+/// Epoch by epoch, up to the last of the longest run; a run that has ended keeps its last error.
+fn over_seeds(runs: &[Vec<f64>]) -> Vec<Point> {
+    let runs: Vec<_> = runs.iter().filter(|run| !run.is_empty()).collect();
+    let epochs = runs.iter().map(|run| run.len()).max().unwrap_or(0);
+    (0..epochs)
+        .map(|epoch| {
+            let errors = || runs.iter().map(|run| run[epoch.min(run.len() - 1)]);
+            Point {
+                smallest: errors().fold(f64::INFINITY, f64::min),
+                mean: errors().sum::<f64>() / runs.len() as f64,
+                largest: errors().fold(0.0, f64::max),
+            }
+        })
+        .collect()
+}
+
+/// Where errors stand. Logarithmic, since learning goes from 90 % to 2 % and the rules differ most at
+/// the lower end; if some are below the lowest tick it is linear from there down to zero, which a
+/// logarithm does not reach.
+struct Axis {
+    low: f64,
+    high: f64,
+    has_zero: bool,
+}
+
+impl Axis {
+    /// How far zero is below the lowest tick: as far as the next tick is above it.
+    const STEP: f64 = std::f64::consts::LN_2;
+
+    fn around(curves: &[Curve]) -> Self {
+        let test = || curves.iter().flat_map(|curve| &curve.test).flatten().copied();
+        let training = || curves.iter().flat_map(|curve| &curve.training).flatten().copied();
+        let (min, max) =
+            (test().filter(|&e| e > 0.0).fold(100.0, f64::min), test().fold(1.0, f64::max));
+        // Training errors may take some room, but not squeeze what the tests show.
+        let room = if training().next().is_some() { 5.0 } else { 1.0 };
+        let low = TICKS.into_iter().rev().find(|&tick| tick < min / room).unwrap_or(TICKS[0]);
+        let high = TICKS.into_iter().find(|&tick| tick >= max).unwrap_or(100.0);
+        Self { low, high, has_zero: test().chain(training()).any(|error| error < low) }
+    }
+
+    fn place(&self, error: f64) -> f64 {
+        if error < self.low {
+            (error / self.low - 1.0) * Self::STEP
+        } else {
+            (error.min(self.high) / self.low).ln()
+        }
+    }
+
+    fn range(&self) -> std::ops::Range<f64> {
+        let bottom = if self.has_zero { 0.0 } else { self.low };
+        self.place(bottom)..self.place(self.high)
+    }
+
+    /// The errors that get a line across the plot.
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let zero = self.has_zero.then_some(0.0);
+        let inside = TICKS.into_iter().filter(|tick| (self.low..=self.high).contains(tick));
+        zero.into_iter().chain(inside)
+    }
+
+    fn places(&self) -> Vec<f64> {
+        self.ticks().map(|tick| self.place(tick)).collect()
+    }
+
+    /// Of the tick at a place.
+    fn label(&self, place: f64) -> String {
+        let distance = |tick: f64| (self.place(tick) - place).abs();
+        let nearest = self.ticks().min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+        nearest.map_or(String::new(), |tick| format!("{tick} %"))
+    }
+
+    fn description(&self) -> String {
+        if self.has_zero {
+            format!("test error, logarithmic, below {} % linear", self.low)
+        } else {
+            "test error, logarithmic".into()
+        }
+    }
 }
 
 /// The same colour for a rule of the library in every plot, any for others.
-fn line(name: &str, number: usize) -> ShapeStyle {
-    canvas::line(
-        FeedbackRule::nokland()
-            .into_iter()
-            .position(|rule| rule.to_string() == name)
-            .unwrap_or(number),
+fn colour(name: &str, number: usize) -> RGBColor {
+    let rules = FeedbackRule::nokland().into_iter();
+    canvas::colour(
+        rules.map(|rule| rule.to_string()).position(|rule| rule == name).unwrap_or(number),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(test: &[f64], training: &[f64]) -> Axis {
+        let (test, training) = (vec![test.to_vec()], vec![training.to_vec()]);
+        Axis::around(&[Curve { name: "BP".into(), test, training }])
+    }
+
+    #[test]
+    fn errors_keep_their_order_and_zero_is_the_lowest_and_has_a_label() {
+        let axis = axis(&[90.0, 9.0, 3.0], &[80.0, 0.3, 0.02, 0.0]);
+        assert!(axis.has_zero);
+        let errors = [0.0, 0.02, 0.3, 0.5, 3.0, 9.0, 80.0, 90.0];
+        assert!(errors.map(|error| axis.place(error)).is_sorted_by(|a, b| a < b));
+        assert_eq!(axis.range(), axis.place(0.0)..axis.place(100.0));
+        assert_eq!(axis.label(axis.place(0.0)), "0 %");
+        for tick in axis.ticks() {
+            assert_eq!(axis.label(axis.place(tick)), format!("{tick} %"));
+        }
+    }
+
+    #[test]
+    fn without_small_errors_the_axis_is_logarithmic_alone() {
+        let axis = axis(&[90.0, 9.0, 3.0], &[]);
+        assert_eq!((axis.has_zero, axis.low, axis.high), (false, 2.0, 100.0));
+        let step = axis.place(20.0) - axis.place(10.0);
+        assert!((axis.place(10.0) - axis.place(5.0) - step).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_seed_that_has_ended_keeps_its_last_error() {
+        let points = over_seeds(&[vec![4.0, 2.0], vec![8.0, 6.0, 0.0]]);
+        let found: Vec<_> = points.iter().map(|p| (p.smallest, p.mean, p.largest)).collect();
+        assert_eq!(found, [(4.0, 6.0, 8.0), (2.0, 4.0, 6.0), (0.0, 1.0, 2.0)]);
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     curves::{self, Curve},
 };
 
-/// How training by one rule went.
+/// How training by one rule went, from one seed.
 pub struct Run {
     /// Of the rule.
     pub name: String,
@@ -21,36 +21,70 @@ pub struct Run {
     pub training_error: f64,
     /// Time spent on learning; evaluations do not count.
     pub seconds: f64,
+    /// The training loss before learning, and in the last epoch.
+    pub losses: [f64; 2],
 }
 
-/// Prints the table, draws the plot and says where it is.
+/// Prints the table, draws the plot and says where it is. Runs of one name are those of several seeds.
+///
+/// # Errors
+/// Where a rule has made the network worse than it was.
 pub fn report(runs: &[Run], title: &str, plot: &Path) -> Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "\n{}", Table(runs))?;
-    let curve = |run: &Run| Curve {
-        name: run.name.clone(),
-        test: run.test_errors.clone(),
+    let groups: Vec<&[Run]> = runs.chunk_by(|one, other| one.name == other.name).collect();
+    writeln!(out, "\n{}", Table(&groups))?;
+    let curve = |seeds: &&[Run]| Curve {
+        name: seeds[0].name.clone(),
+        test: seeds.iter().map(|run| run.test_errors.clone()).collect(),
         training: Vec::new(),
     };
-    curves::save(&runs.iter().map(curve).collect::<Vec<_>>(), title, plot)?;
+    curves::save(&groups.iter().map(curve).collect::<Vec<_>>(), title, plot)?;
     writeln!(out, "Plot of the test error per epoch: {}", plot.display())?;
-    Ok(())
+    runs.iter().try_for_each(Run::require_learned)
+}
+
+impl Run {
+    /// Fails if the loss on what was learned from has risen.
+    fn require_learned(&self) -> Result<()> {
+        let [before, after] = self.losses;
+        if after <= before {
+            return Ok(());
+        }
+        let name = &self.name;
+        Err(format!(
+            "{name} has learned nothing: its training loss was {before:.3} before the first epoch and \
+             {after:.3} in the last. Try a smaller learning rate"
+        )
+        .into())
+    }
 }
 
 /// One row for each rule.
-struct Table<'a>(&'a [Run]);
+struct Table<'a>(&'a [&'a [Run]]);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.0.iter().map(|run| run.name.len()).max().unwrap_or(0).max(4);
-        writeln!(f, "{:<width$}   test error   training error   seconds", "rule")?;
-        for Run { name, test_errors, training_error, seconds } in self.0 {
-            let test_error = test_errors.last().copied().unwrap_or(f64::NAN);
-            writeln!(
-                f,
-                "{name:<width$} {test_error:>10.2} % {training_error:>14.2} % {seconds:>9.1}"
-            )?;
+        let width = self.0.iter().map(|seeds| seeds[0].name.len()).max().unwrap_or(0).max(4);
+        writeln!(f, "{:<width$}      test error   training error   seconds", "rule")?;
+        for seeds in self.0 {
+            let last = |run: &Run| run.test_errors.last().copied().unwrap_or(f64::NAN);
+            let test = mean_and_deviation(seeds.iter().map(last));
+            let training = mean_and_deviation(seeds.iter().map(|run| run.training_error));
+            let seconds: f64 = seeds.iter().map(|run| run.seconds).sum();
+            let name = &seeds[0].name;
+            writeln!(f, "{name:<width$} {test:>13} % {training:>14} % {seconds:>9.1}")?;
         }
         Ok(())
     }
+}
+
+/// `1.74`, of several `1.74 ± 0.08`, with the standard deviation of a sample.
+fn mean_and_deviation(numbers: impl Iterator<Item = f64>) -> String {
+    let numbers: Vec<f64> = numbers.collect();
+    let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
+    if numbers.len() == 1 {
+        return format!("{mean:.2}");
+    }
+    let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
+    format!("{mean:.2} ± {:.2}", (squares / (numbers.len() - 1) as f64).sqrt())
 }

@@ -17,17 +17,20 @@ pub fn train(
     mut watch: impl FnMut(&Epoch, &Evaluation) -> Result<()>,
 ) -> Result<Run> {
     let (mut test_errors, mut seconds) = (Vec::new(), 0.0);
+    let before = trainer.evaluate(&data.train)?.loss;
+    let mut losses = [before; 2];
     for _ in 0..epochs {
         let start = Instant::now();
         let epoch = trainer.epoch(&data.train)?;
         seconds += start.elapsed().as_secs_f64();
+        losses[1] = epoch.loss;
 
         let evaluation = trainer.evaluate(&data.test)?;
         test_errors.push(percent(&evaluation));
         watch(&epoch, &evaluation)?;
     }
     let training_error = percent(&trainer.evaluate(&data.train)?);
-    Ok(Run { name: trainer.feedback().rule_name(), test_errors, training_error, seconds })
+    Ok(Run { name: trainer.feedback().rule_name(), test_errors, training_error, seconds, losses })
 }
 
 /// The error rate in percent; there is one, since the targets are classes.

@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use feedback_alignment::{
-    Dataset, Scaling, Targets,
+    Dataset, Scaling,
     data::{cifar, idx},
     nalgebra::DMatrix,
 };
 
-use crate::common::{self, Result, Split};
+use crate::{
+    common::{self, Result, Split},
+    folders::{self, CIFAR10, MNIST},
+};
 
 /// A task of a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,14 +32,21 @@ impl Task {
     pub fn load(self, folder: Option<&Path>, seed: u64) -> Result<(&'static str, Split)> {
         let images = matches!(self, Self::Mnist32 | Self::Cifar10);
         let (name, split) = match folder {
-            None if images => return Err("this row needs --data DIR".into()),
+            None if images => {
+                let hint = if self == Self::Cifar10 { CIFAR10 } else { MNIST };
+                let message =
+                    format!("this row needs larger images than the small digits\n\n{hint}");
+                return Err(message.into());
+            }
             None => ("UCI digits", common::digits()?),
             Some(folder) if self == Self::Cifar10 => {
-                let cifar::Cifar { train, test } = cifar::load10_dir(folder)?;
+                let cifar::Cifar { train, test } =
+                    folders::load(folder, CIFAR10, |it| cifar::load10_dir(it))?;
                 ("CIFAR-10", Split { train, test })
             }
             Some(folder) => {
-                let idx::Mnist { train, test } = idx::load_dir(folder)?;
+                let idx::Mnist { train, test } =
+                    folders::load(folder, MNIST, |it| idx::load_dir(it))?;
                 ("MNIST", Split { train, test })
             }
         };
@@ -84,7 +94,7 @@ fn enlarged(data: &Dataset<f32>) -> Result<Dataset<f32>> {
         let first = from as usize;
         (first, (first + 1).min(FROM - 1), from - first as f32)
     }
-    let Targets::Labels(labels) = data.targets() else { return Err("no labels".into()) };
+    let labels = data.labels().ok_or("no labels")?;
     let from = data.inputs();
     let mut to = DMatrix::zeros(TO * TO, data.len());
     for (from, mut to) in from.column_iter().zip(to.column_iter_mut()) {

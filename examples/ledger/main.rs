@@ -19,6 +19,8 @@ mod curves;
 mod data;
 #[path = "../nokland/figures.rs"]
 mod figures;
+#[path = "../common/folders.rs"]
+mod folders;
 #[path = "../common/lines.rs"]
 mod lines;
 mod record;
@@ -38,7 +40,8 @@ use common::Result;
 use rows::{Quantity, Record, Row};
 use run::Run;
 
-/// Runs what others report, and compares.
+/// Shows what others report for these rules beside what comes out here. Without --row all rules learn the
+/// small digits, and the result is checked.
 #[derive(Parser)]
 struct Args {
     /// A row of the ledger; --list shows them
@@ -46,7 +49,7 @@ struct Args {
     row: Option<String>,
 
     /// Rules, or other arms of the row, separated by commas [default: all of the row]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', requires = "row")]
     rule: Vec<String>,
 
     /// How many seeds, counted from --first-seed
@@ -58,11 +61,11 @@ struct Args {
     first_seed: u64,
 
     /// Epochs, or steps, of a run in all [default: those of the source]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, requires = "row", value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
 
     /// Folder with the files of MNIST or CIFAR-10; without it, the small digits stand in for MNIST
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, requires = "row", value_name = "DIR")]
     data: Option<PathBuf>,
 
     /// Folder of the lines and checkpoints

@@ -57,6 +57,12 @@ impl Run<'_> {
         let trainer = (row.trainer)(arm, self.split, seed)?.seed(seed).build()?;
         let (mut record, mut trainer) = self.resume(fresh, trainer)?;
         let reached = record.points.last().map_or(0, |last| last.at);
+        if reached > length {
+            let (path, unit) = (record.path().display(), row.unit());
+            eprintln!("{path} has {reached} {unit}: these are its first {length}");
+            record.points.retain(|point| point.at <= length);
+            record.end = Some(End::Epochs);
+        }
         if record.end == Some(End::DoesNotConverge) || reached >= length {
             return Ok(record);
         }

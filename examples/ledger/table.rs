@@ -44,18 +44,21 @@ pub fn write(file: &Path, ledger: &Path, nokland: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Draws the first seed of each arm of a row that counts epochs.
+/// Draws all seeds of each arm of a row that counts epochs.
 fn draw(row: &Row, runs: &[Record], folder: &Path) -> Result<()> {
     let curve = |&arm: &&str| {
-        let run = runs.iter().find(|run| run.header.row == row.name && run.header.arm == arm)?;
-        let test = run.points.iter().map(|point| point.error).collect();
-        Some(Curve { name: arm.to_uppercase(), test, training: Vec::new() })
+        let seeds = runs.iter().filter(|run| run.header.row == row.name && run.header.arm == arm);
+        let errors = seeds.map(|run| run.points.iter().map(|point| point.error).collect());
+        let test: Vec<_> = errors.collect();
+        let name = arm.to_uppercase();
+        (!test.is_empty()).then(|| Curve { name, test, training: Vec::new() })
     };
     let curves: Vec<Curve> = row.arms.iter().filter_map(curve).collect();
     if curves.is_empty() || row.length < 10 || row.unit() != "epochs" {
         return Ok(());
     }
-    let title = format!("Test error, {}", row.name);
+    let source = row.source.split_inclusive(')').next().unwrap_or(row.name); // Who and when.
+    let title = format!("Test error, as in {source}");
     curves::save(&curves, &title, &folder.join(format!("{}.svg", row.name)))
 }
 

@@ -9,6 +9,7 @@ use feedback_alignment::{
 
 use crate::{
     common::{self, Result, Split},
+    folders::{self, CIFAR10, CIFAR100, MNIST},
     rows::Row,
 };
 
@@ -25,8 +26,10 @@ pub struct Data {
 pub fn load(row: &Row, folder: Option<&Path>) -> Result<Data> {
     let Some(folder) = folder else {
         if row.table != 1 {
-            let message = "tables 2 and 3 need --data DIR with the binary files of CIFAR";
-            return Err(message.into());
+            let (name, hint) =
+                if row.table == 2 { ("CIFAR-10", CIFAR10) } else { ("CIFAR-100", CIFAR100) };
+            let table = row.table;
+            return Err(format!("table {table} is of {name}: give --data DIR\n\n{hint}").into());
         }
         let split = common::digits()?;
         let input = split.train.features().into();
@@ -34,15 +37,17 @@ pub fn load(row: &Row, folder: Option<&Path>) -> Result<Data> {
     };
     let (name, train, test) = match row.table {
         1 => {
-            let idx::Mnist { train, test } = idx::load_dir(folder)?;
+            let idx::Mnist { train, test } = folders::load(folder, MNIST, |it| idx::load_dir(it))?;
             ("MNIST", train, test)
         }
         2 => {
-            let cifar::Cifar { train, test } = cifar::load10_dir(folder)?;
+            let cifar::Cifar { train, test } =
+                folders::load(folder, CIFAR10, |it| cifar::load10_dir(it))?;
             ("CIFAR-10", train, test)
         }
         _ => {
-            let cifar::Cifar { train, test } = cifar::load100_dir(folder, cifar::Labels::Fine)?;
+            let cifar::Cifar { train, test } =
+                folders::load(folder, CIFAR100, |it| cifar::load100_dir(it, cifar::Labels::Fine))?;
             ("CIFAR-100", train, test)
         }
     };

@@ -8,56 +8,63 @@ use crate::{
     axes,
     common::{
         Result,
-        canvas::{self, Area, Drawn},
+        canvas::{self, Area, Drawn, Mark},
     },
     curves::{self, Curve},
     record::{Point, Record},
 };
 
-/// Draws the test and training errors.
-pub fn errors(records: &[&Record], title: &str, path: &Path) -> Result<()> {
-    let of = |record: &Record, error: fn(&Point) -> f64| record.points.iter().map(error).collect();
-    let curves: Result<Vec<Curve>> = records
-        .iter()
-        .map(|record| {
-            Ok(Curve {
-                name: record.header.rule.clone(),
-                test: of(record, |point| point.test_error),
-                training: of(record, |point| point.train_error),
-            })
-        })
-        .collect();
-    curves::save(&curves?, title, path)
+/// Draws the test and training errors: a line for each rule, over its seeds.
+pub fn errors(runs: &[Vec<&Record>], title: &str, path: &Path) -> Result<()> {
+    let of = |records: &[&Record], error: fn(&Point) -> f64| {
+        let each = records.iter().map(|record| record.points.iter().map(error).collect());
+        each.collect()
+    };
+    let curve = |records: &Vec<&Record>| Curve {
+        name: records[0].header.rule.clone(),
+        test: of(records, |point| point.test_error),
+        training: of(records, |point| point.train_error),
+    };
+    curves::save(&runs.iter().map(curve).collect::<Vec<_>>(), title, path)
 }
 
 /// Draws the angle of each hidden layer's delta to backpropagation's, a panel for each rule.
 pub fn angles(records: &[&Record], title: &str, path: &Path) -> Result<()> {
     let width = u32::try_from(records.len()).unwrap_or(1) * 320;
-    canvas::save(path, (width.max(480), 380), |sheet| {
-        let panels = sheet.titled(title, ("sans-serif", 20))?.split_evenly((1, records.len()));
-        records.iter().zip(&panels).try_for_each(|(record, panel)| draw_angles(record, panel))
+    canvas::save(path, (width.max(480) + 130, 380), |sheet| {
+        let sheet = sheet.titled(title, ("sans-serif", 20))?;
+        let layers = records.iter().map(|record| layers(record)).max().unwrap_or(0);
+        let key = (0..layers)
+            .map(|layer| (format!("layer {}", layer + 1), Mark::Line(canvas::line(layer))));
+        let panels = canvas::with_key(&sheet, &key.collect::<Vec<_>>())?;
+        let panels = panels.split_evenly((1, records.len()));
+        let points = records.iter().flat_map(|record| &record.points);
+        let all = points.filter_map(|point| point.angles.as_ref()).flatten().flatten();
+        let top = if all.copied().fold(0.0, f64::max) > 100.0 { 180.0 } else { 100.0 };
+        records.iter().zip(&panels).try_for_each(|(record, panel)| draw_angles(record, top, panel))
     })
 }
 
-fn draw_angles<'a>(record: &Record, panel: &Area<'a>) -> Drawn<'a> {
+/// Number of hidden layers whose angles were measured.
+fn layers(record: &Record) -> usize {
+    record.points[0].angles.as_ref().map_or(0, Vec::len)
+}
+
+/// One rule, with angles up to `top`, the same for all.
+fn draw_angles<'a>(record: &Record, top: f64, panel: &Area<'a>) -> Drawn<'a> {
     let last = record.points.last().map_or(2, |point| point.epoch.max(2));
-    let layers = record.points[0].angles.as_ref().map_or(0, Vec::len);
     let mut chart = ChartBuilder::on(panel)
         .caption(&record.header.rule, ("sans-serif", 18))
         .margin(10)
-        .margin_right(20)
         .x_label_area_size(45)
-        .y_label_area_size(50)
-        .build_cartesian_2d(1..last, 0.0..100.0)?;
-    axes::draw(&mut chart, ("epoch", 5), ("°", 6))?;
-    for layer in 0..layers {
-        let style = canvas::line(layer);
+        .y_label_area_size(60)
+        .build_cartesian_2d(1..last, 0.0..top)?;
+    axes::draw(&mut chart, ("epoch", 5), ("angle", "°", 6))?;
+    for layer in 0..layers(record) {
         let angle =
             |point: &Point| Some((point.epoch, *point.angles.as_ref()?.get(layer)?.as_ref()?));
-        chart
-            .draw_series(LineSeries::new(record.points.iter().filter_map(angle), style))?
-            .label(format!("layer {}", layer + 1))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style.stroke_width(3)));
+        let points = record.points.iter().filter_map(angle);
+        chart.draw_series(LineSeries::new(points, canvas::line(layer)))?;
     }
-    canvas::legend(&mut chart)
+    Ok(())
 }

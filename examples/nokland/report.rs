@@ -93,25 +93,24 @@ fn lines(row: &Row, runs: &[&Record]) -> Result<String> {
     Ok(text)
 }
 
-/// Draws the first seed under each rule.
+/// Draws all seeds under each rule, and the angles of the first that has some.
 fn draw(row: &Row, runs: &[&Record], folder: &Path, note: &str) -> Result<()> {
-    let first = |rule: FeedbackRule| {
+    let of_rule = |rule: FeedbackRule| -> Vec<&Record> {
         let name = rule.to_string();
-        runs.iter()
-            .copied()
-            .filter(move |run| run.header.rule == name)
-            .min_by_key(|r| r.header.seed)
+        runs.iter().copied().filter(|run| run.header.rule == name).collect()
     };
-    let runs: Vec<&Record> = FeedbackRule::nokland().into_iter().filter_map(first).collect();
-    let Some(run) = runs.first() else { return Ok(()) };
+    let runs: Vec<_> = FeedbackRule::nokland().into_iter().map(of_rule).collect();
+    let runs: Vec<_> = runs.into_iter().filter(|seeds| !seeds.is_empty()).collect();
+    let Some(run) = runs.first().map(|seeds| seeds[0]) else { return Ok(()) };
     let stem = match run.header.frozen {
         0 => format!("table{}-{}", row.table, row.name),
         frozen => format!("table{}-{}-frozen{frozen}", row.table, row.name),
     };
-    let title = format!("{} {}{note}", run.header.data, row.name);
+    let title = format!("{}: {}{note}", run.header.data, row.words());
     plot::errors(&runs, &title, &folder.join(format!("{stem}.svg")))?;
+    let measured = |run: &&&Record| run.points[0].angles.is_some();
     let with_angles: Vec<&Record> =
-        runs.into_iter().filter(|run| run.points[0].angles.is_some()).collect();
+        runs.iter().filter_map(|seeds| seeds.iter().find(measured).copied()).collect();
     if with_angles.is_empty() {
         return Ok(());
     }

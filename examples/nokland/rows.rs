@@ -87,6 +87,21 @@ impl Row {
         figures::reported(self.table, self.name, rule)
     }
 
+    /// What it trains, in words, for titles.
+    pub fn words(&self) -> String {
+        let layers = match self.hidden {
+            Dense(1, units) => format!("a hidden layer of {units}"),
+            Dense(layers, units) => format!("{layers} hidden layers of {units}"),
+            Convolutional => "three convolutions, two layers of 2048".into(),
+        };
+        let extra = match self.extra {
+            Nothing => "",
+            Dropout => ", with dropout",
+            Adversarial => ", adversarial images",
+        };
+        format!("{layers} {} units{extra}", self.activation)
+    }
+
     /// Whether it reads images of three dimensions, which are whitened.
     pub fn is_convolutional(&self) -> bool {
         matches!(self.hidden, Convolutional)

@@ -53,8 +53,8 @@ pub fn run(
         Some(End::Stopped | End::DoesNotConverge) => true,
         None => false,
     };
-    if finished {
-        return Ok(Some(record));
+    if finished || record.points.last().is_some_and(|last| last.epoch >= limit) {
+        return Ok(Some(shortened(record, limit)));
     }
     record.end = None;
     let mut writer = record.rewrite()?;
@@ -105,6 +105,18 @@ fn resume(fresh: Record, trainer: Trainer<f32>) -> Result<(Record, Trainer<f32>)
         record.end = None;
     }
     Ok((record, trainer))
+}
+
+/// The first epochs of a run that was longer: they are those of a shorter one, to the bit.
+fn shortened(mut record: Record, limit: u64) -> Record {
+    let made = record.points.last().map_or(0, |last| last.epoch);
+    if made > limit {
+        record.points.retain(|point| point.epoch <= limit);
+        record.end = Some(End::Epochs);
+        let path = record.path().display();
+        eprintln!("{path} has {made} epochs: these are its first {limit}");
+    }
+    record
 }
 
 /// Epoch after epoch until there is a reason to end.
@@ -171,6 +183,48 @@ fn go_on(
         }
         if let Some(end) = end {
             return Ok(end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(epochs: u64, end: End) -> Record {
+        let header = Header {
+            table: 1,
+            row: "1x800-tanh".into(),
+            rule: "BP".into(),
+            seed: 0,
+            data: "MNIST".into(),
+            frozen: 0,
+            parameters: 1,
+            version: "0".into(),
+        };
+        let mut record = header.record(std::path::Path::new("nowhere"));
+        record.points = (1..=epochs)
+            .map(|epoch| Point {
+                epoch,
+                train_loss: 1.0,
+                train_error: 1.0,
+                test_loss: 1.0,
+                test_error: epoch as f64,
+                angles: None,
+            })
+            .collect();
+        record.end = Some(end);
+        record
+    }
+
+    #[test]
+    fn a_shorter_run_is_the_beginning_of_a_longer_one() {
+        for end in [End::Stopped, End::Epochs, End::DoesNotConverge] {
+            let short = shortened(record(40, end), 3);
+            assert_eq!((short.points.len(), short.end), (3, Some(End::Epochs)));
+            assert_eq!(short.points, record(40, end).points[..3]);
+            let whole = shortened(record(40, end), 40);
+            assert_eq!((whole.points.len(), whole.end), (40, Some(end)));
         }
     }
 }

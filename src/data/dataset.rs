@@ -1,7 +1,6 @@
 //! Samples in memory.
 
 use nalgebra::DMatrix;
-use rand::seq::SliceRandom;
 
 use super::scaling::Scaling;
 use crate::{
@@ -9,7 +8,6 @@ use crate::{
     linalg::filled,
     loss::Loss,
     scalar::Scalar,
-    seed::{Purpose, stream},
     targets::{BatchTargets, Targets},
     threads::{Chunks, pieces, share_out},
     vector::sum_of,
@@ -147,8 +145,22 @@ impl<T: Scalar> Dataset<T> {
     /// The largest label plus one; `None` where targets are real values.
     #[must_use]
     pub fn classes(&self) -> Option<usize> {
+        self.labels()?.iter().max().map(|max| max + 1)
+    }
+
+    /// The class of each sample, counted from 0; `None` where targets are real values.
+    ///
+    /// ```
+    /// use feedback_alignment::{Dataset, nalgebra::DMatrix};
+    ///
+    /// let data = Dataset::new(DMatrix::<f32>::zeros(1, 4), vec![0, 2, 0, 1])?;
+    /// assert_eq!(data.labels(), Some(&[0, 2, 0, 1][..]));
+    /// # Ok::<(), feedback_alignment::Error>(())
+    /// ```
+    #[must_use]
+    pub fn labels(&self) -> Option<&[usize]> {
         match &self.targets {
-            BatchTargets::Labels(labels) => labels.iter().max().map(|max| max + 1),
+            BatchTargets::Labels(labels) => Some(labels),
             BatchTargets::Values { .. } => None,
         }
     }
@@ -282,20 +294,6 @@ impl<T: Scalar> Dataset<T> {
         Self::assemble(self.features, inputs, targets)
     }
 
-    /// Shuffles and splits: all but `held_out` samples, and those.
-    ///
-    /// # Errors
-    /// [`Error::InvalidParameter`] unless both parts get a sample.
-    pub fn split(&self, held_out: usize, seed: u64) -> Result<(Self, Self)> {
-        let valid = held_out > 0 && held_out < self.len();
-        let expected = "at least 1 and less than the number of samples";
-        require(valid, "held_out", held_out as f64, expected)?;
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        order.shuffle(&mut stream(seed, Purpose::Split, 0, 0));
-        let (rest, held_out) = order.split_at(self.len() - held_out);
-        Ok((self.subset(rest)?, self.subset(held_out)?))
-    }
-
     /// The same samples with other inputs, as many numbers of each.
     pub(super) fn with_inputs(self, inputs: DMatrix<T>) -> Self {
         Self { inputs: Inputs::Values(inputs.data.into()), ..self }
@@ -328,21 +326,6 @@ mod tests {
                 assert!(x.iter().copied().eq(expected), "sample {index}");
             }
         }
-    }
-
-    #[test]
-    fn a_split_loses_nothing() {
-        let data = numbered(10);
-        let (train, held_out) = data.split(3, 5).unwrap();
-        let labels = |data: &Dataset<f64>| match data.targets() {
-            Targets::Labels(labels) => labels.to_vec(),
-            Targets::Values(_) => panic!("labels"),
-        };
-        let mut all = [labels(&train), labels(&held_out)].concat();
-        assert_eq!((train.len(), held_out.len()), (7, 3));
-        all.sort_unstable();
-        assert_eq!(all, (0..10).collect::<Vec<_>>());
-        assert!(data.split(0, 5).is_err() && data.split(10, 5).is_err());
     }
 
     #[test]

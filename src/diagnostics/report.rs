@@ -80,6 +80,27 @@ pub struct LayerDiagnosis {
     pub common_mode: Option<f64>,
 }
 
+impl LayerDiagnosis {
+    /// Everything but the number of the layer, by the names of the fields.
+    pub(crate) fn numbers(&self) -> [(&'static str, Option<f64>); 13] {
+        [
+            ("delta_angle", self.delta_angle),
+            ("gradient_angle", self.gradient_angle),
+            ("feedback_angle", self.feedback_angle),
+            ("weight_norm", Some(self.weight_norm)),
+            ("change_norm", Some(self.change_norm)),
+            ("delta_norm", Some(self.delta_norm)),
+            ("bp_delta_norm", Some(self.bp_delta_norm)),
+            ("gradient_norm", Some(self.gradient_norm)),
+            ("saturated", self.saturated),
+            ("participation", self.participation),
+            ("sample_cosine", self.sample_cosine),
+            ("effective_rank", self.effective_rank),
+            ("common_mode", self.common_mode),
+        ]
+    }
+}
+
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rule, layers } = self;

@@ -237,6 +237,19 @@ impl<T: Scalar> Feedback<T> {
         self.shared.len() + self.matrices.iter().flatten().map(Stored::len).sum::<usize>()
     }
 
+    /// The hops to a layer, each with the shape of its matrix, as users see it, if it has one.
+    pub(crate) fn hops_to(&self, layer: usize) -> Vec<(Hop, Option<(usize, usize)>)> {
+        let hops = self.route.hops().iter().zip(&self.matrices).filter(|(hop, _)| hop.to == layer);
+        let shape = |hop, (rows, columns)| {
+            if is_transposed(&self.layout, &self.route, hop) {
+                (columns, rows)
+            } else {
+                (rows, columns)
+            }
+        };
+        hops.map(|(&hop, matrix)| (hop, matrix.as_ref().map(|m| shape(hop, m.shape())))).collect()
+    }
+
     /// A copy of the matrix `B_l` through which hidden layer `layer` receives its feedback, if it
     /// has one of its own; the first, if the route has several.
     ///

@@ -97,6 +97,18 @@ impl<T: Scalar> Stored<T> {
         }
     }
 
+    /// Rows and columns of the matrix in one piece, transposed if its numbers are.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        let (rows, columns) = self.numbers.shape();
+        match &self.beside {
+            Beside::Nothing => (rows, columns),
+            Beside::Right(v) => (rows, v.ncols()),
+            Beside::Left(b) => (b.nrows(), columns),
+            Beside::Places(_, senders) => (columns, *senders),
+            &Beside::Leading(rows, columns) => (rows, columns),
+        }
+    }
+
     /// Bounds the squares of the entries, with the matrix that is shared.
     pub(super) fn measure(&mut self, shared: &DMatrix<T>) {
         let numbers = bound_of_squares(self.numbers.as_slice());

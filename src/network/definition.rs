@@ -32,7 +32,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Network<T> {
-    pub(super) architecture: Architecture,
+    pub(crate) architecture: Architecture,
     pub(crate) layout: Arc<Layout>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) parameters: Parameters<T>,

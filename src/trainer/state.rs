@@ -11,6 +11,7 @@ use crate::{
     network::Network,
     optimizer::OptimizerState,
     scalar::Scalar,
+    summary::Summary,
     targets::BatchTargets,
     threads::Threads,
     workspace::{Activations, Deltas, Gradients},
@@ -110,6 +111,15 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::StageMismatch`](crate::Error::StageMismatch).
     pub fn feedback_mut(&mut self) -> &mut Feedback<T> {
         &mut self.feedback
+    }
+
+    /// The layers of the network with their sizes and their feedback, as a table.
+    ///
+    /// # Errors
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if one of them was replaced by one that does
+    /// not fit the other.
+    pub fn summary(&self) -> Result<Summary> {
+        self.feedback.summary(&self.network)
     }
 
     /// The loss.

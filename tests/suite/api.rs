@@ -62,10 +62,10 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
     use feedback_alignment::{
         Activations, AdamW, AvgPool2d, BatchNorm, Bias, ConfusionMatrix, Conv2d, Deltas, Diagnosis,
         Diagnostics, Dropout, EarlyStopping, Epoch, Evaluation, FastGradientSign, GradientCheck,
-        GradientReport, Gradients, Hop, Init, Layer, LayerDiagnosis, LayerNorm, Magnitudes,
-        MaxPool2d, Mirror, Optimizer, OptimizerState, Parameters, Part, Pool2d, Route, Scaling,
-        Shape, Signal, Skip, Slot, Step, TensorCheck, Threshold, Through, TrainerBuilder,
-        WeightDecay,
+        GradientReport, Gradients, Hop, Init, Layer, LayerDiagnosis, LayerNorm, LayerSummary, Log,
+        Magnitudes, MaxPool2d, Mirror, Optimizer, OptimizerState, Parameters, Part, Plateau,
+        Pool2d, Route, Scaling, Shape, Signal, Skip, Slot, Step, Summary, TensorCheck, Threshold,
+        Through, TrainerBuilder, WeightDecay,
         data::{
             Augmentation, Batch, Flip, Whitening,
             cifar::{Cifar, Labels},
@@ -77,7 +77,7 @@ fn every_public_type_can_be_sent_shared_cloned_and_shown() {
         Activation, Activations<f32>, Adam, AdamW, Augmentation, AvgPool2d, Batch<f32>,
         BatchNorm, Bias, Cifar<f32>, ConfusionMatrix, Conv2d, Dataset<f32>, Decay,
         Deltas<f32>, Diagnosis, Emnist, Diagnostics<f32>, Dropout, FastGradientSign<f32>, GradientCheck,
-        GradientReport, LayerDiagnosis, Part, TensorCheck, Flip, Labels, Layer<'static, f32>, LayerNorm, Skip, Parameters<f32>, Slot, MaxPool2d, Mirror,
+        GradientReport, LayerDiagnosis, LayerSummary, Log<Vec<u8>>, Part, Plateau, Summary, TensorCheck, Flip, Labels, Layer<'static, f32>, LayerNorm, Skip, Parameters<f32>, Slot, MaxPool2d, Mirror,
         Operation, Pool2d, Progress, Shape, Stage, Whitening<f32>, EarlyStopping<f32>, Epoch, Evaluation, Feedback<f32>, FeedbackInit,
         FeedbackRule, Gradients<f32>, Hop, Init, Loss, Magnitudes, Mnist<f32>, Momentum, Network<f32>,
         NetworkBuilder<f32>, Optimizer, OptimizerState<f32>, RmsProp, Scaling<f32>, Schedule, Sgd,
@@ -174,7 +174,7 @@ fn a_user_builds_trains_predicts_and_evaluates() {
         assert_eq!(after, trainer.evaluate(&test).unwrap(), "an evaluation changes nothing");
 
         let classes = trainer.predict_classes(&test.inputs()).unwrap();
-        let Targets::Labels(labels) = test.targets() else { panic!("labels") };
+        let labels = test.labels().unwrap();
         assert_eq!(classes, labels);
         let logits = trainer.network().predict(&test.inputs()).unwrap();
         assert_eq!(trainer.loss().classes(&logits).unwrap(), classes);
@@ -192,7 +192,7 @@ fn the_confusion_matrix_counts_every_sample_once_in_the_row_of_its_class() {
     let trainer = Trainer::builder(network).build().unwrap();
     let evaluation = trainer.evaluate(&data).unwrap();
     let confusion = evaluation.confusion.unwrap();
-    let Targets::Labels(labels) = data.targets() else { panic!("labels") };
+    let labels = data.labels().unwrap();
     let classes = trainer.predict_classes(&data.inputs()).unwrap();
     assert_eq!(confusion.classes(), 3);
     for actual in 0..3 {
@@ -338,7 +338,7 @@ fn feedback_is_fixed_and_drawn_from_any_distribution() {
         Network::<f64>::builder(2).dense(3).tanh().dense(3).tanh().dense(3).build().unwrap();
     let (distribution, data) = (Uniform::new(2.0, 3.0).unwrap(), clusters(40));
     let inputs = data.inputs().map(f64::from);
-    let Targets::Labels(labels) = data.targets() else { panic!("labels") };
+    let labels = data.labels().unwrap();
     for rule in FeedbackRule::nokland() {
         let draw = |seed| {
             let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);

@@ -5,7 +5,7 @@ use feedback_alignment::{
     Activation, Activations, Adam, AdamW, AvgPool2d, Conv2d, Dataset, Decay, Deltas, Diagnostics,
     EarlyStopping, FastGradientSign, Feedback, FeedbackInit, FeedbackRule, GradientCheck,
     Gradients, Init, Loss, MaxPool2d, Momentum, Network, NetworkBuilder, Optimizer, OptimizerState,
-    Part, Result, RmsProp, Scalar, Scaling, Schedule, Sgd, Shape, StoppingRule, Trainer,
+    Part, Plateau, Result, RmsProp, Scalar, Scaling, Schedule, Sgd, Shape, StoppingRule, Trainer,
     WeightDecay,
     data::{Augmentation, Flip, Whitening},
     nalgebra::{DMatrix, DVector},
@@ -199,6 +199,7 @@ fn settings_of_optimizers_and_trainers() {
         let data = Dataset::new(DMatrix::from_element(16, 6, 0.5), vec![1; 6]).unwrap();
         let _ = (trainer.epoch(&data), trainer.top_k_error(&data, size));
         let _ = EarlyStopping::<f32>::new(size as u64);
+        let _ = (data.split_stratified(size, 1), data.folds(size, 1).map(Iterator::count));
         let check = GradientCheck { entries: size, ..GradientCheck::default() };
         let _ = check.run(&network, Loss::LogisticCrossEntropy, &x, &[0, 1]);
     }
@@ -238,6 +239,11 @@ fn matrices_labels_and_indices() {
             let _ = GradientCheck::default().run(&network, Loss::default(), &x, labels);
             if let Ok(data) = Dataset::new(x.clone(), labels.clone()) {
                 let _ = (data.classes(), data.split(usize::MAX, 1), data.split(0, 1));
+                let _ = (
+                    data.labels(),
+                    data.split_stratified(1, 1),
+                    data.folds(2, 1).map(Iterator::count),
+                );
                 let _ = (data.subset(&[]), data.subset(&[usize::MAX]), trainer.epoch(&data));
                 if let Ok(evaluation) = trainer.evaluate(&data) {
                     assert!(evaluation.loss.is_finite());
@@ -336,6 +342,25 @@ fn stages_out_of_order() {
                         let _ = (gradients.bias(layer), gradients.get(layer, Part::Scale));
                     }
                     let _ = (activations.logits(), activations.batch());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_and_settings_of_a_plateau() {
+    for a in NUMBERS {
+        for b in NUMBERS {
+            for patience in [0, 1, u64::MAX] {
+                let Ok(plateau) = Plateau::new(a, patience) else { continue };
+                let _ = (plateau.with_factor(b), plateau.with_threshold(b), plateau.with_lowest(b));
+                let mut plateau = plateau.with_factor(0.5).unwrap();
+                for score in NUMBERS {
+                    if let Ok(Some(rate)) = plateau.observe(score) {
+                        assert!(rate > 0.0 && rate <= a);
+                    }
+                    let _ = plateau.observe(b);
                 }
             }
         }

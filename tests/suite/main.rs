@@ -35,6 +35,7 @@ mod hostile_calls;
 mod idx_files;
 mod learning_matrices;
 mod loaders;
+mod logs;
 mod long_sums;
 mod nets;
 #[cfg(feature = "safetensors")]
@@ -54,6 +55,7 @@ mod signals;
 mod slopes;
 mod stability;
 mod stages;
+mod summary;
 #[cfg(feature = "csv")]
 mod tables;
 #[cfg(feature = "safetensors")]

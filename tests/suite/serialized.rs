@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use feedback_alignment::{
     Activation, Adam, AdamW, AvgPool2d, Bias, Conv2d, Dataset, Decay, Diagnosis, Diagnostics,
     Epoch, Error, Evaluation, FeedbackInit, FeedbackRule, GradientCheck, GradientReport, Init,
-    Loss, MaxPool2d, Momentum, Network, Optimizer, RmsProp, Route, Schedule, Sgd, Shape, Step,
-    StoppingRule, Trainer, WeightDecay,
+    Loss, MaxPool2d, Momentum, Network, Optimizer, Plateau, RmsProp, Route, Schedule, Sgd, Shape,
+    Step, StoppingRule, Summary, Trainer, WeightDecay,
     data::{
         Augmentation, Flip, Whitening,
         cifar::Labels,
@@ -71,6 +71,10 @@ fn settings_are_written_by_their_names_and_read_back() {
         r#"{"shape":[3,32,32],"flip":"never","crop_padding":4}"#,
     );
     round_trip(StoppingRule::default(), r#"{"momentum":0.75,"threshold":0.0001}"#);
+    round_trip(
+        Plateau::new(0.5, 3).unwrap(),
+        r#"{"learning_rate":0.5,"patience":3,"factor":0.1,"threshold":0.0001,"lowest":0.0,"waited":0,"best":null}"#,
+    );
     round_trip(GradientCheck { step: 1e-4, entries: 20 }, r#"{"step":0.0001,"entries":20}"#);
     round_trip(Labels::Coarse, r#""coarse""#);
     round_trip(Emnist::ByClass, r#""byclass""#);
@@ -138,6 +142,7 @@ fn results_are_read_back_as_they_were() {
     let network = Network::<f64>::builder(3).dense(5).tanh().dense(3).build().unwrap();
     let mut trainer = Trainer::builder(network).build().unwrap();
     let mut diagnostics = Diagnostics::new(trainer.network()).unwrap();
+    same::<Summary>(trainer.summary().unwrap());
     same::<Diagnosis>(diagnostics.observe(&trainer, &x, &labels).unwrap());
     same::<Step>(trainer.step(&x, &labels).unwrap());
     let epoch = same::<Epoch>(trainer.epoch(&data).unwrap());
