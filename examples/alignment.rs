@@ -17,6 +17,8 @@
 #[path = "common/axes.rs"]
 mod axes;
 mod common;
+#[path = "common/counts.rs"]
+mod counts;
 #[path = "common/rules.rs"]
 mod rules;
 
@@ -30,7 +32,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use common::{
     Result, Split,
-    canvas::{self, AXIS, Area, Drawn, Mark},
+    canvas::{self, AXIS, Area, Drawn},
 };
 use feedback_alignment::{
     Adam, Diagnosis, Diagnostics, FeedbackRule, LayerDiagnosis, Network, Trainer,
@@ -48,7 +50,7 @@ struct Args {
     rule: Vec<Rules>,
 
     /// Units of the hidden layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "100,100,100", value_parser = common::at_least_one)]
+    #[arg(long, value_delimiter = ',', default_value = "100,100,100", value_parser = counts::at_least_one)]
     hidden: Vec<usize>,
 
     /// How often every training image is seen
@@ -207,10 +209,9 @@ fn size(runs: &[Run]) -> (u32, u32) {
 fn draw<'a>(runs: &[Run], angle: Angle, sheet: &Area<'a>) -> Drawn<'a> {
     let sheet = sheet.titled(angle.title(), ("sans-serif", 22))?;
     let layers = runs.iter().map(|run| run.diagnoses[0].hidden().len()).max().unwrap_or(0);
-    let mut key: Vec<_> = (0..layers)
-        .map(|layer| (format!("layer {}", layer + 1), Mark::Line(canvas::line(layer))))
-        .collect();
-    key.push(("unrelated".into(), Mark::Line(AXIS.stroke_width(1))));
+    let mut key: Vec<_> =
+        (0..layers).map(|layer| (format!("layer {}", layer + 1), canvas::line(layer))).collect();
+    key.push(("unrelated".into(), AXIS.stroke_width(1)));
     let panels = canvas::with_key(&sheet, &key)?.split_evenly((1, runs.len()));
     let diagnoses = runs.iter().flat_map(|run| &run.diagnoses);
     let all = diagnoses.flat_map(Diagnosis::hidden).filter_map(|row| angle.of(row));

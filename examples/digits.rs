@@ -14,6 +14,8 @@
 //! and draws the test error after each epoch.
 
 mod common;
+#[path = "common/counts.rs"]
+mod counts;
 #[path = "common/curves.rs"]
 mod curves;
 #[path = "common/rules.rs"]
@@ -45,7 +47,7 @@ struct Args {
     rule: Vec<Rules>,
 
     /// Units of the hidden layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "100,100", value_parser = common::at_least_one)]
+    #[arg(long, value_delimiter = ',', default_value = "100,100", value_parser = counts::at_least_one)]
     hidden: Vec<usize>,
 
     /// How often every training image is seen

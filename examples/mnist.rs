@@ -13,6 +13,8 @@
 //! examples carry, in less than one.
 
 mod common;
+#[path = "common/counts.rs"]
+mod counts;
 #[path = "common/curves.rs"]
 mod curves;
 #[path = "common/folders.rs"]
@@ -55,7 +57,7 @@ struct Args {
     rule: Vec<Rules>,
 
     /// Units of the hidden layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "800,800", value_parser = common::at_least_one)]
+    #[arg(long, value_delimiter = ',', default_value = "800,800", value_parser = counts::at_least_one)]
     hidden: Vec<usize>,
 
     /// identity, tanh, logistic, relu, leaky-relu, elu, softplus or gelu
@@ -75,7 +77,7 @@ struct Args {
     learning_rate: Option<f64>,
 
     /// Images in a training step
-    #[arg(long, default_value_t = 64, value_parser = common::at_least_one)]
+    #[arg(long, default_value_t = 64, value_parser = counts::at_least_one)]
     batch_size: usize,
 
     /// How often every training image is seen [default: 20 with --data, 50 without]

@@ -23,6 +23,8 @@
 #[path = "common/axes.rs"]
 mod axes;
 mod common;
+#[path = "common/counts.rs"]
+mod counts;
 #[path = "common/folders.rs"]
 mod folders;
 
@@ -38,7 +40,7 @@ use std::{
 use clap::Parser;
 use common::{
     Result, Split,
-    canvas::{self, Area, Drawn, Mark},
+    canvas::{self, Area, Drawn},
 };
 use feedback_alignment::{
     Diagnosis, Diagnostics, Error, FeedbackInit, FeedbackRule, Init, LayerDiagnosis, Loss, Network,
@@ -75,7 +77,7 @@ struct Args {
     data: Option<PathBuf>,
 
     /// Units of the hidden layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "100,100,100", value_parser = common::at_least_one)]
+    #[arg(long, value_delimiter = ',', default_value = "100,100,100", value_parser = counts::at_least_one)]
     hidden: Vec<usize>,
 
     /// Training steps of each run
@@ -87,7 +89,7 @@ struct Args {
     every: u64,
 
     /// Samples of a step, drawn at random
-    #[arg(long, default_value_t = 128, value_parser = common::at_least_one)]
+    #[arg(long, default_value_t = 128, value_parser = counts::at_least_one)]
     batch_size: usize,
 
     /// Learning rate of plain gradient descent
@@ -301,7 +303,7 @@ impl fmt::Display for Table<'_> {
 fn draw<'a>(runs: &[Run], sheet: &Area<'a>) -> Drawn<'a> {
     let sheet = sheet.titled("The start of training under direct feedback", ("sans-serif", 22))?;
     let key = runs.iter().enumerate();
-    let key = key.map(|(number, run)| (run.name.clone(), Mark::Line(canvas::line(number))));
+    let key = key.map(|(number, run)| (run.name.clone(), canvas::line(number)));
     let panels = canvas::with_key(&sheet, &key.collect::<Vec<_>>())?.split_evenly((1, 3));
     let angle = |look: &Look| look.mean(|row| row.delta_angle);
     let title = "Angle to backpropagation, mean of hidden layers";

@@ -13,6 +13,8 @@
 
 #[allow(dead_code)] // Nothing is drawn here.
 mod common;
+#[path = "common/counts.rs"]
+mod counts;
 #[path = "common/rules.rs"]
 mod rules;
 
@@ -40,7 +42,7 @@ struct Args {
     rates: Vec<f64>,
 
     /// Units of the hidden layers, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "100,100", value_parser = common::at_least_one)]
+    #[arg(long, value_delimiter = ',', default_value = "100,100", value_parser = counts::at_least_one)]
     hidden: Vec<usize>,
 
     /// How often every training image is seen

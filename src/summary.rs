@@ -37,7 +37,7 @@ use crate::{
 pub struct Summary {
     /// What the network reads.
     pub input: Shape,
-    /// The operations on the input, such as `dropout(0.1)`; mostly none.
+    /// The operations on the input, such as `dropout 0.1`; mostly none.
     pub input_operations: String,
     /// The weighted layers, from the first up.
     pub layers: Vec<LayerSummary>,

@@ -51,26 +51,15 @@ fn on_sheet<'a>(
     Ok(())
 }
 
-/// One of the colours, which begin anew after the last.
-pub fn colour(number: usize) -> RGBColor {
-    COLOURS[number % COLOURS.len()]
-}
-
-/// A line of one of the colours.
+/// A line of one of the colours, which begin anew after the last.
 pub fn line(number: usize) -> ShapeStyle {
-    colour(number).stroke_width(2)
-}
-
-/// What stands beside a name in a key.
-pub enum Mark {
-    Line(ShapeStyle),
-    Band(RGBColor),
+    COLOURS[number % COLOURS.len()].stroke_width(2)
 }
 
 /// Says at the right of the sheet which line is which, and returns what is left of the sheet.
 pub fn with_key<'a>(
     sheet: &Area<'a>,
-    entries: &[(String, Mark)],
+    entries: &[(String, ShapeStyle)],
 ) -> Result<Area<'a>, Box<dyn Error + 'a>> {
     const FONT: i32 = 17;
     const TOP: i32 = 65;
@@ -78,21 +67,9 @@ pub fn with_key<'a>(
     let longest = entries.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let width = 60 + 9 * i32::try_from(longest)?;
     let (left, key) = sheet.split_horizontally(i32::try_from(sheet.dim_in_pixel().0)? - width);
-    for ((name, mark), y) in entries.iter().zip((TOP..).step_by(LINE)) {
-        match mark {
-            Mark::Line(style) => {
-                key.draw(&PathElement::new([(5, y), (30, y)], style.stroke_width(3)))?;
-            }
-            Mark::Band(colour) => {
-                key.draw(&Rectangle::new([(5, y - 6), (30, y + 6)], band(*colour)))?;
-            }
-        }
+    for ((name, style), y) in entries.iter().zip((TOP..).step_by(LINE)) {
+        key.draw(&PathElement::new([(5, y), (30, y)], *style))?;
         key.draw(&Text::new(name.as_str(), (38, y - FONT / 2), ("sans-serif", FONT)))?;
     }
     Ok(left)
-}
-
-/// The surface between the smallest and the largest of several seeds.
-pub fn band(colour: RGBColor) -> ShapeStyle {
-    colour.mix(0.2).filled()
 }

@@ -7,7 +7,7 @@ use plotters::{coord::combinators::BindKeyPoints, prelude::*};
 
 use crate::common::{
     Result,
-    canvas::{self, AXIS, Area, Drawn, GRID, Mark},
+    canvas::{self, AXIS, Area, Drawn, GRID},
 };
 
 const SIZE: (u32, u32) = (860, 500);
@@ -41,7 +41,7 @@ fn draw<'a>(curves: &[Curve], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
         .margin(15)
         .x_label_area_size(50)
         .y_label_area_size(85)
-        .build_cartesian_2d(1..epochs, axis.range().with_key_points(axis.places()))?;
+        .build_cartesian_2d(1..epochs, axis.range().log_scale().with_key_points(axis.places()))?;
 
     chart
         .configure_mesh()
@@ -57,40 +57,53 @@ fn draw<'a>(curves: &[Curve], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
         .draw()?;
 
     for (number, curve) in curves.iter().enumerate() {
-        let colour = colour(&curve.name, number);
-        for (seeds, share) in [(&curve.training, 0.35), (&curve.test, 1.0)] {
-            let points = over_seeds(seeds);
-            if seeds.len() > 1 {
-                let place = |(epoch, error)| (epoch, axis.place(error));
-                let below = (1..).zip(points.iter().map(|point| point.smallest)).map(place);
-                let above = (1..).zip(points.iter().map(|point| point.largest)).map(place);
-                let edge: Vec<_> =
-                    below.chain(above.collect::<Vec<_>>().into_iter().rev()).collect();
-                let style = canvas::band(colour);
-                let style = ShapeStyle { color: style.color.mix(share), ..style };
-                chart.draw_series([Polygon::new(edge, style)])?;
-            }
-            let line = (1..).zip(points.iter().map(|point| axis.place(point.mean)));
-            chart.draw_series(LineSeries::new(line, colour.mix(share).stroke_width(2)))?;
-        }
+        let line = line(&curve.name, number);
+        draw_seeds(&curve.training, &axis, pale(line), &mut chart)?;
+        draw_seeds(&curve.test, &axis, line, &mut chart)?;
     }
     Ok(())
 }
 
-/// Which line is which.
-fn key(curves: &[Curve]) -> Vec<(String, Mark)> {
-    let line = |(number, curve): (usize, &Curve)| {
-        let style = colour(&curve.name, number).stroke_width(2);
-        (curve.name.clone(), Mark::Line(style))
+/// The mean of some seeds as a line, in a band of which all are.
+fn draw_seeds<'a, 'b: 'a, X: Ranged<ValueType = usize>, Y: Ranged<ValueType = f64>>(
+    seeds: &[Vec<f64>],
+    axis: &Axis,
+    line: ShapeStyle,
+    chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
+) -> Drawn<'b> {
+    let points = over_seeds(seeds);
+    let places = |of: fn(&Point) -> f64| -> Vec<(usize, f64)> {
+        (1..).zip(points.iter().map(|point| axis.place(of(point)))).collect()
     };
-    let mut entries: Vec<_> = curves.iter().enumerate().map(line).collect();
-    let grey = canvas::colour(0);
+    if seeds.len() > 1 {
+        let mut edge = places(|point| point.smallest);
+        edge.extend(places(|point| point.largest).into_iter().rev());
+        chart.draw_series([Polygon::new(edge, band(line))])?;
+    }
+    chart.draw_series(LineSeries::new(places(|point| point.mean), line))?;
+    Ok(())
+}
+
+/// A line of training errors.
+fn pale(line: ShapeStyle) -> ShapeStyle {
+    ShapeStyle { color: line.color.mix(0.35), ..line }
+}
+
+/// The surface around a line in which all seeds are.
+fn band(line: ShapeStyle) -> ShapeStyle {
+    ShapeStyle { color: line.color.mix(0.2), ..line }
+}
+
+/// Which line is which.
+fn key(curves: &[Curve]) -> Vec<(String, ShapeStyle)> {
+    let named = |(number, curve): (usize, &Curve)| (curve.name.clone(), line(&curve.name, number));
+    let mut entries: Vec<_> = curves.iter().enumerate().map(named).collect();
     if curves.iter().any(|curve| !curve.training.is_empty()) {
-        entries.push(("training".into(), Mark::Line(grey.mix(0.35).stroke_width(2))));
+        entries.push(("training".into(), pale(canvas::line(0))));
     }
     let seeds = curves.iter().map(|curve| curve.test.len()).max().unwrap_or(0);
     if seeds > 1 {
-        entries.push((format!("{seeds} seeds"), Mark::Band(grey)));
+        entries.push((format!("{seeds} seeds"), band(canvas::line(0)).stroke_width(12)));
     }
     entries
 }
@@ -128,9 +141,6 @@ struct Axis {
 }
 
 impl Axis {
-    /// How far zero is below the lowest tick: as far as the next tick is above it.
-    const STEP: f64 = std::f64::consts::LN_2;
-
     fn around(curves: &[Curve]) -> Self {
         let test = || curves.iter().flat_map(|curve| &curve.test).flatten().copied();
         let training = || curves.iter().flat_map(|curve| &curve.training).flatten().copied();
@@ -143,11 +153,13 @@ impl Axis {
         Self { low, high, has_zero: test().chain(training()).any(|error| error < low) }
     }
 
+    /// The number in whose place on a logarithmic axis an error stands: from the lowest tick to zero it
+    /// is as far as from there to twice as much.
     fn place(&self, error: f64) -> f64 {
         if error < self.low {
-            (error / self.low - 1.0) * Self::STEP
+            self.low * (error / self.low - 1.0).exp2()
         } else {
-            (error.min(self.high) / self.low).ln()
+            error.min(self.high)
         }
     }
 
@@ -184,11 +196,9 @@ impl Axis {
 }
 
 /// The same colour for a rule of the library in every plot, any for others.
-fn colour(name: &str, number: usize) -> RGBColor {
-    let rules = FeedbackRule::nokland().into_iter();
-    canvas::colour(
-        rules.map(|rule| rule.to_string()).position(|rule| rule == name).unwrap_or(number),
-    )
+fn line(name: &str, number: usize) -> ShapeStyle {
+    let mut rules = FeedbackRule::nokland().into_iter();
+    canvas::line(rules.position(|rule| rule.to_string() == name).unwrap_or(number))
 }
 
 #[cfg(test)]
@@ -217,8 +227,7 @@ mod tests {
     fn without_small_errors_the_axis_is_logarithmic_alone() {
         let axis = axis(&[90.0, 9.0, 3.0], &[]);
         assert_eq!((axis.has_zero, axis.low, axis.high), (false, 2.0, 100.0));
-        let step = axis.place(20.0) - axis.place(10.0);
-        assert!((axis.place(10.0) - axis.place(5.0) - step).abs() < 1e-12);
+        assert_eq!([2.0, 7.0, 90.0].map(|error| axis.place(error)), [2.0, 7.0, 90.0]);
     }
 
     #[test]

@@ -19,12 +19,6 @@ pub struct Split {
     pub test: Dataset<f32>,
 }
 
-/// A number on the command line that nothing makes sense of if it is 0.
-pub fn at_least_one(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|&number| number > 0);
-    number.ok_or_else(|| "give a whole number of at least 1".into())
-}
-
 /// A bar on stderr, where that is a terminal, for so many epochs in all.
 pub fn progress(epochs: u64) -> Result<ProgressBar> {
     let style = "{msg} {wide_bar:.cyan/dim} epoch {pos}/{len}, {eta} left";

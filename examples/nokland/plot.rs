@@ -8,7 +8,7 @@ use crate::{
     axes,
     common::{
         Result,
-        canvas::{self, Area, Drawn, Mark},
+        canvas::{self, Area, Drawn},
     },
     curves::{self, Curve},
     record::{Point, Record},
@@ -34,8 +34,7 @@ pub fn angles(records: &[&Record], title: &str, path: &Path) -> Result<()> {
     canvas::save(path, (width.max(480) + 130, 380), |sheet| {
         let sheet = sheet.titled(title, ("sans-serif", 20))?;
         let layers = records.iter().map(|record| layers(record)).max().unwrap_or(0);
-        let key = (0..layers)
-            .map(|layer| (format!("layer {}", layer + 1), Mark::Line(canvas::line(layer))));
+        let key = (0..layers).map(|layer| (format!("layer {}", layer + 1), canvas::line(layer)));
         let panels = canvas::with_key(&sheet, &key.collect::<Vec<_>>())?;
         let panels = panels.split_evenly((1, records.len()));
         let points = records.iter().flat_map(|record| &record.points);

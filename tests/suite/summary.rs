@@ -74,13 +74,13 @@ fn the_table_has_a_row_for_each_layer_and_says_what_is_frozen() {
     network.freeze(1).unwrap();
     let trainer = Trainer::builder(network.clone()).rule(FeedbackRule::Fa).build().unwrap();
     let expected = "\
-layer                                                                      output  parameters  feedback under FA
-input  dropout(0.1)                                                         2×8×8           –  –
-0      conv2d 5×5 padding 2×2 batch-norm relu max-pool2d 2×2, stride 2×2    3×4×4         159  R(1) 48×7
-1      dense tanh dropout(0.5) (frozen)                                         7         336  R(2) 7×6
-2      dense layer-norm tanh                                                    6          60  R(e) 6×4
-3      dense                                                                    4          28  –
-all                                                                                       583  402 numbers";
+layer                                                                     output  parameters  feedback under FA
+input  dropout 0.1                                                         2×8×8           –  –
+0      conv2d 5×5 padding 2×2 batch-norm relu max-pool2d 2×2, stride 2×2   3×4×4         159  R(1) 48×7
+1      dense tanh dropout 0.5 (frozen)                                         7         336  R(2) 7×6
+2      dense layer-norm tanh                                                   6          60  R(e) 6×4
+3      dense                                                                   4          28  –
+all                                                                                      583  402 numbers";
     assert_eq!(trainer.summary().unwrap().to_string(), expected);
     let alone = network.summary().to_string();
     assert!(!alone.contains("feedback") && alone.lines().count() == 6, "{alone}");
