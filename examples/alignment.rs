@@ -4,6 +4,7 @@
 //! cargo run --release --example alignment
 //! cargo run --release --example alignment -- --rule dfa --hidden 200,200,200,200 --epochs 40
 //! cargo run --release --example alignment -- --angle feedback
+//! cargo run --release --example alignment -- --seeds 5 --plot docs/alignment.svg
 //! ```
 //!
 //! Networks learn handwritten digits by FA, DFA and IFA, all from the same random weights. After
@@ -16,6 +17,8 @@
 
 #[path = "common/axes.rs"]
 mod axes;
+#[path = "common/bands.rs"]
+mod bands;
 mod common;
 #[path = "common/counts.rs"]
 mod counts;
@@ -65,6 +68,11 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
+    /// How many seeds, counted from --seed; the plot shows their mean, in a band from the smallest to the
+    /// largest
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+
     /// SVG file to draw the angles per epoch into
     #[arg(long, default_value = "target/alignment.svg")]
     plot: PathBuf,
@@ -81,7 +89,7 @@ enum Angle {
     Feedback,
 }
 
-/// How training by one rule went.
+/// How training by one rule went, from one seed.
 struct Run {
     rule: FeedbackRule,
     /// Before training and after each epoch.
@@ -96,24 +104,29 @@ fn main() -> ExitCode {
 
 fn compare(args: &Args) -> Result<()> {
     let data = common::digits()?;
-    let network = network(args, data.train.features())?;
+    let inputs = data.train.features();
+    let network = |seed| network(args, seed, inputs);
     let mut out = io::stdout().lock();
-    writeln!(out, "Network {network}, {} digits to learn from", data.train.len())?;
+    writeln!(out, "Network {}, {} digits to learn from", network(args.seed)?, data.train.len())?;
     let rules: Vec<_> = args.rule.iter().flat_map(|Rules(rules)| rules.iter().copied()).collect();
-    let bar = common::progress(args.epochs * rules.len() as u64)?;
-    let runs: Result<Vec<Run>> =
-        rules.into_iter().map(|rule| learn(network.clone(), rule, args, &data, &bar)).collect();
+    let bar = common::progress(args.epochs * rules.len() as u64 * args.seeds)?;
+    let mut runs = Vec::new();
+    for rule in rules {
+        for seed in args.seed..args.seed.saturating_add(args.seeds) {
+            runs.push(learn(network(seed)?, (rule, seed), args, &data, &bar)?);
+        }
+    }
     bar.finish_and_clear();
-    let runs = runs?;
-    writeln!(out, "\n{}", Table(&runs))?;
-    canvas::save(&args.plot, size(&runs), |sheet| draw(&runs, args.angle, sheet))?;
+    let rules: Vec<&[Run]> = runs.chunk_by(|one, other| one.rule == other.rule).collect();
+    writeln!(out, "\n{}", Table(&rules))?;
+    canvas::save(&args.plot, size(&rules), |sheet| draw(&rules, args.angle, sheet))?;
     writeln!(out, "Plot of the angles per epoch: {}", args.plot.display())?;
     Ok(())
 }
 
 /// Tanh layers, then ten outputs: one for each digit.
-fn network(args: &Args, inputs: usize) -> feedback_alignment::Result<Network<f32>> {
-    let mut network = Network::builder(inputs).seed(args.seed);
+fn network(args: &Args, seed: u64, inputs: usize) -> feedback_alignment::Result<Network<f32>> {
+    let mut network = Network::builder(inputs).seed(seed);
     for &units in &args.hidden {
         network = network.dense(units).tanh();
     }
@@ -123,7 +136,7 @@ fn network(args: &Args, inputs: usize) -> feedback_alignment::Result<Network<f32
 /// Trains the network by one rule and looks inside after every epoch.
 fn learn(
     network: Network<f32>,
-    rule: FeedbackRule,
+    (rule, seed): (FeedbackRule, u64),
     args: &Args,
     data: &Split,
     bar: &ProgressBar,
@@ -133,7 +146,7 @@ fn learn(
         .rule(rule)
         .optimizer(Adam::default())
         .batch_size(32)
-        .seed(args.seed)
+        .seed(seed)
         .build()?;
     let (x, labels) = (data.train.inputs(), data.train.targets());
     let mut diagnoses = vec![diagnostics.observe(&trainer, &x, labels)?];
@@ -171,28 +184,33 @@ impl Angle {
     }
 }
 
-/// A row for each hidden layer under each rule: the angles before training and after.
-struct Table<'a>(&'a [Run]);
+/// A row for each hidden layer under each rule: the angles before training and after, of several seeds
+/// the mean.
+struct Table<'a>(&'a [&'a [Run]]);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Angles before and after training; what the rule teaches and what")?;
         writeln!(f, "backpropagation would, the feedback and the weights it stands in for\n")?;
         write!(f, "rule  layer         delta        gradient        feedback   test error")?;
-        for Run { rule, diagnoses, test_error } in self.0 {
-            let [first, .., last] = &diagnoses[..] else { continue };
-            for (first, last) in first.hidden().iter().zip(last.hidden()) {
-                write!(f, "\n{rule:<4} {:>6}", first.layer + 1)?;
+        for seeds in self.0 {
+            let layers = seeds[0].diagnoses[0].hidden().len();
+            for layer in 0..layers {
+                write!(f, "\n{:<4} {:>6}", seeds[0].rule, layer + 1)?;
                 for angle in [Angle::Delta, Angle::Gradient, Angle::Feedback] {
-                    match (angle.of(first), angle.of(last)) {
+                    let of = |diagnosis: Option<&Diagnosis>| angle.of(&diagnosis?.hidden()[layer]);
+                    let first = mean(seeds.iter().filter_map(|run| of(run.diagnoses.first())));
+                    let last = mean(seeds.iter().filter_map(|run| of(run.diagnoses.last())));
+                    match (first, last) {
                         (Some(first), Some(last)) => {
                             write!(f, "  {:>14}", format!("{first:.1}° → {last:.1}°"))?;
                         }
                         _ => write!(f, "  {:>14}", "–")?,
                     }
                 }
-                if first.layer == 0 {
-                    write!(f, " {test_error:>10.2} %")?;
+                if layer == 0 {
+                    let error = mean(seeds.iter().map(|run| run.test_error)).unwrap_or(f64::NAN);
+                    write!(f, " {error:>10.2} %")?;
                 }
             }
         }
@@ -200,31 +218,38 @@ impl fmt::Display for Table<'_> {
     }
 }
 
+/// None of nothing.
+fn mean(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let numbers: Vec<f64> = numbers.collect();
+    (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
+}
+
 /// A panel for each rule, and room for the key.
-fn size(runs: &[Run]) -> (u32, u32) {
-    let panels = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+fn size(rules: &[&[Run]]) -> (u32, u32) {
+    let panels = u32::try_from(rules.len()).unwrap_or(u32::MAX);
     (panels.saturating_mul(320).max(720).saturating_add(130), 380)
 }
 
-fn draw<'a>(runs: &[Run], angle: Angle, sheet: &Area<'a>) -> Drawn<'a> {
-    let sheet = sheet.titled(angle.title(), ("sans-serif", 22))?;
-    let layers = runs.iter().map(|run| run.diagnoses[0].hidden().len()).max().unwrap_or(0);
+fn draw<'a>(rules: &[&[Run]], angle: Angle, sheet: &Area<'a>) -> Drawn<'a> {
+    let sheet = sheet.margin(8, 0, 0, 0).titled(angle.title(), ("sans-serif", 22))?;
+    let diagnoses = || rules.iter().copied().flatten().flat_map(|run| &run.diagnoses);
+    let layers = diagnoses().map(|diagnosis| diagnosis.hidden().len()).max().unwrap_or(0);
     let mut key: Vec<_> =
         (0..layers).map(|layer| (format!("layer {}", layer + 1), canvas::line(layer))).collect();
     key.push(("unrelated".into(), AXIS.stroke_width(1)));
-    let panels = canvas::with_key(&sheet, &key)?.split_evenly((1, runs.len()));
-    let diagnoses = runs.iter().flat_map(|run| &run.diagnoses);
-    let all = diagnoses.flat_map(Diagnosis::hidden).filter_map(|row| angle.of(row));
+    key.extend(bands::key(rules[0].len()));
+    let panels = canvas::with_key(&sheet, &key)?.split_evenly((1, rules.len()));
+    let all = diagnoses().flat_map(Diagnosis::hidden).filter_map(|row| angle.of(row));
     let top = if all.fold(0.0, f64::max) > 120.0 { 180.0 } else { 120.0 };
-    runs.iter().zip(&panels).try_for_each(|(run, panel)| draw_rule(run, angle, top, panel))
+    rules.iter().zip(&panels).try_for_each(|(seeds, panel)| draw_rule(seeds, angle, top, panel))
 }
 
 /// One rule, with angles up to `top`, the same for all.
-fn draw_rule<'a>(run: &Run, angle: Angle, top: f64, panel: &Area<'a>) -> Drawn<'a> {
-    let epochs = run.diagnoses.len() - 1;
-    let layers = run.diagnoses[0].hidden().len();
+fn draw_rule<'a>(seeds: &[Run], angle: Angle, top: f64, panel: &Area<'a>) -> Drawn<'a> {
+    let first = &seeds[0].diagnoses;
+    let (epochs, layers) = (first.len() - 1, first[0].hidden().len());
     let mut chart = ChartBuilder::on(panel)
-        .caption(run.rule.to_string(), ("sans-serif", 20))
+        .caption(seeds[0].rule.to_string(), ("sans-serif", 20))
         .margin(10)
         .x_label_area_size(45)
         .y_label_area_size(60)
@@ -235,10 +260,14 @@ fn draw_rule<'a>(run: &Run, angle: Angle, top: f64, panel: &Area<'a>) -> Drawn<'
     // What vectors that have nothing to do with each other come to.
     chart.draw_series(LineSeries::new([(0, 90.0), (epochs, 90.0)], AXIS))?;
     for layer in 0..layers {
-        let points = run.diagnoses.iter().enumerate();
-        let points = points
-            .filter_map(|(epoch, diagnosis)| Some((epoch, angle.of(&diagnosis.hidden()[layer])?)));
-        chart.draw_series(LineSeries::new(points, canvas::line(layer)))?;
+        let points = |run: &Run| {
+            let points = run.diagnoses.iter().enumerate();
+            let points = points
+                .filter_map(|(epoch, found)| Some((epoch, angle.of(&found.hidden()[layer])?)));
+            points.collect()
+        };
+        let seeds: Vec<_> = seeds.iter().map(points).collect();
+        bands::draw(&mut chart, &seeds, |number| number, canvas::line(layer))?;
     }
     Ok(())
 }

@@ -12,11 +12,15 @@
 //! ones of 3×32×32 with a pattern for each class: nothing to learn from, but a way to see a net
 //! work and to time it.
 
+#[path = "common/bands.rs"]
+mod bands;
 mod common;
 #[path = "common/curves.rs"]
 mod curves;
 #[path = "common/folders.rs"]
 mod folders;
+#[path = "common/learned.rs"]
+mod learned;
 #[path = "common/rules.rs"]
 mod rules;
 #[path = "common/runs.rs"]

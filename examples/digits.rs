@@ -13,11 +13,15 @@
 //! send it through matrices that are random and never change, and the network learns all the same. The example prints how well,
 //! and draws the test error after each epoch.
 
+#[path = "common/bands.rs"]
+mod bands;
 mod common;
 #[path = "common/counts.rs"]
 mod counts;
 #[path = "common/curves.rs"]
 mod curves;
+#[path = "common/learned.rs"]
+mod learned;
 #[path = "common/rules.rs"]
 mod rules;
 #[path = "common/runs.rs"]

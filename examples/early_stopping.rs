@@ -12,6 +12,8 @@
 
 #[allow(dead_code)] // Nothing is drawn here.
 mod common;
+#[path = "common/learned.rs"]
+mod learned;
 
 use std::{
     fs::{self, File},
@@ -76,6 +78,7 @@ fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}\n", trainer.summary()?)?;
 
+    let before = trainer.evaluate(&held_out)?.loss;
     let best = learn(&mut trainer, &train, &held_out, args)?;
     let score = best.best_score().ok_or("no epoch was made")?;
     let network = best.into_best().ok_or("no epoch was made")?;
@@ -86,7 +89,7 @@ fn run(args: &Args) -> Result<()> {
     make_folder(&args.network)?;
     trainer.network().save(&args.network)?;
     writeln!(out, "Log: {}, best network: {}", args.log.display(), args.network.display())?;
-    Ok(())
+    learned::require(&args.rule.to_string(), [before, score])
 }
 
 fn trainer(args: &Args, inputs: usize) -> feedback_alignment::Result<Trainer<f32>> {

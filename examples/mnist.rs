@@ -12,6 +12,8 @@
 //! a few minutes on two cores. Without `--data` all four rules learn the small digits that the
 //! examples carry, in less than one.
 
+#[path = "common/bands.rs"]
+mod bands;
 mod common;
 #[path = "common/counts.rs"]
 mod counts;
@@ -19,6 +21,8 @@ mod counts;
 mod curves;
 #[path = "common/folders.rs"]
 mod folders;
+#[path = "common/learned.rs"]
+mod learned;
 #[path = "common/rules.rs"]
 mod rules;
 #[path = "common/runs.rs"]

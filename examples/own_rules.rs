@@ -8,9 +8,13 @@
 //! weights, feedback that learns, and feedback that never sees the output. All train the same
 //! network on the same digits as the example `digits`.
 
+#[path = "common/bands.rs"]
+mod bands;
 mod common;
 #[path = "common/curves.rs"]
 mod curves;
+#[path = "common/learned.rs"]
+mod learned;
 #[path = "common/runs.rs"]
 mod runs;
 

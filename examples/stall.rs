@@ -22,11 +22,15 @@
 
 #[path = "common/axes.rs"]
 mod axes;
+#[path = "common/bands.rs"]
+mod bands;
 mod common;
 #[path = "common/counts.rs"]
 mod counts;
 #[path = "common/folders.rs"]
 mod folders;
+#[path = "common/learned.rs"]
+mod learned;
 
 use std::{
     fmt,
@@ -100,6 +104,11 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
+    /// How many seeds, counted from --seed; the plot shows their mean, in a band from the smallest to the
+    /// largest
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+
     /// SVG file to draw into
     #[arg(long, default_value = "target/stall.svg")]
     plot: PathBuf,
@@ -150,10 +159,13 @@ struct Look {
     inside: Diagnosis,
     /// Share of test samples put into the wrong class, in percent.
     test_error: f64,
+    test_loss: f64,
 }
 
+/// One arm from one seed.
 struct Run {
     name: String,
+    seed: u64,
     looks: Vec<Look>,
 }
 
@@ -163,19 +175,23 @@ fn main() -> ExitCode {
 
 fn compare(args: &Args) -> Result<()> {
     let data = load(args)?;
-    let network = network(args, data.train.features())?;
+    let inputs = data.train.features();
+    let network = |seed| network(args, seed, inputs);
     let mut out = io::stdout().lock();
     let (train, test) = (data.train.len(), data.test.len());
-    writeln!(out, "Network {network}, {train} digits to learn from, {test} to test")?;
-    let bar = common::progress(args.steps / args.every * args.rules.len() as u64)?;
-    let runs: Result<Vec<Run>> =
-        args.rules.iter().map(|arm| learn(network.clone(), arm, args, &data, &bar)).collect();
+    writeln!(out, "Network {}, {train} digits to learn from, {test} to test", network(args.seed)?)?;
+    let bar = common::progress(args.steps / args.every * args.rules.len() as u64 * args.seeds)?;
+    let mut runs = Vec::new();
+    for arm in &args.rules {
+        for seed in args.seed..args.seed.saturating_add(args.seeds) {
+            runs.push(learn(network(seed)?, (arm, seed), args, &data, &bar)?);
+        }
+    }
     bar.finish_and_clear();
-    let runs = runs?;
     writeln!(out, "\n{}", Table(&runs))?;
     canvas::save(&args.plot, (1340, 440), |sheet| draw(&runs, sheet))?;
     writeln!(out, "Plot over the steps: {}", args.plot.display())?;
-    Ok(())
+    runs.iter().try_for_each(Run::require_learned)
 }
 
 fn load(args: &Args) -> Result<Split> {
@@ -186,8 +202,8 @@ fn load(args: &Args) -> Result<Split> {
 }
 
 /// Tanh layers, then ten outputs: one for each digit.
-fn network(args: &Args, inputs: usize) -> feedback_alignment::Result<Network<f32>> {
-    let mut network = Network::builder(inputs).init(Init::GlorotUniform).seed(args.seed);
+fn network(args: &Args, seed: u64, inputs: usize) -> feedback_alignment::Result<Network<f32>> {
+    let mut network = Network::builder(inputs).init(Init::GlorotUniform).seed(seed);
     for &units in &args.hidden {
         network = network.dense(units).tanh();
     }
@@ -196,7 +212,7 @@ fn network(args: &Args, inputs: usize) -> feedback_alignment::Result<Network<f32
 
 fn trainer(
     network: Network<f32>,
-    arm: &Arm,
+    (arm, seed): (&Arm, u64),
     args: &Args,
     data: &Split,
 ) -> feedback_alignment::Result<Trainer<f32>> {
@@ -206,7 +222,7 @@ fn trainer(
         .feedback_init(FeedbackInit::Normal { std: 1.0 })
         .loss(Loss::LogisticCrossEntropy)
         .optimizer(Sgd { learning_rate: args.learning_rate, ..Sgd::default() })
-        .seed(args.seed);
+        .seed(seed);
     for cure in &arm.cures {
         builder = match cure {
             Cure::Centred => builder.signal(Signal::ErrorCentred(Threshold::new(args.centred)?)),
@@ -221,24 +237,24 @@ fn trainer(
 /// Trains the network and looks inside from time to time, over the same samples each time.
 fn learn(
     network: Network<f32>,
-    arm: &Arm,
+    (arm, seed): (&Arm, u64),
     args: &Args,
     data: &Split,
     bar: &ProgressBar,
 ) -> Result<Run> {
     const SEEN: usize = 256;
     let mut diagnostics = Diagnostics::new(&network)?;
-    let mut trainer = trainer(network, arm, args, data)?;
+    let mut trainer = trainer(network, (arm, seed), args, data)?;
     let seen = data.train.subset(&(0..SEEN.min(data.train.len())).collect::<Vec<_>>())?;
     let seen_inputs = seen.inputs();
-    let mut rng = Xoshiro256PlusPlus::seed_from_u64(args.seed);
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut looks = Vec::new();
     for step in 0..=args.steps {
         if step.is_multiple_of(args.every) || step == args.steps {
-            let error = trainer.evaluate(&data.test)?.error_rate;
-            let test_error = error.map_or(f64::NAN, |rate| 100.0 * rate);
+            let test = trainer.evaluate(&data.test)?;
+            let test_error = test.error_rate.map_or(f64::NAN, |rate| 100.0 * rate);
             let inside = diagnostics.observe(&trainer, &seen_inputs, seen.targets())?;
-            looks.push(Look { step, inside, test_error });
+            looks.push(Look { step, inside, test_error, test_loss: test.loss });
             bar.set_message(format!("{:<11}  test error {test_error:.2} %", arm.name));
             bar.inc(1);
         }
@@ -249,7 +265,7 @@ fn learn(
             trainer.step(&batch.inputs(), batch.targets())?;
         }
     }
-    Ok(Run { name: arm.name.clone(), looks })
+    Ok(Run { name: arm.name.clone(), seed, looks })
 }
 
 impl Look {
@@ -261,6 +277,11 @@ impl Look {
 }
 
 impl Run {
+    fn require_learned(&self) -> Result<()> {
+        let [first, .., last] = &self.looks[..] else { return Ok(()) };
+        learned::require(&self.name, [first.test_loss, last.test_loss])
+    }
+
     /// The first step after which at most this error is left, in percent.
     fn reaches(&self, error: f64) -> Option<u64> {
         self.looks.iter().find(|look| look.test_error <= error).map(|look| look.step)
@@ -284,7 +305,8 @@ struct Table<'a>(&'a [Run]);
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.0.iter().map(|run| run.name.len()).max().unwrap_or(0).max(4);
-        let head = "test error   steps to 50 %   to 80 %   least participation   largest cosine";
+        let head =
+            "seed   test error   steps to 50 %   to 80 %   least participation   largest cosine";
         write!(f, "{:<width$}   {head}", "rule")?;
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".into());
         for run in self.0 {
@@ -293,7 +315,8 @@ impl fmt::Display for Table<'_> {
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
             let participation = or_dash(run.least_participation().map(percent));
             let cosine = or_dash(run.largest_cosine().map(|cosine| format!("{cosine:.3}")));
-            write!(f, "\n{:<width$} {error:>10.2} % {:>15}", run.name, steps(50.0))?;
+            write!(f, "\n{:<width$} {:>6}", run.name, run.seed)?;
+            write!(f, " {error:>10.2} % {:>15}", steps(50.0))?;
             write!(f, " {:>9} {participation:>21} {cosine:>16}", steps(20.0))?;
         }
         writeln!(f)
@@ -301,30 +324,35 @@ impl fmt::Display for Table<'_> {
 }
 
 fn draw<'a>(runs: &[Run], sheet: &Area<'a>) -> Drawn<'a> {
-    let sheet = sheet.titled("The start of training under direct feedback", ("sans-serif", 22))?;
-    let key = runs.iter().enumerate();
-    let key = key.map(|(number, run)| (run.name.clone(), canvas::line(number)));
-    let panels = canvas::with_key(&sheet, &key.collect::<Vec<_>>())?.split_evenly((1, 3));
+    let sheet = sheet
+        .margin(8, 0, 0, 0)
+        .titled("The start of training under direct feedback", ("sans-serif", 22))?;
+    let arms: Vec<&[Run]> = runs.chunk_by(|one, other| one.name == other.name).collect();
+    let key = arms.iter().enumerate();
+    let key = key.map(|(number, seeds)| (seeds[0].name.clone(), canvas::line(number)));
+    let key: Vec<_> = key.chain(bands::key(arms[0].len())).collect();
+    let panels = canvas::with_key(&sheet, &key)?.split_evenly((1, 3));
     let angle = |look: &Look| look.mean(|row| row.delta_angle);
     let title = "Angle to backpropagation, mean of hidden layers";
-    draw_panel(runs, title, ("angle", "°"), angle, &panels[0])?;
+    draw_panel(&arms, title, ("angle", "°"), angle, &panels[0])?;
     let share = |look: &Look| look.mean(|row| row.participation).map(|share| 100.0 * share);
     let title = "Units that can learn, mean of hidden layers";
-    draw_panel(runs, title, ("participation", " %"), share, &panels[1])?;
+    draw_panel(&arms, title, ("participation", " %"), share, &panels[1])?;
     let error = |look: &Look| Some(look.test_error);
-    draw_panel(runs, "Test images in the wrong class", ("test error", " %"), error, &panels[2])
+    draw_panel(&arms, "Test images in the wrong class", ("test error", " %"), error, &panels[2])
 }
 
 fn draw_panel<'a>(
-    runs: &[Run],
+    arms: &[&[Run]],
     title: &str,
     (quantity, unit): (&str, &str),
     of: impl Fn(&Look) -> Option<f64>,
     panel: &Area<'a>,
 ) -> Drawn<'a> {
-    let steps = runs.iter().flat_map(|run| &run.looks).map(|look| look.step).max().unwrap_or(1);
-    let all = runs.iter().flat_map(|run| &run.looks).filter_map(&of);
-    let top = if all.fold(0.0, f64::max) > 100.0 { 180.0 } else { 100.0 };
+    let looks = || arms.iter().copied().flatten().flat_map(|run| &run.looks);
+    let steps = looks().map(|look| look.step).max().unwrap_or(1);
+    let largest = looks().filter_map(&of).fold(0.0, f64::max);
+    let top = if largest > 100.0 { 185.0 } else { 105.0 }; // Room between 100 and the title.
     let mut chart = ChartBuilder::on(panel)
         .caption(title, ("sans-serif", 16))
         .margin(10)
@@ -334,9 +362,11 @@ fn draw_panel<'a>(
 
     axes::draw(&mut chart, ("step", 4), (quantity, unit, 6))?;
 
-    for (number, run) in runs.iter().enumerate() {
-        let points = run.looks.iter().filter_map(|look| Some((look.step, of(look)?)));
-        chart.draw_series(LineSeries::new(points, canvas::line(number)))?;
+    for (number, seeds) in arms.iter().enumerate() {
+        let points =
+            |run: &Run| run.looks.iter().filter_map(|look| Some((look.step, of(look)?))).collect();
+        let seeds: Vec<_> = seeds.iter().map(points).collect();
+        bands::draw(&mut chart, &seeds, |number| number, canvas::line(number))?;
     }
     Ok(())
 }

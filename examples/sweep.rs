@@ -38,7 +38,7 @@ struct Args {
     rule: Vec<Rules>,
 
     /// Learning rates of Adam to try, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "1e-4,3e-4,1e-3,3e-3,1e-2,3e-2", value_parser = rate)]
+    #[arg(long, value_delimiter = ',', default_value = "1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1", value_parser = rate)]
     rates: Vec<f64>,
 
     /// Units of the hidden layers, separated by commas

@@ -5,9 +5,12 @@ use std::path::Path;
 use feedback_alignment::FeedbackRule;
 use plotters::{coord::combinators::BindKeyPoints, prelude::*};
 
-use crate::common::{
-    Result,
-    canvas::{self, AXIS, Area, Drawn, GRID},
+use crate::{
+    bands,
+    common::{
+        Result,
+        canvas::{self, AXIS, Area, Drawn, GRID},
+    },
 };
 
 const SIZE: (u32, u32) = (860, 500);
@@ -35,7 +38,7 @@ fn draw<'a>(curves: &[Curve], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
     let axis = Axis::around(curves);
     let lengths = curves.iter().flat_map(|curve| &curve.test).map(Vec::len);
     let epochs = lengths.max().unwrap_or(1).max(2);
-    let sheet = sheet.titled(title, ("sans-serif", 23))?;
+    let sheet = sheet.margin(8, 0, 0, 0).titled(title, ("sans-serif", 23))?;
     let sheet = canvas::with_key(&sheet, &key(curves))?;
     let mut chart = ChartBuilder::on(&sheet)
         .margin(15)
@@ -58,40 +61,18 @@ fn draw<'a>(curves: &[Curve], title: &str, sheet: &Area<'a>) -> Drawn<'a> {
 
     for (number, curve) in curves.iter().enumerate() {
         let line = line(&curve.name, number);
-        draw_seeds(&curve.training, &axis, pale(line), &mut chart)?;
-        draw_seeds(&curve.test, &axis, line, &mut chart)?;
+        for (seeds, line) in [(&curve.training, pale(line)), (&curve.test, line)] {
+            let numbered = |errors: &Vec<f64>| (1..).zip(errors.iter().copied()).collect();
+            let seeds: Vec<_> = seeds.iter().map(numbered).collect();
+            bands::draw(&mut chart, &seeds, |error| axis.place(error), line)?;
+        }
     }
-    Ok(())
-}
-
-/// The mean of some seeds as a line, in a band of which all are.
-fn draw_seeds<'a, 'b: 'a, X: Ranged<ValueType = usize>, Y: Ranged<ValueType = f64>>(
-    seeds: &[Vec<f64>],
-    axis: &Axis,
-    line: ShapeStyle,
-    chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
-) -> Drawn<'b> {
-    let points = over_seeds(seeds);
-    let places = |of: fn(&Point) -> f64| -> Vec<(usize, f64)> {
-        (1..).zip(points.iter().map(|point| axis.place(of(point)))).collect()
-    };
-    if seeds.len() > 1 {
-        let mut edge = places(|point| point.smallest);
-        edge.extend(places(|point| point.largest).into_iter().rev());
-        chart.draw_series([Polygon::new(edge, band(line))])?;
-    }
-    chart.draw_series(LineSeries::new(places(|point| point.mean), line))?;
     Ok(())
 }
 
 /// A line of training errors.
 fn pale(line: ShapeStyle) -> ShapeStyle {
     ShapeStyle { color: line.color.mix(0.35), ..line }
-}
-
-/// The surface around a line in which all seeds are.
-fn band(line: ShapeStyle) -> ShapeStyle {
-    ShapeStyle { color: line.color.mix(0.2), ..line }
 }
 
 /// Which line is which.
@@ -102,33 +83,8 @@ fn key(curves: &[Curve]) -> Vec<(String, ShapeStyle)> {
         entries.push(("training".into(), pale(canvas::line(0))));
     }
     let seeds = curves.iter().map(|curve| curve.test.len()).max().unwrap_or(0);
-    if seeds > 1 {
-        entries.push((format!("{seeds} seeds"), band(canvas::line(0)).stroke_width(12)));
-    }
+    entries.extend(bands::key(seeds));
     entries
-}
-
-/// What the seeds came to after an epoch.
-struct Point {
-    smallest: f64,
-    mean: f64,
-    largest: f64,
-}
-
-/// Epoch by epoch, up to the last of the longest run; a run that has ended keeps its last error.
-fn over_seeds(runs: &[Vec<f64>]) -> Vec<Point> {
-    let runs: Vec<_> = runs.iter().filter(|run| !run.is_empty()).collect();
-    let epochs = runs.iter().map(|run| run.len()).max().unwrap_or(0);
-    (0..epochs)
-        .map(|epoch| {
-            let errors = || runs.iter().map(|run| run[epoch.min(run.len() - 1)]);
-            Point {
-                smallest: errors().fold(f64::INFINITY, f64::min),
-                mean: errors().sum::<f64>() / runs.len() as f64,
-                largest: errors().fold(0.0, f64::max),
-            }
-        })
-        .collect()
 }
 
 /// Where errors stand. Logarithmic, since learning goes from 90 % to 2 % and the rules differ most at
@@ -138,6 +94,8 @@ struct Axis {
     low: f64,
     high: f64,
     has_zero: bool,
+    /// What is shown.
+    quantity: &'static str,
 }
 
 impl Axis {
@@ -147,10 +105,11 @@ impl Axis {
         let (min, max) =
             (test().filter(|&e| e > 0.0).fold(100.0, f64::min), test().fold(1.0, f64::max));
         // Training errors may take some room, but not squeeze what the tests show.
-        let room = if training().next().is_some() { 5.0 } else { 1.0 };
+        let (room, quantity) =
+            if training().next().is_some() { (5.0, "error") } else { (1.0, "test error") };
         let low = TICKS.into_iter().rev().find(|&tick| tick < min / room).unwrap_or(TICKS[0]);
         let high = TICKS.into_iter().find(|&tick| tick >= max).unwrap_or(100.0);
-        Self { low, high, has_zero: test().chain(training()).any(|error| error < low) }
+        Self { low, high, has_zero: test().chain(training()).any(|error| error < low), quantity }
     }
 
     /// The number in whose place on a logarithmic axis an error stands: from the lowest tick to zero it
@@ -188,9 +147,9 @@ impl Axis {
 
     fn description(&self) -> String {
         if self.has_zero {
-            format!("test error, logarithmic, below {} % linear", self.low)
+            format!("{}, logarithmic, below {} % linear", self.quantity, self.low)
         } else {
-            "test error, logarithmic".into()
+            format!("{}, logarithmic", self.quantity)
         }
     }
 }
@@ -228,12 +187,5 @@ mod tests {
         let axis = axis(&[90.0, 9.0, 3.0], &[]);
         assert_eq!((axis.has_zero, axis.low, axis.high), (false, 2.0, 100.0));
         assert_eq!([2.0, 7.0, 90.0].map(|error| axis.place(error)), [2.0, 7.0, 90.0]);
-    }
-
-    #[test]
-    fn a_seed_that_has_ended_keeps_its_last_error() {
-        let points = over_seeds(&[vec![4.0, 2.0], vec![8.0, 6.0, 0.0]]);
-        let found: Vec<_> = points.iter().map(|p| (p.smallest, p.mean, p.largest)).collect();
-        assert_eq!(found, [(4.0, 6.0, 8.0), (2.0, 4.0, 6.0), (0.0, 1.0, 2.0)]);
     }
 }

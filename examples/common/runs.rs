@@ -9,6 +9,7 @@ use std::{
 use crate::{
     common::Result,
     curves::{self, Curve},
+    learned,
 };
 
 /// How training by one rule went, from one seed.
@@ -40,23 +41,7 @@ pub fn report(runs: &[Run], title: &str, plot: &Path) -> Result<()> {
     };
     curves::save(&groups.iter().map(curve).collect::<Vec<_>>(), title, plot)?;
     writeln!(out, "Plot of the test error per epoch: {}", plot.display())?;
-    runs.iter().try_for_each(Run::require_learned)
-}
-
-impl Run {
-    /// Fails if the loss on what was learned from has risen.
-    fn require_learned(&self) -> Result<()> {
-        let [before, after] = self.losses;
-        if after <= before {
-            return Ok(());
-        }
-        let name = &self.name;
-        Err(format!(
-            "{name} has learned nothing: its training loss was {before:.3} before the first epoch and \
-             {after:.3} in the last. Try a smaller learning rate"
-        )
-        .into())
-    }
+    runs.iter().try_for_each(|run| learned::require(&run.name, run.losses))
 }
 
 /// One row for each rule.

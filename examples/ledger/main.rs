@@ -12,6 +12,8 @@
 //! you like, the same command goes on from there. Without `--row` all rules learn the small digits
 //! that the examples carry, and the result is checked.
 
+#[path = "../common/bands.rs"]
+mod bands;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/curves.rs"]

@@ -49,9 +49,11 @@ fn draw(row: &Row, runs: &[Record], folder: &Path) -> Result<()> {
     let curve = |&arm: &&str| {
         let seeds = runs.iter().filter(|run| run.header.row == row.name && run.header.arm == arm);
         let errors = seeds.map(|run| run.points.iter().map(|point| point.error).collect());
-        let test: Vec<_> = errors.collect();
+        let mut test: Vec<Vec<f64>> = errors.collect();
+        let longest = test.iter().map(Vec::len).max()?;
+        test.retain(|run| run.len() == longest); // A run that was interrupted is none.
         let name = arm.to_uppercase();
-        (!test.is_empty()).then(|| Curve { name, test, training: Vec::new() })
+        Some(Curve { name, test, training: Vec::new() })
     };
     let curves: Vec<Curve> = row.arms.iter().filter_map(curve).collect();
     if curves.is_empty() || row.length < 10 || row.unit() != "epochs" {

@@ -17,6 +17,8 @@
 
 #[path = "../common/axes.rs"]
 mod axes;
+#[path = "../common/bands.rs"]
+mod bands;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../common/curves.rs"]

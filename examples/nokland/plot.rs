@@ -32,7 +32,7 @@ pub fn errors(runs: &[Vec<&Record>], title: &str, path: &Path) -> Result<()> {
 pub fn angles(records: &[&Record], title: &str, path: &Path) -> Result<()> {
     let width = u32::try_from(records.len()).unwrap_or(1) * 320;
     canvas::save(path, (width.max(480) + 130, 380), |sheet| {
-        let sheet = sheet.titled(title, ("sans-serif", 20))?;
+        let sheet = sheet.margin(8, 0, 0, 0).titled(title, ("sans-serif", 20))?;
         let layers = records.iter().map(|record| layers(record)).max().unwrap_or(0);
         let key = (0..layers).map(|layer| (format!("layer {}", layer + 1), canvas::line(layer)));
         let panels = canvas::with_key(&sheet, &key.collect::<Vec<_>>())?;
@@ -40,7 +40,10 @@ pub fn angles(records: &[&Record], title: &str, path: &Path) -> Result<()> {
         let points = records.iter().flat_map(|record| &record.points);
         let all = points.filter_map(|point| point.angles.as_ref()).flatten().flatten();
         let top = if all.copied().fold(0.0, f64::max) > 100.0 { 180.0 } else { 100.0 };
-        records.iter().zip(&panels).try_for_each(|(record, panel)| draw_angles(record, top, panel))
+        let ends = records.iter().filter_map(|record| Some(record.points.last()?.epoch));
+        let ranges = (ends.max().unwrap_or(2).max(2), top);
+        let mut both = records.iter().zip(&panels);
+        both.try_for_each(|(record, panel)| draw_angles(record, ranges, panel))
     })
 }
 
@@ -49,9 +52,8 @@ fn layers(record: &Record) -> usize {
     record.points[0].angles.as_ref().map_or(0, Vec::len)
 }
 
-/// One rule, with angles up to `top`, the same for all.
-fn draw_angles<'a>(record: &Record, top: f64, panel: &Area<'a>) -> Drawn<'a> {
-    let last = record.points.last().map_or(2, |point| point.epoch.max(2));
+/// One rule, with epochs up to `last` and angles up to `top`, the same for all.
+fn draw_angles<'a>(record: &Record, (last, top): (u64, f64), panel: &Area<'a>) -> Drawn<'a> {
     let mut chart = ChartBuilder::on(panel)
         .caption(&record.header.rule, ("sans-serif", 18))
         .margin(10)

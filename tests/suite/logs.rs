@@ -10,10 +10,10 @@ use feedback_alignment::{
 /// What three epochs come to.
 fn run(values: bool) -> Vec<(Epoch, Evaluation, Diagnosis)> {
     let x = DMatrix::from_fn(3, 20, |i, j| ((i * 7 + j * 3) % 11) as f64 / 11.0);
-    let labels = || (0..20).map(|j| j % 2).collect();
-    let data = match values {
-        true => Dataset::with_values(x.clone(), &x.rows(0, 2).into_owned()).unwrap(),
-        false => Dataset::new(x.clone(), labels()).unwrap(),
+    let data = if values {
+        Dataset::with_values(x.clone(), &x.rows(0, 2).into_owned()).unwrap()
+    } else {
+        Dataset::new(x.clone(), (0..20).map(|j| j % 2).collect()).unwrap()
     };
     let builder = Network::builder(3).dense(5).tanh().dense(4).relu().dense(2);
     let loss = if values { Loss::MeanSquaredError } else { Loss::SoftmaxCrossEntropy };
