@@ -184,3 +184,19 @@ impl std::fmt::Display for Row<'_> {
         write!(f, "{mean:.2} ± {:.2} %", (squares / (count - 1.0)).sqrt())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_rate_has_the_fewest_errors_then_the_lowest_loss_and_converges() {
+        let best = |scores: &[Score]| {
+            let (rule, tested) = (FeedbackRule::Bp, Vec::new());
+            Row { rule, rates: &[], scores: scores.to_vec(), tested }.best()
+        };
+        assert_eq!(best(&[Some((3.0, 0.1)), Some((2.0, 0.5)), None]), Some(1));
+        assert_eq!(best(&[None, Some((2.0, 0.5)), Some((2.0, 0.4))]), Some(2));
+        assert_eq!(best(&[None, None]), None);
+    }
+}

@@ -35,7 +35,8 @@
 //!   what they train, [`Trainer`] is the loop.
 //! - The five stages of a training step are [`Network::forward`], [`Loss::error`], [`Feedback::deliver`],
 //!   [`Network::gradients`] and [`OptimizerState::step`].
-//! - [`Diagnostics`] looks inside, [`GradientCheck`] proves the gradients.
+//! - [`Diagnostics`] looks inside, [`Log`] writes down what each epoch came to, [`GradientCheck`] proves the
+//!   gradients.
 //! - [`data`] loads and prepares, [`files`] describes what is written to disk.
 //!
 //! # Features
