@@ -83,7 +83,7 @@ input  dropout 0.1                                                         2Ã—8Ã
 all                                                                                      583  402 numbers";
     assert_eq!(trainer.summary().unwrap().to_string(), expected);
     let alone = network.summary().to_string();
-    assert!(!alone.contains("feedback") && alone.lines().count() == 6, "{alone}");
+    assert!(!alone.contains("feedback") && alone.lines().count() == 7, "{alone}");
 }
 
 #[test]
