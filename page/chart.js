@@ -63,7 +63,7 @@ export class Chart {
       parts.push(element("text", { class: "tick", x, y: bottom + 17, "text-anchor": "middle" }, epoch));
     }
     parts.push(element("path", { class: "axis", d: `M${MARGIN.left} ${bottom}H${right}` }));
-    parts.push(element("text", { class: "tick", x: right + 8, y: bottom + 17 }, "epoch"));
+    parts.push(element("text", { class: "tick", x: right + 14, y: bottom + 17 }, "epoch"));
     return parts;
   }
 
@@ -91,9 +91,10 @@ export class Chart {
       .map((end) => ({ ...end, x: this.x(end.epoch), y: this.y(end.value) }))
       .sort((one, other) => one.y - other.y);
     const places = spread(ends.map(({ y }) => y), MARGIN.top, this.area.bottom);
+    const beside = Math.max(...ends.map(({ x }) => x)) + 12;
     return ends.flatMap(({ name, look, x, y }, index) => {
-      const leader = element("path", { class: `leader ${look.colour}`, d: `M${x} ${y}L${x + 12} ${places[index]}` });
-      return [leader, element("text", { class: "name", x: x + 15, y: places[index] + 4 }, name)];
+      const leader = element("path", { class: `leader ${look.colour}`, d: `M${x} ${y}L${beside} ${places[index]}` });
+      return [leader, element("text", { class: "name", x: beside + 3, y: places[index] + 4 }, name)];
     });
   }
 }

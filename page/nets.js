@@ -26,12 +26,21 @@ export class NetView {
   fillCard(picture) {
     this.find(".rule").textContent = this.rule;
     this.find(".route").innerHTML = picture;
-    this.find(".features").setAttribute("aria-label", `Weights of units of the first hidden layer under ${this.rule}`);
+    this.find(".features").setAttribute("aria-label", `What units of the first hidden layer have learned under ${this.rule}`);
     const path = this.find(".swatch path");
     path.setAttribute("class", `curve ${this.look.colour}`);
     path.setAttribute("stroke-dasharray", this.look.dashes);
     this.find(".bars").replaceChildren(...DIGITS.map(bar));
     this.classes(null);
+  }
+
+  get pictureWidth() {
+    return this.find(".route svg").viewBox.baseVal.width;
+  }
+
+  /** Gives the picture of the route its part of the card, so that all have the same scale. */
+  scalePicture(widest) {
+    this.find(".route svg").style.width = `${(100 * this.pictureWidth) / widest}%`;
   }
 
   fillRow() {
@@ -75,6 +84,7 @@ export class NetView {
   /** Shows how likely each digit is, or that nothing is drawn. */
   classes(probabilities) {
     const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : null;
+    this.answer = best;
     this.card.dataset.answer = best ?? "";
     this.find(".answer b").textContent = best ?? "–";
     this.find(".answer span").textContent = best === null ? "" : percent(100 * probabilities[best], 0);

@@ -27,7 +27,7 @@ let sampleNumber = 0;
 let drawing = false; // Whether the charts are drawn before the next frame.
 let told = 0; // The last epoch that was announced.
 
-const LABELS = { loading: "Start", ready: "Start", training: "Pause", paused: "Go on", done: "Start" };
+const LABELS = { loading: "Start", ready: "Start", training: "Pause", paused: "Go on", done: "Start again" };
 
 function enter(next, text) {
   state = next;
@@ -120,6 +120,8 @@ const answers = {
     nets = made.map((net) => new NetView(net, rules.indexOf(net.rule)));
     byId("scores").tBodies[0].replaceChildren(...nets.map(({ row }) => row));
     byId("nets").replaceChildren(...nets.map(({ card }) => card));
+    const widest = Math.max(...nets.map((net) => net.pictureWidth));
+    nets.forEach((net) => net.scalePicture(widest));
     redraw();
     performance.mark("ready");
   },
@@ -136,6 +138,7 @@ const answers = {
   },
   classes({ nets: probabilities }) {
     if (image) probabilities.forEach((one, net) => nets[net].classes(one));
+    sayAnswers();
   },
   done() {
     enter("done", `Done: ${epochs} epochs.`);
@@ -162,6 +165,14 @@ function look(pixels) {
   drawImage(byId("seen"), image);
   worker.postMessage({ type: "classify", image });
   if (!image) nets.forEach((net) => net.classes(null));
+  sayAnswers();
+}
+
+/** Says beside the drawing what the nets take it for, if they have changed their minds. */
+function sayAnswers() {
+  const known = nets.filter(({ answer }) => answer !== null).map(({ rule, answer }) => `${rule} ${answer}`);
+  const text = known.length > 0 ? `They answer: ${known.join(", ")}.` : "";
+  if (byId("answers").textContent !== text) byId("answers").textContent = text;
 }
 
 const pad = new Pad(
@@ -175,10 +186,8 @@ const pad = new Pad(
   },
 );
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  toggle();
-});
+form.addEventListener("submit", (event) => event.preventDefault()); // Enter in a field changes it, and no more.
+runButton.addEventListener("click", toggle);
 form.addEventListener("change", () => {
   if (state !== "loading") restart(state === "training");
 });

@@ -35,6 +35,8 @@ pub struct Bench {
 struct Net {
     trainer: Trainer<f32>,
     diagnostics: Diagnostics<f32>,
+    /// The weights that the first hidden layer started with.
+    start: DMatrix<f32>,
 }
 
 /// A net that has just been made.
@@ -91,12 +93,12 @@ impl Bench {
         net.score(digits)
     }
 
-    /// The weights from the image to some units of the first hidden layer, one unit after the other.
+    /// What some units of the first hidden layer have learned, one unit after the other: by how much
+    /// their weights differ from those at the start. The weights themselves would show little but those.
     pub fn features(&self, net: usize) -> Result<Vec<Vec<f32>>> {
         let net = self.nets.get(net).ok_or("there is no such net")?;
-        let layer = net.trainer.network().layer(0)?;
-        let weights = layer.weights();
-        Ok(weights.row_iter().take(SHOWN).map(|row| row.iter().copied().collect()).collect())
+        let learned = net.trainer.network().layer(0)?.weights() - &net.start;
+        Ok(learned.row_iter().take(SHOWN).map(|row| row.iter().copied().collect()).collect())
     }
 
     /// The probability of each digit, from each net.
@@ -133,6 +135,7 @@ impl Net {
         }
         let network = network.dense(CLASSES).build()?;
         let diagnostics = Diagnostics::new(&network)?;
+        let start = network.layer(0)?.weights().into_owned();
         let trainer = Trainer::builder(network)
             .rule(rule)
             .feedback_init(settings.feedback)
@@ -140,7 +143,7 @@ impl Net {
             .batch_size(BATCH)
             .seed(settings.seed)
             .build()?;
-        Ok(Self { trainer, diagnostics })
+        Ok(Self { trainer, diagnostics, start })
     }
 
     fn score(&mut self, digits: &Digits) -> Result<Score> {

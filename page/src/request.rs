@@ -13,7 +13,7 @@ enum Request {
     Start(Settings),
     /// One epoch of one net.
     Train(usize),
-    /// The first-layer weights of some units of one net.
+    /// What some units of one net's first hidden layer have learned.
     Features(usize),
     /// What each net makes of an image.
     Classify(Vec<f32>),
