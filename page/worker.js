@@ -64,9 +64,15 @@ onmessage = async ({ data }) => {
   try {
     actions[data.type](data);
   } catch (error) {
-    postMessage({ type: "problem", message: error.message });
+    postMessage({ type: "problem", message: inWords(error) });
   }
 };
+
+/** What the module says itself, or that it has broken: then it is of no more use. */
+function inWords(error) {
+  if (!(error instanceof WebAssembly.RuntimeError)) return error.message;
+  return `The nets have broken down (${error.message}). Load the page anew.`;
+}
 
 function schedule() {
   if (!running || scheduled) return;
@@ -98,7 +104,7 @@ function train() {
     postMessage({ type: "score", run, net: next, score });
   } catch (error) {
     net.failed = true;
-    postMessage({ type: "failed", run, net: next, message: error.message });
+    postMessage({ type: "failed", run, net: next, message: inWords(error) });
   }
   if (performance.now() - net.shown > SHOW_EVERY) show(next);
   if (next === 0) classify();

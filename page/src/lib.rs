@@ -11,7 +11,6 @@ mod request;
 use std::cell::RefCell;
 
 use bench::Bench;
-pub use request::Settings;
 
 thread_local! {
     static STATE: RefCell<State> = RefCell::default();
