@@ -2,7 +2,7 @@
 
 import { element } from "./svg.js";
 
-const MARGIN = { left: 44, right: 62, top: 10, bottom: 34 };
+const MARGIN = { left: 44, right: 70, top: 10, bottom: 34 };
 const LABEL_HEIGHT = 15; // Of the name at the end of a line.
 
 /** A vertical axis whose numbers are the distance between lines. */

@@ -57,6 +57,7 @@ function settings() {
     rules: [...elements.rule].filter(({ checked }) => checked).map(({ value }) => value),
     activation: elements.activation.value,
     feedback: elements.feedback.value,
+    optimizer: elements.optimizer.value,
     ...numbers,
   };
 }
@@ -188,7 +189,9 @@ const pad = new Pad(
 
 form.addEventListener("submit", (event) => event.preventDefault()); // Enter in a field changes it, and no more.
 runButton.addEventListener("click", toggle);
-form.addEventListener("change", () => {
+form.addEventListener("change", ({ target }) => {
+  const { optimizer, rate } = form.elements;
+  if (target === optimizer) rate.value = optimizer.selectedOptions[0].dataset.rate; // One that suits it.
   if (state !== "loading") restart(state === "training");
 });
 resetButton.addEventListener("click", () => restart(false));

@@ -228,6 +228,8 @@ async function takesSettings(page) {
   await page.fill("[name=width]", "24");
   await page.fill("[name=depth]", "3");
   await page.selectOption("[name=activation]", "relu");
+  await page.selectOption("[name=optimizer]", "adam");
+  assert.equal(await page.inputValue("[name=rate]"), "0.002");
   await page.selectOption("[name=feedback]", "lillicrap");
   await page.waitForFunction(() => /^.+° .+° .+°$/.test(document.querySelector("tr[data-rule=FA]").cells[4].textContent));
   assert.ok(await page.isHidden("#problem"));
@@ -247,6 +249,7 @@ async function trainsAllRules(page) {
   for (const rule of await page.locator("[name=rule]").all()) await rule.check();
   const rules = await page.locator("[name=rule]").evaluateAll((all) => all.map(({ value }) => value));
   await page.waitForFunction((count) => document.querySelectorAll("#scores tbody tr").length === count, rules.length);
+  await page.fill("[name=epochs]", "60");
   await page.click("#run");
   const seconds = await below(page, 10, rules).finally(async () => console.log(await scores(page)));
   console.log(`All ${rules.length} rules are below 10 % after ${seconds.toFixed(1)} s`);

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use feedback_alignment::{
-    Activation, Diagnostics, FeedbackRule, Network, RmsProp, Trainer, nalgebra::DMatrix,
+    Activation, Diagnostics, FeedbackRule, Network, Trainer, nalgebra::DMatrix,
 };
 use serde::Serialize;
 
@@ -139,7 +139,7 @@ impl Net {
         let trainer = Trainer::builder(network)
             .rule(rule)
             .feedback_init(settings.feedback)
-            .optimizer(RmsProp { learning_rate: settings.rate, ..RmsProp::default() })
+            .optimizer(settings.optimizer.at(settings.rate))
             .batch_size(BATCH)
             .seed(settings.seed)
             .build()?;

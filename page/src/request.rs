@@ -1,6 +1,6 @@
 //! Requests, and what is answered.
 
-use feedback_alignment::{FeedbackInit, FeedbackRule};
+use feedback_alignment::{Adam, FeedbackInit, FeedbackRule, Momentum, Optimizer, RmsProp, Sgd};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::{Bench, Result};
@@ -30,10 +30,34 @@ pub struct Settings {
     /// How many hidden layers.
     pub depth: usize,
     pub activation: String,
+    pub optimizer: Choice,
     pub rate: f64,
     /// What `B` is drawn from.
     pub feedback: FeedbackInit,
     pub seed: u64,
+}
+
+/// The optimisers, with the constants that they have by themselves.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Choice {
+    RmsProp,
+    Adam,
+    /// With a momentum of 0.9.
+    Sgd,
+}
+
+impl Choice {
+    pub fn at(self, learning_rate: f64) -> Optimizer {
+        match self {
+            Self::RmsProp => RmsProp { learning_rate, ..RmsProp::default() }.into(),
+            Self::Adam => Adam { learning_rate, ..Adam::default() }.into(),
+            Self::Sgd => {
+                let momentum = Momentum::Classical(0.9);
+                Sgd { learning_rate, momentum, ..Sgd::default() }.into()
+            }
+        }
+    }
 }
 
 /// Answers a request; an error is an object with nothing but a message.
@@ -60,14 +84,14 @@ mod tests {
 
     const PAGE: &str = include_str!("../index.html");
 
-    fn ask(bench: &mut Bench, request: Value) -> Value {
+    fn ask(bench: &mut Bench, request: &Value) -> Value {
         serde_json::from_str(&answer(bench, request.to_string().as_bytes())).unwrap()
     }
 
     fn settings(change: impl FnOnce(&mut Value)) -> Value {
         let mut settings = json!({
             "rules": ["BP", "DFA"], "width": 16, "depth": 2, "activation": "tanh",
-            "rate": 0.003, "feedback": "nokland", "seed": 0,
+            "optimizer": "rmsprop", "rate": 0.003, "feedback": "nokland", "seed": 0,
         });
         change(&mut settings);
         json!({ "start": settings })
@@ -94,11 +118,11 @@ mod tests {
         assert_eq!(offered, FeedbackRule::all().map(|rule| rule.to_string()).collect::<Vec<_>>());
 
         let mut bench = Bench::default();
-        for name in ["activation", "feedback", "rate"] {
-            assert!(options(name).count() >= 5, "{name}");
+        for name in ["activation", "feedback", "optimizer", "rate"] {
+            assert!(options(name).count() >= 3, "{name}");
             for option in options(name) {
                 let value = option.parse().map_or_else(|_| json!(option), |rate: f64| json!(rate));
-                let made = ask(&mut bench, settings(|settings| settings[name] = value));
+                let made = ask(&mut bench, &settings(|settings| settings[name] = value));
                 assert!(made.is_array(), "{name} {option}: {made}");
             }
         }
@@ -107,25 +131,25 @@ mod tests {
     #[test]
     fn nets_learn_and_answer() {
         let mut bench = Bench::default();
-        let made = ask(&mut bench, settings(|_| ()));
+        let made = ask(&mut bench, &settings(|_| ()));
         assert_eq!(made[1]["rule"], "DFA");
         assert!(made[1]["picture"].as_str().unwrap().starts_with("<svg"));
         assert_eq!(made[0]["score"]["test_error"], made[1]["score"]["test_error"]);
         for epoch in 1..=20 {
             for net in 0..2 {
-                assert_eq!(ask(&mut bench, json!({ "train": net }))["epoch"], epoch);
+                assert_eq!(ask(&mut bench, &json!({ "train": net }))["epoch"], epoch);
             }
         }
-        let score = ask(&mut bench, json!({ "train": 1 }));
+        let score = ask(&mut bench, &json!({ "train": 1 }));
         assert!(score["test_error"].as_f64().unwrap() < 10.0, "{score}");
         assert!(score["angles"][0].as_f64().unwrap() < 80.0, "{score}");
 
-        let units = ask(&mut bench, json!({ "features": 1 }));
+        let units = ask(&mut bench, &json!({ "features": 1 }));
         assert_eq!(units.as_array().unwrap().len(), 16);
         assert_eq!(units[15].as_array().unwrap().len(), 64);
 
-        let sample = ask(&mut bench, json!({ "sample": 500 })); // The first one again.
-        let classes = ask(&mut bench, json!({ "classify": sample["image"] }));
+        let sample = ask(&mut bench, &json!({ "sample": 500 })); // The first one again.
+        let classes = ask(&mut bench, &json!({ "classify": sample["image"] }));
         let label = usize::try_from(sample["label"].as_u64().unwrap()).unwrap();
         assert!(classes[0][label].as_f64().unwrap() > 0.5, "{label}: {classes}");
     }
@@ -134,7 +158,7 @@ mod tests {
     fn what_makes_no_sense_is_an_error_in_words() {
         let mut bench = Bench::default();
         let mut message = |request| {
-            let answer = ask(&mut bench, request);
+            let answer = ask(&mut bench, &request);
             answer["error"].as_str().expect("an error").to_owned()
         };
         assert!(message(settings(|settings| settings["width"] = json!(0))).contains("from 1 to"));
