@@ -3,6 +3,7 @@
 const SIDE = 8;
 const ACROSS = 4; // Units side by side.
 const GAP = 1;
+const CLEAR = 0.7; // An exponent: the further below 1, the clearer are small weights.
 
 /** An image in shades from the background to the ink of the page. */
 export function drawImage(canvas, image) {
@@ -30,7 +31,8 @@ export function drawUnits(canvas, units) {
     const left = (unit % ACROSS) * (SIDE + GAP);
     const top = Math.floor(unit / ACROSS) * (SIDE + GAP);
     weights.forEach((weight, index) => {
-      context.fillStyle = mix(zero, weight > 0 ? plus : minus, Math.abs(weight) / largest);
+      const part = (Math.abs(weight) / largest) ** CLEAR;
+      context.fillStyle = mix(zero, weight > 0 ? plus : minus, part);
       context.fillRect(left + (index % SIDE), top + Math.floor(index / SIDE), 1, 1);
     });
   });
