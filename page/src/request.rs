@@ -1,7 +1,7 @@
 //! Requests, and what is answered.
 
 use feedback_alignment::{Adam, FeedbackInit, FeedbackRule, Momentum, Optimizer, RmsProp, Sgd};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::bench::{Bench, Result};
 
@@ -22,7 +22,7 @@ enum Request {
 }
 
 /// How nets are made.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Deserialize)]
 pub struct Settings {
     pub rules: Vec<FeedbackRule>,
     /// Units of each hidden layer.
@@ -38,7 +38,7 @@ pub struct Settings {
 }
 
 /// The optimisers, with the constants that they have by themselves.
-#[derive(Clone, Copy, Deserialize, Serialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
     RmsProp,
