@@ -65,7 +65,7 @@ struct Args {
     net: Option<Net>,
 
     /// Learning rules separated by commas, such as bp,fa,dfa,ifa, or all
-    #[arg(long, value_delimiter = ',', default_value = "all")]
+    #[arg(long, value_delimiter = ',', default_value = "bp,fa,dfa,ifa")]
     rule: Vec<Rules>,
 
     /// How often every training image is seen

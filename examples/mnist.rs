@@ -56,7 +56,7 @@ struct Args {
     data: Option<PathBuf>,
 
     /// Learning rules separated by commas, such as bp,fa,dfa,ifa, or all [default: dfa with --data,
-    /// all without]
+    /// bp,fa,dfa,ifa without]
     #[arg(long, value_delimiter = ',')]
     rule: Vec<Rules>,
 
