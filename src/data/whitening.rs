@@ -6,7 +6,12 @@ use std::{
     path::Path,
 };
 
-use faer::Side;
+use faer::{
+    MatMut, Par, Spec,
+    diag::DiagMut,
+    dyn_stack::{MemBuffer, MemStack},
+    linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch},
+};
 use nalgebra::{DMatrix, DVector};
 
 #[cfg(feature = "safetensors")]
@@ -327,17 +332,21 @@ fn covariance<T: Scalar>(
     Ok(covariance)
 }
 
-/// Eigenvalues of a symmetric matrix, and its eigenvectors, the columns of a matrix.
+/// Eigenvalues of a symmetric matrix, and its eigenvectors, the columns of a matrix. On one thread: faer's
+/// own choice would depend on what other crates ask of it, and the bits with it.
 fn eigenvectors(matrix: &DMatrix<f64>) -> Result<(Vec<f64>, DMatrix<f64>)> {
-    let none = |_| Error::NoConvergence { what: "the search for eigenvectors" };
-    let eigen = of(matrix).self_adjoint_eigen(Side::Lower).map_err(none)?;
-    let mut vectors = zero_matrix(matrix.nrows(), matrix.ncols())?;
-    for (to, from) in
-        vectors.as_mut_slice().chunks_exact_mut(matrix.nrows()).zip(eigen.U().col_iter())
-    {
-        to.iter_mut().zip(from.iter()).for_each(|(to, &from)| *to = from);
-    }
-    Ok((eigen.S().column_vector().iter().copied().collect(), vectors))
+    let (size, yes, alone) = (matrix.nrows(), ComputeEigenvectors::Yes, Par::Seq);
+    let (mut values, mut vectors) = (vec![0.0; size], zero_matrix(size, size)?);
+    let scratch = self_adjoint_evd_scratch::<f64>(size, yes, alone, Spec::default());
+    let mut scratch =
+        MemBuffer::try_new(scratch).map_err(|_| Error::TooLarge { rows: size, columns: size })?;
+    let (s, u) = (
+        DiagMut::from_slice_mut(&mut values),
+        MatMut::from_column_major_slice_mut(vectors.as_mut_slice(), size, size),
+    );
+    self_adjoint_evd(of(matrix), s, Some(u), alone, MemStack::new(&mut scratch), Spec::default())
+        .map_err(|_| Error::NoConvergence { what: "the search for eigenvectors" })?;
+    Ok((values, vectors))
 }
 
 /// `V·diag(1/√(max(λ, 0) + ε))·Vᵀ`, symmetric to the bit.
