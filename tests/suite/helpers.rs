@@ -2,7 +2,7 @@
 
 use feedback_alignment::{
     Activations, Adam, AdamW, Dataset, Deltas, Feedback, Gradients, Loss, Momentum, Network,
-    Optimizer, RmsProp, Scalar, Sgd, Targets, WeightDecay,
+    Optimizer, RmsProp, Scalar, Sgd, Targets, Trainer, TrainerBuilder, WeightDecay,
     nalgebra::{DMatrix, DVector},
     rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
 };
@@ -42,6 +42,35 @@ pub fn numpy_net() -> Network<f64> {
         network.set_bias(layer, DVector::from_column_slice(sines(rows, 1).as_slice())).unwrap();
     }
     network
+}
+
+/// The optimiser of most runs elsewhere.
+pub fn numpy_sgd() -> Sgd {
+    let (momentum, weight_decay) = (Momentum::Classical(0.9), WeightDecay::L2(0.01));
+    Sgd { learning_rate: 0.1, momentum, weight_decay }
+}
+
+/// 100 steps on eight samples, as the runs elsewhere make them.
+pub fn hundred_steps(builder: TrainerBuilder<f64>, x: &DMatrix<f64>) -> Trainer<f64> {
+    let mut trainer = builder.build().unwrap();
+    for _ in 0..100 {
+        trainer.step(x, &[0, 2, 1, 0, 2, 1, 0, 2]).unwrap();
+    }
+    trainer
+}
+
+/// `Σ|M|`
+pub fn magnitude(matrix: &DMatrix<f64>) -> f64 {
+    matrix.iter().map(|v| v.abs()).sum()
+}
+
+/// Whether the weights are those of a run elsewhere: `Σ|W_1|`, `Σ|W_2|`, `Σ|W_3|`, and an entry of `W_1`.
+pub fn assert_weights(run: &str, trainer: &Trainer<f64>, expected: &[f64], tolerance: f64) {
+    let weights = |layer| trainer.network().layer(layer).unwrap().weights().into_owned();
+    let [one, two, three] = [0, 1, 2].map(|layer| magnitude(&weights(layer)));
+    for (found, expected) in [one, two, three, weights(0)[(1, 2)]].into_iter().zip(expected) {
+        assert!((found / expected - 1.0).abs() < tolerance, "{run}: {found}, {expected}");
+    }
 }
 
 /// Classes in no simple order.

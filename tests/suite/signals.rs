@@ -10,7 +10,7 @@ use feedback_alignment::{
 use proptest::prelude::*;
 
 use crate::{
-    helpers::{labels, numpy_net, random, sines},
+    helpers::{assert_weights, hundred_steps, labels, numpy_net, random, sines},
     nets::{conv_net, residual_net},
 };
 
@@ -427,17 +427,8 @@ fn a_hundred_steps_are_those_of_numpy() {
         let builder = if aligned { builder.aligned() } else { builder };
         let shares = [3.0 / 8.0, 2.0 / 8.0, 3.0 / 8.0];
         let builder = if prior { builder.prior(shares) } else { builder };
-        let mut trainer = builder.build().unwrap();
-        for _ in 0..100 {
-            trainer.step(&x, &[0, 2, 1, 0, 2, 1, 0, 2]).unwrap();
-        }
-        let weights = |layer| trainer.network().layer(layer).unwrap().weights().into_owned();
-        let sum = |layer| weights(layer).iter().map(|w| w.abs()).sum::<f64>();
-        let found = [sum(0), sum(1), sum(2), weights(0)[(1, 2)]];
-        for (found, expected) in found.into_iter().zip(expected) {
-            let error = (found / expected - 1.0).abs();
-            assert!(error < 1e-12, "{rule}, {signal}: {found}, {expected}");
-        }
+        let trainer = hundred_steps(builder, &x);
+        assert_weights(&format!("{rule}, {signal}"), &trainer, &expected, 1e-12);
     }
 }
 
