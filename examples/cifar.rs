@@ -25,6 +25,8 @@ mod learned;
 mod rules;
 #[path = "common/runs.rs"]
 mod runs;
+#[path = "common/spread.rs"]
+mod spread;
 #[path = "common/training.rs"]
 mod training;
 #[path = "common/verbose.rs"]

@@ -17,6 +17,8 @@ mod curves;
 mod learned;
 #[path = "common/runs.rs"]
 mod runs;
+#[path = "common/spread.rs"]
+mod spread;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 

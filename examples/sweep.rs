@@ -17,6 +17,8 @@ mod common;
 mod counts;
 #[path = "common/rules.rs"]
 mod rules;
+#[path = "common/spread.rs"]
+mod spread;
 
 use std::{
     io::{self, Write},
@@ -175,13 +177,10 @@ impl std::fmt::Display for Row<'_> {
         let at_end = self.rates.len() > 1 && (best == 0 || best == self.rates.len() - 1);
         let rate = format!("{}{}", self.rates[best], if at_end { "*" } else { "" });
         write!(f, "   {rate:>9}   ")?;
-        if self.tested.len() < 2 {
+        let Some(deviation) = spread::deviation(&self.tested) else {
             return write!(f, "diverges");
-        }
-        let count = self.tested.len() as f64;
-        let mean = self.tested.iter().sum::<f64>() / count;
-        let squares: f64 = self.tested.iter().map(|error| (error - mean).powi(2)).sum();
-        write!(f, "{mean:.2} ± {:.2} %", (squares / (count - 1.0)).sqrt())
+        };
+        write!(f, "{:.2} ± {deviation:.2} %", spread::mean(&self.tested))
     }
 }
 

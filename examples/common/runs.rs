@@ -9,7 +9,7 @@ use std::{
 use crate::{
     common::Result,
     curves::{self, Curve},
-    learned,
+    learned, spread,
 };
 
 /// How training by one rule went, from one seed.
@@ -63,13 +63,9 @@ impl fmt::Display for Table<'_> {
     }
 }
 
-/// `1.74`, of several `1.74 ± 0.08`, with the standard deviation of a sample.
+/// `1.74`, of several `1.74 ± 0.08`.
 fn mean_and_deviation(numbers: impl Iterator<Item = f64>) -> String {
     let numbers: Vec<f64> = numbers.collect();
-    let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
-    if numbers.len() == 1 {
-        return format!("{mean:.2}");
-    }
-    let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
-    format!("{mean:.2} ± {:.2}", (squares / (numbers.len() - 1) as f64).sqrt())
+    let deviation = spread::deviation(&numbers).map(|deviation| format!(" ± {deviation:.2}"));
+    format!("{:.2}{}", spread::mean(&numbers), deviation.unwrap_or_default())
 }

@@ -25,6 +25,8 @@ mod figures;
 mod folders;
 #[path = "../common/lines.rs"]
 mod lines;
+#[path = "../common/spread.rs"]
+mod spread;
 mod record;
 mod rows;
 mod run;

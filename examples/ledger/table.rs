@@ -11,6 +11,7 @@ use crate::{
     figures::{FIGURES, Reported, reported},
     lines::{End, Lines},
     rows::{Figure, Quantity, Record, Row},
+    spread::{deviation, mean},
 };
 
 /// Between these lines of a file stands the table.
@@ -258,16 +259,9 @@ fn ours(quantity: Quantity, runs: &[&Record]) -> Option<Ours> {
 
 impl Ours {
     fn of(values: Vec<f64>, length: u64, middle: fn(&[f64]) -> f64) -> Option<Self> {
-        let mean = mean(&values);
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let runs = values.len();
-        let deviation = (runs > 1).then(|| (squares / (runs as f64 - 1.0)).sqrt());
+        let (runs, deviation) = (values.len(), deviation(&values));
         (runs > 0).then(|| Self { mean: middle(&values), deviation, runs, length })
     }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
 }
 
 fn median(values: &[f64]) -> f64 {

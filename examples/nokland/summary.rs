@@ -4,7 +4,13 @@ use std::fmt;
 
 use feedback_alignment::FeedbackRule;
 
-use crate::{figures::Reported, lines::End, record::Record, rows::Row};
+use crate::{
+    figures::Reported,
+    lines::End,
+    record::Record,
+    rows::Row,
+    spread::{deviation, mean},
+};
 
 /// What the runs of one row under one rule came to, beside the figure of the paper.
 pub struct Summary {
@@ -43,8 +49,7 @@ impl Summary {
     pub fn figure(&self) -> String {
         let Some((test, training)) = &self.errors else { return "does not converge".into() };
         let mean_error = mean(test);
-        let spread =
-            if test.len() > 1 { format!(" ± {:.2}", deviation(test)) } else { String::new() };
+        let spread = deviation(test).map_or(String::new(), |spread| format!(" ± {spread:.2}"));
         let training = match mean(training) {
             training if training < 0.005 => String::new(),
             training => format!(" ({training:.2})"),
@@ -78,15 +83,4 @@ impl fmt::Display for Summary {
             (Some(reported), _) => write!(f, " reported {reported}"),
         }
     }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// The standard deviation of a sample.
-fn deviation(values: &[f64]) -> f64 {
-    let mean = mean(values);
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / (values.len() as f64 - 1.0)).sqrt()
 }
