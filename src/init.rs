@@ -79,8 +79,8 @@ impl Init {
     ) -> (Spread, Spread) {
         let (fan_in, fan_out) = (fan_in as f64, fan_out as f64);
         let weights = match self {
-            // Feedback that does not read the weights can leave zero.
-            Self::Nokland { rule } if saturating && !rule.route(LAYERS).reads_weights() => {
+            // Feedback that needs no weights can leave zero.
+            Self::Nokland { rule } if saturating && !rule.route(LAYERS).needs_weights() => {
                 Spread::Zero
             }
             Self::FanIn | Self::Nokland { .. } => {

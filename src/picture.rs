@@ -237,18 +237,15 @@ impl<'a> Drawing<'a> {
         let signal = self.sources[number];
         let y = self.y(row);
         text(svg, (MIDDLE, y + 5.0), "middle", "currentColor", name(signal))?;
-        if signal == Signal::Target {
+        // What is further up says by its name what it is made of.
+        if signal == Signal::Target || number > 1 {
             return Ok(());
         }
-        let (tip, tail) = (y + BOX.1 / 2.0, self.y(self.route.layer_count()) - BOX.1 / 2.0);
-        if number == 0 {
-            writeln!(svg, r#"<path d="M{MIDDLE} {tail}V{}" {FORWARD}/>"#, tip + HEAD)?;
-            return head_up(svg, (MIDDLE, tip), "#999");
-        }
-        // Past whatever else is made of the error.
-        let from = self.y(self.route.layer_count() + 1) - BOX.1 / 2.0;
-        writeln!(svg, r#"<path d="M{MIDDLE} {from}V{}" {FEEDBACK}/>"#, tip + HEAD)?;
-        head_up(svg, (MIDDLE, tip), "currentColor")
+        let (tip, tail) = (y + BOX.1 / 2.0, self.y(row - 1) - BOX.1 / 2.0);
+        let (style, colour) =
+            if number == 0 { (FORWARD, "#999") } else { (FEEDBACK, "currentColor") };
+        writeln!(svg, r#"<path d="M{MIDDLE} {tail}V{}" {style}/>"#, tip + HEAD)?;
+        head_up(svg, (MIDDLE, tip), colour)
     }
 
     fn line(&self, number: usize, svg: &mut String) -> std::fmt::Result {

@@ -131,13 +131,15 @@ impl Route {
     }
 
     /// Whether feedback passes through the forward weights, which BP and IFA need and hardware
-    /// would have to carry, through their signs, or through what they do to the outputs. Then it starts
-    /// from nothing where all weights are 0.
+    /// would have to carry, or through their signs.
     #[must_use]
     pub fn reads_weights(&self) -> bool {
-        let reads =
-            |through| matches!(through, Through::Weights | Through::Signs(_) | Through::Jacobian);
-        self.has(reads)
+        self.has(|through| matches!(through, Through::Weights | Through::Signs(_)))
+    }
+
+    /// Whether feedback takes weights that are not 0: it passes through them, or learns what they do.
+    pub(crate) fn needs_weights(&self) -> bool {
+        self.reads_weights() || self.has_slopes()
     }
 
     /// Whether some matrix follows the weights and has to be told before feedback is delivered: it has
@@ -448,6 +450,8 @@ mod tests {
         }
         assert!(route("3:B(e)->0,W(0)->1").reads_weights());
         assert!(!route("3:B(e)->0,R(0)->1").reads_weights());
+        let slopes = route("3:J(e)->0,J(e)->1");
+        assert!(!slopes.reads_weights() && slopes.needs_weights() && slopes.follows_weights());
         assert_eq!([0, 1, 2].map(|l| route("3:B(e)->1").serves(l)), [false, true, true]);
         // The delta of the output layer is the error.
         assert_eq!(route("3:W(2)->1"), route("3:W(e)->1"));

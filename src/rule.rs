@@ -34,8 +34,8 @@ const WIDTH: usize = 10;
 /// | [`Pfa`](Self::Pfa) | `δ_l = (R_lᵀ B_lᵀ δ_{l+1}) ∘ f'(a_l)`, and `R_l` learns along `∂R_l = (B_lᵀ δ_{l+1}) h_lᵀ` | Li et al. 2024 (arXiv 2405.20594) |
 ///
 /// The gradients `∂W_l = δ_l h_{l-1}ᵀ`, `∂b_l = Σ δ_l` (Nøkland 2016, eq. 10) are the same for all, and so is the output
-/// layer's `δ_L = e`. The `B` are random and drawn once. They never change but under frSF and brSF,
-/// where their signs follow those of the weights, and under KP, DKP, FDFA and WM.
+/// layer's `δ_L = e`. The `B` are random and drawn once (FDFA's start from 0). They never change but under
+/// frSF and brSF, where their signs follow those of the weights, and under KP, DKP, FDFA and WM.
 ///
 /// What a rule needs beside the forward pass, for a hidden layer of `n_l` units below one of `n_{l+1}`,
 /// `n_L` outputs and a batch of `N`:
@@ -60,9 +60,8 @@ const WIDTH: usize = 10;
 /// learning rate is `N` times ours, and the sign of `B` is free. `willwx/sign-symmetry` takes
 /// `1/√fan_in` for uSF. Akrout's runs of KP and WM have no decay. Webster's DKP teaches `B` by Adam at
 /// 1e-4 with a decay of 1e-6, ours by the network's optimiser unless there is
-/// [one for feedback](crate::OptimizerState::set_feedback_optimizer). So does FDFA's, from Adam at 1e-4;
-/// as there its `B` starts from 0. PFA's fixed factor is ten times as
-/// wide as a layer (`k = 10`), as theirs; other widths are a route of
+/// [one for feedback](crate::OptimizerState::set_feedback_optimizer). It is the same with FDFA, whose
+/// authors take Adam at 1e-4 for `B`. PFA's fixed factor is ten times as wide as a layer (`k = 10`), as theirs; other widths are a route of
 /// [`Product`](crate::Through::Product).
 ///
 /// ```

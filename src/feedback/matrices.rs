@@ -124,24 +124,29 @@ impl<T: Scalar> Feedback<T> {
         }
     }
 
+    /// Rows and columns of a hop's matrix as users see it.
+    fn shown_shape(&self, index: usize) -> (usize, usize) {
+        let (rows, columns) = self.drawn(index).shape();
+        if is_transposed(&self.layout, &self.route, self.route.hops()[index]) {
+            (columns, rows)
+        } else {
+            (rows, columns)
+        }
+    }
+
     /// Takes a hop's matrix as users see it.
     pub(super) fn set(&mut self, index: usize, matrix: DMatrix<T>) -> Result<()> {
         let hop = self.route.hops()[index];
         let stored = self.drawn(index);
         let transposed = is_transposed(&self.layout, &self.route, hop);
         let name = || self.name(hop.to);
-        let shape = match &stored.beside {
-            Beside::Nothing if transposed => (stored.numbers.ncols(), stored.numbers.nrows()),
-            Beside::Nothing => stored.numbers.shape(),
-            Beside::Places(_, senders) => (stored.numbers.ncols(), *senders),
-            Beside::Left(_) | Beside::Right(_) | Beside::Leading(..) => {
-                let first = format!("a matrix for the hop {hop}");
-                let second = "what it is made of".to_owned();
-                let reason = "it cannot be taken apart: give Feedback::set_factors its factors, or draw the matrix that is shared";
-                return Err(Error::Conflict { first, second, reason });
-            }
-        };
-        require_shape(name, shape, matrix.shape())?;
+        if let Beside::Left(_) | Beside::Right(_) | Beside::Leading(..) = &stored.beside {
+            let first = format!("a matrix for the hop {hop}");
+            let second = "what it is made of".to_owned();
+            let reason = "it cannot be taken apart: give Feedback::set_factors its factors, or draw the matrix that is shared";
+            return Err(Error::Conflict { first, second, reason });
+        }
+        require_shape(name, self.shown_shape(index), matrix.shape())?;
         require_finite(name, matrix.nrows(), matrix.as_slice())?;
         let numbers = if transposed { matrix.transpose() } else { matrix };
         let (name, shared) = (self.name(hop.to), &self.shared);
@@ -239,15 +244,9 @@ impl<T: Scalar> Feedback<T> {
 
     /// The hops to a layer, each with the shape of its matrix, as users see it, if it has one.
     pub(crate) fn hops_to(&self, layer: usize) -> Vec<(Hop, Option<(usize, usize)>)> {
-        let hops = self.route.hops().iter().zip(&self.matrices).filter(|(hop, _)| hop.to == layer);
-        let shape = |hop, (rows, columns)| {
-            if is_transposed(&self.layout, &self.route, hop) {
-                (columns, rows)
-            } else {
-                (rows, columns)
-            }
-        };
-        hops.map(|(&hop, matrix)| (hop, matrix.as_ref().map(|m| shape(hop, m.shape())))).collect()
+        let hops = self.route.hops().iter().enumerate().filter(|(_, hop)| hop.to == layer);
+        let shape = |index: usize| self.matrices[index].as_ref().map(|_| self.shown_shape(index));
+        hops.map(|(index, &hop)| (hop, shape(index))).collect()
     }
 
     /// A copy of the matrix `B_l` through which hidden layer `layer` receives its feedback, if it

@@ -18,7 +18,9 @@ impl<T: Scalar> Feedback<T> {
     /// Under brSF the magnitudes are those of the step: drawn from the distribution and the seed of
     /// [`new`](Self::new) or [`with_route`](Self::with_route), by default where the matrices came from
     /// elsewhere. Under WM noise goes through the layers, from which the matrices learn ([`Mirror`]), under
-    /// FDFA from the hidden layers to the output ([`Jacobian`](Through::Jacobian)).
+    /// FDFA from the hidden layers to the output ([`Jacobian`](Through::Jacobian)); it is drawn from the
+    /// seed of [`new`](Self::new) or [`with_route`](Self::with_route), and from seed 0 where the matrices
+    /// came from elsewhere.
     /// Under all other rules it does nothing, and a second time in the same forward pass neither.
     ///
     /// # Errors
@@ -34,7 +36,7 @@ impl<T: Scalar> Feedback<T> {
         self.require_network(network)?;
         require_layout("follow", "activations", &network.layout, &activations.layout)?;
         if self.followed != activations.pass || activations.pass == 0 {
-            self.try_slopes(network, activations)?;
+            self.send_noise(network, activations)?;
             self.look_into_mirrors(network)?;
             self.copy_signs(network, activations.last_time());
             self.followed = activations.pass;

@@ -25,7 +25,7 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// Sends noise from hidden layers to the output, beside the forward pass that left `activations`.
-    pub(super) fn try_slopes(
+    pub(super) fn send_noise(
         &mut self,
         network: &Network<T>,
         activations: &Activations<T>,
@@ -51,10 +51,8 @@ impl<T: Scalar> Feedback<T> {
     /// `∂B = B − v dᵀ`, the mean over the batch, for the hop to hidden layer `layer`.
     pub(super) fn gradient_of_slopes(&self, layer: usize, b: &[T], gradient: &mut [T]) {
         let Slopes { noise, tangents, .. } = &self.slopes;
-        let (Some(Some(v)), Some(output)) = (noise.get(layer), tangents.blocks.last()) else {
-            return;
-        };
-        let d = output.delta();
+        let v = noise[layer].as_ref().expect("require_slopes has seen to it");
+        let d = tangents.blocks[tangents.blocks.len() - 1].delta();
         LinearMap::Dense.store_gradient((v.rows(), d.rows()), v, d, gradient);
         let samples = T::of(v.batch() as f64);
         gradient.iter_mut().zip(b).for_each(|(gradient, &b)| *gradient = b - *gradient / samples);

@@ -25,8 +25,8 @@ pub(super) fn require_movable<T: Scalar>(
         .any(|block| block.operations.contains(&Operation::Activation(Activation::Relu)));
     let reason = if relu {
         "a ReLU unit that receives nothing has a derivative of 0"
-    } else if feedback.route().reads_weights() {
-        "its feedback passes through the weights"
+    } else if feedback.route().needs_weights() {
+        "its feedback passes through the weights, or learns what they do"
     } else {
         return Ok(());
     };
