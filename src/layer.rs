@@ -9,9 +9,12 @@
 mod shape;
 mod windows;
 mod bias;
-mod unroll;
+mod field;
+mod slide;
 mod tiles;
 mod conv2d;
+mod transposed;
+mod weight_gradient;
 mod linear;
 mod gradient;
 mod pool2d;

@@ -51,6 +51,7 @@
 
 // The order is that of dependence: a module uses only those above it.
 mod elementary;
+mod correlate;
 mod scalar;
 mod vector;
 mod angle;

@@ -177,12 +177,6 @@ fn repeat<T: Copy>(column: &[T], c: &mut [T]) {
     }
 }
 
-/// Adds `a·b` to some rows, from `first` on, of a column-major `c` of so many.
-pub(crate) fn add_to_rows<T: Scalar>(a: Mat<T>, b: Mat<T>, c: &mut [T], rows: usize, first: usize) {
-    let c = MatMut::from_column_major_slice_mut(c, rows, b.ncols());
-    T::multiply(c.subrows_mut(first, a.nrows()), Accum::Add, a, b);
-}
-
 /// Products are cut at multiples of the kernel's registers.
 const TILE: usize = 16;
 

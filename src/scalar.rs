@@ -5,7 +5,10 @@ use std::cell::RefCell;
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use nalgebra::RealField;
 
-use crate::elementary;
+use crate::{
+    correlate::{self, Runs},
+    elementary,
+};
 
 /// `f32` or `f64`: the type of weights, activations and gradients.
 ///
@@ -26,6 +29,8 @@ pub trait Scalar: RealField + Copy + Default + From<u8> + kernel::Kernel {
 pub(crate) mod kernel {
     use faer::{Accum, MatMut, MatRef};
 
+    use crate::correlate::Runs;
+
     pub trait Kernel: Sized {
         /// The largest finite number.
         const LARGEST: f64;
@@ -38,6 +43,16 @@ pub(crate) mod kernel {
 
         /// `c ← a·b` or `c ← c + a·b`, on one thread.
         fn multiply(c: MatMut<Self>, accum: Accum, a: MatRef<Self>, b: MatRef<Self>);
+
+        /// How many numbers stand side by side in a panel for [`correlate`](Self::correlate), where
+        /// there are so many rows, and so many columns in a line.
+        fn lanes(rows: usize, columns: usize) -> usize;
+
+        /// `sums[q, v] ← sums[q, v] + Σ_t panel[t, v] · field[place(t) + q]` for each of the columns
+        /// `q`, over all terms `t` of the [`Runs`]. There are as many `v` as [`lanes`](Self::lanes)
+        /// says, side by side in memory.
+        #[allow(private_interfaces)] // The trait is private, too.
+        fn correlate(panel: &[Self], field: &[Self], runs: Runs, sums: &mut [Self], columns: usize);
 
         /// `tanh a`, for vectorised loops.
         fn fast_tanh(self) -> Self;
@@ -72,7 +87,7 @@ pub(crate) mod kernel {
 }
 
 macro_rules! scalar {
-    ($type:ident, $scratch:ident, $tanh:path, $exp:path, $ln_1p:path) => {
+    ($type:ident, $scratch:ident, $correlate:ident, $tanh:path, $exp:path, $ln_1p:path) => {
         thread_local! {
             static $scratch: RefCell<Vec<$type>> = const { RefCell::new(Vec::new()) };
         }
@@ -98,6 +113,21 @@ macro_rules! scalar {
 
             fn multiply(c: MatMut<Self>, accum: Accum, a: MatRef<Self>, b: MatRef<Self>) {
                 matmul(c, accum, a, b, 1.0, Par::Seq);
+            }
+
+            fn lanes(rows: usize, columns: usize) -> usize {
+                correlate::$correlate::lanes(rows, columns)
+            }
+
+            #[allow(private_interfaces)] // As above.
+            fn correlate(
+                panel: &[Self],
+                field: &[Self],
+                runs: Runs,
+                sums: &mut [Self],
+                columns: usize,
+            ) {
+                correlate::$correlate::correlate(panel, field, runs, sums, columns);
             }
 
             #[allow(clippy::inline_always)] // Or it would not be vectorised.
@@ -157,5 +187,5 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32, SCRATCH_F32, elementary::tanh_f32, elementary::exp_f32, elementary::ln_1p_f32);
-scalar!(f64, SCRATCH_F64, elementary::tanh_f64, elementary::exp_f64, elementary::ln_1p_f64);
+scalar!(f32, SCRATCH_F32, of_f32, elementary::tanh_f32, elementary::exp_f32, elementary::ln_1p_f32);
+scalar!(f64, SCRATCH_F64, of_f64, elementary::tanh_f64, elementary::exp_f64, elementary::ln_1p_f64);

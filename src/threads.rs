@@ -70,7 +70,7 @@ pub(crate) fn pieces(elements: usize, cost: usize) -> usize {
 }
 
 /// [`pieces`] on any number of threads.
-pub(crate) fn worth(elements: usize, cost: usize) -> usize {
+fn worth(elements: usize, cost: usize) -> usize {
     let multiply_adds = elements.saturating_mul(cost);
     if is_worth_sharing(multiply_adds) { multiply_adds / MULTIPLY_ADDS_PER_PIECE } else { 1 }
 }

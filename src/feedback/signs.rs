@@ -1,9 +1,12 @@
 //! Matrices that have the signs of the weights.
 
+use multiversion::multiversion;
+use rand::Rng;
+
 use super::{Feedback, hops::Transport};
 use crate::{
     error::{Error, Result},
-    init::FeedbackInit,
+    init::{FeedbackInit, Spread},
     network::Network,
     route::{Magnitudes, Through},
     scalar::Scalar,
@@ -91,8 +94,12 @@ impl<T: Scalar> Feedback<T> {
                     let down = Transport::of(&self.route, hop) == Transport::Down;
                     let (receivers, senders) = if down { (columns, rows) } else { (rows, columns) };
                     let (init, seed) = self.magnitudes.unwrap_or_default();
-                    let mut rng = stream(seed, Purpose::Magnitudes, index as u64, time);
-                    init.spread(receivers, senders).fill(matrix.as_mut_slice(), &mut rng);
+                    let spread = init.spread(receivers, senders);
+                    draw(matrix.as_mut_slice(), weights, spread, &|chunk| {
+                        let index = (index as u64) << 32 | chunk as u64;
+                        stream(seed, Purpose::Magnitudes, index, time)
+                    });
+                    continue;
                 }
             }
             set_signs(matrix.as_mut_slice(), weights, &|b| b);
@@ -100,10 +107,56 @@ impl<T: Scalar> Feedback<T> {
     }
 }
 
+/// Elements that a thread takes on at least.
+const SIZE: usize = 1 << 14;
+
+/// Gives `matrix` the signs of `weights`, and magnitudes from this distribution; `stream` is that of a
+/// chunk of [`SIZE`] elements.
+fn draw<T: Scalar, R: Rng>(
+    matrix: &mut [T],
+    weights: &[T],
+    spread: Spread,
+    stream: &(impl Fn(usize) -> R + Sync),
+) {
+    let (count, parts) = (matrix.len().div_ceil(SIZE), small_pieces(matrix.len(), 4));
+    share_out(Chunks { data: matrix, size: SIZE }, 0..count, parts, &|range, matrix| {
+        let weights = weights[range.start * SIZE..].chunks(SIZE);
+        for (chunk, (matrix, weights)) in range.zip(matrix.data.chunks_mut(SIZE).zip(weights)) {
+            let mut rng = stream(chunk);
+            if let Spread::Uniform(bound) = spread {
+                draw_uniform(matrix, weights, bound, &mut rng);
+            } else {
+                spread.fill(matrix, &mut rng);
+                matrix.iter_mut().zip(weights).for_each(|(b, &w)| *b = b.copysign(w));
+            }
+        }
+    });
+}
+
+/// [`draw`] of magnitudes below `bound`, with the 32 bits of half a random number for each.
+fn draw_uniform<T: Scalar>(matrix: &mut [T], weights: &[T], bound: f64, rng: &mut impl Rng) {
+    let mut halves = [0; 512];
+    for (matrix, weights) in matrix.chunks_mut(halves.len()).zip(weights.chunks(halves.len())) {
+        for pair in halves[..matrix.len().next_multiple_of(2)].as_chunks_mut::<2>().0 {
+            let both = rng.next_u64();
+            #[allow(clippy::cast_possible_truncation)] // The lower half, then the upper.
+            let split = [both as u32, (both >> 32) as u32];
+            *pair = split;
+        }
+        scale(matrix, weights, &halves, bound / 2.0_f64.powi(32));
+    }
+}
+
+/// `b ← ± scale (half + ½)`, with the sign of `w`.
+#[multiversion(targets = "simd")]
+fn scale<T: Scalar>(matrix: &mut [T], weights: &[T], halves: &[u32], scale: f64) {
+    for ((b, &w), &half) in matrix.iter_mut().zip(weights).zip(halves) {
+        *b = T::of((f64::from(half) + 0.5) * scale).copysign(w);
+    }
+}
+
 /// Gives `matrix` the signs of `weights`, and the magnitudes that come of those it has.
 fn set_signs<T: Scalar>(matrix: &mut [T], weights: &[T], magnitude: &(impl Fn(T) -> T + Sync)) {
-    /// Elements that a thread takes on at least.
-    const SIZE: usize = 1 << 14;
     let (count, parts) = (matrix.len().div_ceil(SIZE), small_pieces(matrix.len(), 1));
     let out = Chunks { data: matrix, size: SIZE };
     share_out(out, 0..count, parts, &|range, matrix| {

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::{bias::Bias, shape::Shape, tiles::Tiles, unroll::Unrolling, windows::Windows};
+use super::{bias::Bias, field::Field, shape::Shape, slide::Slide, windows::Windows};
 use crate::{
+    correlate::Runs,
     error::{Error, Result},
-    linalg::{self, Mat, Start, cut},
+    linalg::{self, Mat, Start},
     scalar::Scalar,
-    threads::{Chunks, share_out, small_pieces, worth},
-    vector::{sum, sum_of},
+    threads::{Chunks, share_out, small_pieces},
 };
 
 /// A two-dimensional convolution (cross-correlation, as everywhere in the field):
@@ -82,8 +82,9 @@ impl fmt::Display for Conv2d {
     }
 }
 
-/// A convolution over an input of known shape: products with the [unrolled](Unrolling) input, sample
-/// by sample. Samples, or columns of the weight gradient, are shared out among threads.
+/// A convolution over an input of known shape. Its three passes go sample by sample: what the windows
+/// see lies in a [`Field`], and neighbouring outputs, or neighbouring weights, are summed up from
+/// there. Samples, or columns of the weight gradient, are shared out among threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Convolution {
     pub(crate) windows: Windows,
@@ -106,33 +107,81 @@ impl Convolution {
         z: &mut [T],
         finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
     ) {
-        let Windows { input, output, .. } = self.windows;
-        let unrolling = Unrolling::new(self.windows);
-        let samples = x.len() / input.len();
-        let size = output.len();
+        let Windows { input, output, kernel, .. } = self.windows;
+        let (field, slide) = (self.input_field(), self.forward_slide::<T>());
+        let (samples, size) = (x.len() / input.len(), output.len());
         let out = (Chunks { data: y, size }, Chunks { data: z, size });
         share_out(out, 0..samples, self.parts(samples), &|range, (y, z)| {
-            self.with_scratch(weights, |unrolled, kernels| {
+            T::with_scratch(self.forward_scratch::<T>(), |scratch| {
+                let (seen, scratch) = scratch.split_at_mut(field.plane() * input.channels);
+                let (sums, panels) = scratch.split_at_mut(slide.sums());
+                let column = |c, i, j| ((c * kernel.0 + i) * kernel.1 + j) * output.channels;
+                slide.pack(weights, column, 1, panels);
+                seen.fill(T::zero());
                 let mut z = z.data.chunks_exact_mut(size);
                 for (sample, y) in range.zip(y.data.chunks_exact_mut(size)) {
-                    unrolling.unroll(&x[sample * input.len()..][..input.len()], 0, unrolled);
-                    let mut start = Start::Zero;
-                    if let Some(bias) = bias {
-                        for (plane, &b) in y.chunks_exact_mut(output.plane()).zip(bias.iter()) {
-                            plane.fill(b);
+                    field.place(input, &x[sample * input.len()..][..input.len()], seen);
+                    slide.slide(panels, seen, sums, |channel, row, sums| {
+                        let bias = bias.map_or(T::zero(), |bias| bias[channel]);
+                        let y = &mut y[(channel * output.height + row) * output.width..];
+                        for (column, y) in y[..output.width].iter_mut().enumerate() {
+                            *y = sums[column * slide.lanes] + bias;
                         }
-                        start = Start::Present;
-                    }
-                    let seen = linalg::mat(unrolled, unrolling.rows());
-                    for (group, kernels) in self.groups(kernels).enumerate() {
-                        let seen = seen.subrows(unrolling.start(group), output.plane());
-                        linalg::product_on_one_thread(seen, kernels.transpose(), start, y);
-                        start = Start::Present;
-                    }
+                    });
                     finish(sample * size, y, z.next().unwrap_or_default());
                 }
             });
         });
+    }
+
+    /// The field of an input: what the windows see of it.
+    pub(super) fn input_field(&self) -> Field {
+        let Windows { output, kernel, stride, padding, .. } = self.windows;
+        Field {
+            height: ((output.height - 1) * stride.0).saturating_add(kernel.0),
+            width: output.width.saturating_add((kernel.1 - 1) / stride.1),
+            stride: stride.1,
+            phases: stride.1.min(kernel.1),
+            padding,
+        }
+    }
+
+    /// From what a row of the output sees to what the next one sees.
+    pub(super) fn row_step(&self) -> usize {
+        self.windows.stride.0.saturating_mul(self.input_field().row())
+    }
+
+    /// The sums of the forward pass: a unit for each channel of the output.
+    pub(super) fn forward_slide<T: Scalar>(&self) -> Slide {
+        let Windows { input, output, kernel, .. } = self.windows;
+        let field = self.input_field();
+        let runs = Runs {
+            counts: [input.channels, kernel.0],
+            steps: [field.plane(), field.row()],
+            taps: kernel.1,
+            phases: field.phases,
+            phase: field.width,
+        };
+        Slide {
+            runs,
+            units: output.channels,
+            lanes: T::lanes(output.channels, output.width),
+            rows: output.height,
+            step: self.row_step(),
+            columns: output.width,
+        }
+    }
+
+    /// Numbers of scratch of the forward pass.
+    fn forward_scratch<T: Scalar>(&self) -> usize {
+        let (field, slide) = (self.input_field(), self.forward_slide::<T>());
+        let seen = field.plane().saturating_mul(self.windows.input.channels);
+        seen.saturating_add(slide.sums()).saturating_add(slide.panels())
+    }
+
+    /// Numbers of scratch of the forward pass and the way back.
+    pub(crate) fn scratch<T: Scalar>(&self) -> usize {
+        self.forward_scratch::<T>().max(self.backward_scratch::<T>())
     }
 
     /// The same convolution with so many times the kernels.
@@ -155,150 +204,14 @@ impl Convolution {
         });
     }
 
-    /// `x ← Wᵀ ∗ y`, the transposed convolution, sample by sample, then `finish(place, x)` for
-    /// each.
-    pub(crate) fn apply_transpose<T: Scalar>(
-        &self,
-        weights: &[T],
-        y: &[T],
-        x: &mut [T],
-        finish: &(impl Fn(usize, &mut [T]) + Sync),
-    ) {
-        let Windows { input, output, .. } = self.windows;
-        let unrolling = Unrolling::new(self.windows);
-        let samples = y.len() / output.len();
-        let size = input.len();
-        let out = Chunks { data: x, size };
-        share_out(out, 0..samples, self.parts(samples), &|range, x| {
-            self.with_scratch(weights, |unrolled, kernels| {
-                for (sample, x) in range.zip(x.data.chunks_exact_mut(size)) {
-                    let y = &y[sample * output.len()..][..output.len()];
-                    let y = linalg::mat(y, output.plane());
-                    unrolled.fill(T::zero());
-                    for (group, kernels) in self.groups(kernels).enumerate() {
-                        let (rows, first) = (unrolling.rows(), unrolling.start(group));
-                        linalg::add_to_rows(y, kernels, unrolled, rows, first);
-                    }
-                    unrolling.fold(unrolled, x);
-                    finish(sample * size, x);
-                }
-            });
-        });
-    }
-
-    /// Calls `work` with room for an unrolled sample, and with the weights in the order in which
-    /// [`groups`](Self::groups) of them are used.
-    fn with_scratch<T: Scalar>(&self, weights: &[T], work: impl FnOnce(&mut [T], &[T])) {
-        let size = self.unrolled();
-        let (channels, groups) = (self.windows.input.channels, Unrolling::new(self.windows).groups);
-        T::with_scratch(size + weights.len(), |scratch| {
-            let (unrolled, kernels) = scratch.split_at_mut(size);
-            swap_blocks(weights, kernels, channels, groups);
-            work(unrolled, kernels);
-        });
-    }
-
-    /// Numbers of an unrolled sample.
-    pub(crate) fn unrolled(&self) -> usize {
-        let unrolling = Unrolling::new(self.windows);
-        unrolling.rows().saturating_mul(self.fan_in / unrolling.groups)
-    }
-
-    /// The columns of the weights, in the order `(group, c, …)`, group by group.
-    fn groups<'a, T: Scalar>(&self, kernels: &'a [T]) -> impl Iterator<Item = Mat<'a, T>> {
-        let (groups, rows) = (Unrolling::new(self.windows).groups, self.windows.output.channels);
-        kernels.chunks_exact(kernels.len() / groups).map(move |group| linalg::mat(group, rows))
-    }
-
-    /// How the weight gradient of so many samples is cut: at whole channels of the input where
-    /// groups of rows of the kernel share what they see. At least [`SHARES`] tiles where the work
-    /// is worth it, so that threads can share it, and more where what is unrolled of a sample for
-    /// a tile would not stay in cache.
-    pub(crate) fn tiles(&self, samples: usize) -> Tiles {
-        /// What is unrolled of a sample for a tile is to stay in cache.
-        const ELEMENTS: usize = 1 << 16;
-        const SHARES: usize = 4;
-        let unrolling = Unrolling::new(self.windows);
-        let groups = unrolling.groups;
-        // The smallest tile, in columns of the gradient.
-        let unit = if groups == 1 { 1 } else { self.fan_in / self.windows.input.channels };
-        let units = self.fan_in / unit;
-        let count = (unrolling.rows().saturating_mul(self.fan_in) / groups).div_ceil(ELEMENTS);
-        let shares = worth(self.elements(samples), self.fan_in).min(SHARES);
-        let count = count.max(shares).min(units);
-        // A single column is a product of a matrix and a vector, which takes longer.
-        let width = cut(units, units.div_ceil(count), if unit == 1 { 2 } else { 1 }) * unit;
-        let rows = self.windows.output.channels;
-        Tiles {
-            width,
-            size: rows * width,
-            count: self.fan_in.div_ceil(width),
-            scratch: unrolling.rows().saturating_mul(width / groups).saturating_add(rows * width),
-        }
-    }
-
-    /// `∂W ← Σ δ Pᵀ` over the samples: the columns of `∂W` from `first` on, as many as `gradient`
-    /// has, in the scratch of a [tile](Self::tiles).
-    pub(crate) fn weight_gradient<T: Scalar>(
-        &self,
-        delta: &[T],
-        h: &[T],
-        first: usize,
-        gradient: &mut [T],
-        scratch: &mut [T],
-    ) {
-        let Windows { input, output, .. } = self.windows;
-        let unrolling = Unrolling::new(self.windows);
-        let (groups, rows) = (unrolling.groups, unrolling.rows());
-        let columns = gradient.len() / output.channels / groups;
-        let (sums, unrolled) = scratch.split_at_mut(gradient.len());
-        let unrolled = &mut unrolled[..rows * columns];
-        let samples = h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len()));
-        let mut start = Start::Zero;
-        for (h, delta) in samples {
-            unrolling.unroll(h, first / groups, unrolled);
-            let delta = linalg::mat(delta, output.plane()).transpose();
-            let seen = linalg::mat(unrolled, rows);
-            for (group, sum) in sums.chunks_exact_mut(output.channels * columns).enumerate() {
-                let seen = seen.subrows(unrolling.start(group), output.plane());
-                linalg::product_on_one_thread(delta, seen, start, sum);
-            }
-            start = Start::Present;
-        }
-        let channels = if groups == 1 { 1 } else { columns / unrolling.columns() };
-        swap_blocks(sums, gradient, groups, channels);
-    }
-
-    /// `∂b ← Σ δ` over samples and positions.
-    pub(crate) fn bias_gradient<T: Scalar>(&self, delta: &[T], gradient: &mut [T]) {
-        let output = self.windows.output;
-        let samples = delta.len() / output.len();
-        for (channel, gradient) in gradient.iter_mut().enumerate() {
-            let of_sample = |sample| {
-                let start = sample * output.len() + channel * output.plane();
-                sum(&delta[start..start + output.plane()])
-            };
-            *gradient = sum_of(0..samples, &of_sample);
-        }
-    }
-
     /// Into how many parts the work on so many samples is worth sharing out.
-    fn parts(&self, samples: usize) -> usize {
+    pub(super) fn parts(&self, samples: usize) -> usize {
         small_pieces(self.elements(samples), self.fan_in)
     }
 
     /// Outputs of so many samples, each of which takes [`fan_in`](Self::fan_in) multiply-adds.
-    fn elements(&self, samples: usize) -> usize {
+    pub(super) fn elements(&self, samples: usize) -> usize {
         self.windows.output.len().saturating_mul(samples)
-    }
-}
-
-/// Copies `outer × inner` blocks of equal length to the order `inner × outer`.
-fn swap_blocks<T: Scalar>(from: &[T], to: &mut [T], outer: usize, inner: usize) {
-    let length = from.len() / (outer * inner);
-    for (index, block) in from.chunks_exact(length).enumerate() {
-        let place = (index % inner * outer + index / inner) * length;
-        to[place..place + length].copy_from_slice(block);
     }
 }
 
@@ -309,7 +222,7 @@ mod tests {
     use super::{
         super::{
             LinearMap,
-            unroll::tests::{any_windows, integers, pixel},
+            windows::tests::{any_windows, integers, pixel},
         },
         *,
     };
@@ -429,16 +342,5 @@ mod tests {
                 check::<f64>(conv.windows, samples, bias).unwrap();
             }
         }
-    }
-
-    #[test]
-    fn blocks_change_places() {
-        let from: Vec<f32> = (0..24_u8).map(f32::from).collect();
-        let mut to = vec![0.0; 24];
-        swap_blocks(&from, &mut to, 3, 4);
-        assert_eq!(to[..8], [0.0, 1.0, 8.0, 9.0, 16.0, 17.0, 2.0, 3.0]);
-        let mut back = vec![0.0; 24];
-        swap_blocks(&to, &mut back, 4, 3);
-        assert_eq!(back, from);
     }
 }

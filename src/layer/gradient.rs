@@ -163,7 +163,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::layer::{Shape, conv2d::Convolution, unroll, windows::Windows};
+    use crate::layer::{
+        Shape,
+        conv2d::Convolution,
+        windows::{self, Windows},
+    };
 
     fn columns(rows: usize, count: usize, seed: usize) -> Columns<f32> {
         let mut columns = Columns::new(rows);
@@ -215,7 +219,7 @@ mod tests {
         /// Every column belongs to one tile, of a dense layer and of a convolution.
         #[test]
         fn every_column_is_in_one_tile(
-            windows in unroll::tests::any_windows(), more in 0..400_usize, samples in 1..300_usize,
+            windows in windows::tests::any_windows(), more in 0..400_usize, samples in 1..300_usize,
         ) {
             let fan_in = windows.input.channels * windows.kernel.0 * windows.kernel.1;
             let windows = Windows { output: Shape { channels: 1 + more, ..windows.output }, ..windows };

@@ -5,8 +5,8 @@ use nalgebra::{DMatrixView, DVectorView};
 use super::operation::Operation;
 use crate::{parameters::OfLayer, scalar::Scalar};
 
-/// A weighted layer, `a = W h + b`: fully connected, or a convolution, which is the same with an
-/// unrolled `h`.
+/// A weighted layer, `a = W h + b`: fully connected, or a convolution, where `h` is what the
+/// kernels see of the input.
 ///
 /// | layer | `W` | `b` |
 /// |---|---|---|

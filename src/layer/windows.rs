@@ -51,3 +51,42 @@ impl Windows {
         Ok(Self { input, output, kernel, stride, padding })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whole numbers, so that sums are exact in any order.
+    pub(crate) fn integers(length: usize, seed: usize) -> Vec<f64> {
+        (0..length).map(|i| ((i * 37 + i / 5 * 11 + seed * 13) % 17) as f64 - 8.0).collect()
+    }
+
+    /// Windows of any kind; some have enough terms for each row of the kernel to be a product.
+    pub(crate) fn any_windows() -> impl Strategy<Value = Windows> {
+        let pair = |most: usize| (1..=most, 1..=most);
+        let channels = prop::sample::select(vec![1_usize, 2, 3, 16, 22, 64, 65]);
+        (channels, pair(9), 1..4_usize, pair(5), pair(4), (0..4_usize, 0..4_usize)).prop_filter_map(
+            "the kernel fits",
+            |(channels, (height, width), outputs, kernel, stride, padding)| {
+                let input = Shape { channels, height, width };
+                Windows::new(&"a convolution", input, outputs, kernel, stride, padding).ok()
+            },
+        )
+    }
+
+    /// The pixel of channel `c` that kernel entry `(i, j)` sees for the output `(y, z)`.
+    pub(crate) fn pixel(
+        windows: &Windows,
+        c: usize,
+        (y, i): (usize, usize),
+        (z, j): (usize, usize),
+    ) -> Option<usize> {
+        let Windows { input, stride, padding, .. } = windows;
+        let row = (y * stride.0 + i).checked_sub(padding.0)?;
+        let column = (z * stride.1 + j).checked_sub(padding.1)?;
+        (row < input.height && column < input.width)
+            .then_some(c * input.plane() + row * input.width + column)
+    }
+}

@@ -251,10 +251,10 @@ impl<T: Scalar> Assembly<T> {
                 self.require_units(config.channels)?;
                 let conv = config.over(self.shape)?;
                 let too_large = Error::TooLarge { rows: config.channels, columns: conv.fan_in };
-                let weights = config.channels.checked_mul(conv.fan_in).ok_or(too_large)?;
+                config.channels.checked_mul(conv.fan_in).ok_or(too_large)?;
                 let tiles = conv.tiles(1);
                 self.require_scratch(tiles.size.saturating_add(tiles.scratch));
-                self.require_scratch(conv.unrolled().saturating_add(weights));
+                self.require_scratch(conv.scratch::<T>());
                 let shape = (config.channels, conv.fan_in);
                 self.add_layer(LinearMap::Conv2d(conv), shape, conv.output());
             }

@@ -1,0 +1,205 @@
+//! The inner loop of every convolution: a panel of numbers against what slides past it.
+//!
+//! The sums of a few neighbouring columns stay in registers until all their terms are added, so that
+//! nothing has to be copied into another order first. Vectors are those of the crate `pulp`, for the
+//! instruction set that the processor has.
+
+/// Where the terms of a sum lie: from `a · steps[0] + b · steps[1] + p · phase` on, for `a` and `b`
+/// below their `counts` and every phase `p`, side by side. There are `taps` terms for each `(a, b)`:
+/// those of phase `p` are the taps `p`, `p + phases`, ….
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Runs {
+    pub(crate) counts: [usize; 2],
+    pub(crate) steps: [usize; 2],
+    pub(crate) taps: usize,
+    pub(crate) phases: usize,
+    pub(crate) phase: usize,
+}
+
+impl Runs {
+    /// Terms of one sum.
+    pub(crate) fn terms(&self) -> usize {
+        self.counts[0] * self.counts[1] * self.taps
+    }
+
+    /// The taps of one `(a, b)`, phase by phase.
+    pub(crate) fn order(self) -> impl Iterator<Item = usize> {
+        let Self { taps, phases, .. } = self;
+        (0..phases).flat_map(move |phase| (phase..taps).step_by(phases))
+    }
+
+    /// `(first place, length)` of each run, in the order of the panel.
+    #[allow(clippy::inline_always)] // For loops that are vectorised.
+    #[inline(always)]
+    fn iter(self) -> impl Iterator<Item = (usize, usize)> {
+        let Self { counts, steps, taps, phases, phase } = self;
+        // A division takes as long as some taps.
+        let length = move |p: usize| if phases == 1 { taps } else { (taps - p).div_ceil(phases) };
+        (0..counts[0]).flat_map(move |a| {
+            (0..counts[1]).flat_map(move |b| {
+                let start = a * steps[0] + b * steps[1];
+                (0..phases.min(taps)).map(move |p| (start + p * phase, length(p)))
+            })
+        })
+    }
+}
+
+/// Makes `lanes` and `correlate` for one scalar, from the names that `pulp` has for it.
+macro_rules! correlate {
+    ($module:ident, $type:ident, $vector:ident, $lanes:ident, $splat:ident, $add:ident,
+     $multiply_add:ident, $vectors:ident, $vectors_mut:ident) => {
+        pub(crate) mod $module {
+            use pulp::{Arch, Simd, WithSimd};
+
+            use crate::correlate::{Runs, most_columns, vectors};
+
+            struct Lanes {
+                rows: usize,
+                columns: usize,
+            }
+
+            impl WithSimd for Lanes {
+                type Output = usize;
+
+                #[inline(always)]
+                fn with_simd<S: Simd>(self, _: S) -> usize {
+                    let Self { rows, columns } = self;
+                    S::$lanes * vectors(rows.div_ceil(S::$lanes), columns, S::REGISTER_COUNT)
+                }
+            }
+
+            pub(crate) fn lanes(rows: usize, columns: usize) -> usize {
+                Arch::new().dispatch(Lanes { rows, columns })
+            }
+
+            struct Line<'a> {
+                panel: &'a [$type],
+                field: &'a [$type],
+                runs: Runs,
+                sums: &'a mut [$type],
+                columns: usize,
+            }
+
+            impl WithSimd for Line<'_> {
+                type Output = ();
+
+                #[inline(always)]
+                fn with_simd<S: Simd>(self, simd: S) {
+                    match self.sums.len() / (self.columns * S::$lanes) {
+                        1 => self.correlate::<S, 1>(simd),
+                        2 => self.correlate::<S, 2>(simd),
+                        _ => self.correlate::<S, 4>(simd),
+                    }
+                }
+            }
+
+            impl Line<'_> {
+                /// Cuts the columns into tiles of about the same width.
+                #[inline(always)]
+                fn correlate<S: Simd, const V: usize>(self, simd: S) {
+                    let (panel, _) = S::$vectors(self.panel).0.as_chunks::<V>();
+                    let (mut sums, _) = S::$vectors_mut(self.sums).0.as_chunks_mut::<V>();
+                    let (runs, mut field) = (self.runs, self.field);
+                    let mut tiles = self.columns.div_ceil(most_columns(S::REGISTER_COUNT));
+                    while tiles > 0 {
+                        let width = sums.len().div_ceil(tiles);
+                        let (here, rest) = sums.split_at_mut(width);
+                        match width {
+                            1 => tile::<S, 1, V>(simd, panel, field, runs, here),
+                            2 => tile::<S, 2, V>(simd, panel, field, runs, here),
+                            3 => tile::<S, 3, V>(simd, panel, field, runs, here),
+                            4 => tile::<S, 4, V>(simd, panel, field, runs, here),
+                            5 => tile::<S, 5, V>(simd, panel, field, runs, here),
+                            6 => tile::<S, 6, V>(simd, panel, field, runs, here),
+                            7 => tile::<S, 7, V>(simd, panel, field, runs, here),
+                            _ => tile::<S, 8, V>(simd, panel, field, runs, here),
+                        }
+                        (sums, tiles) = (rest, tiles - 1);
+                        field = &field[width.min(field.len())..];
+                    }
+                }
+            }
+
+            #[inline(always)]
+            fn tile<S: Simd, const Q: usize, const V: usize>(
+                simd: S,
+                mut panel: &[[S::$vector; V]],
+                field: &[$type],
+                runs: Runs,
+                out: &mut [[S::$vector; V]],
+            ) {
+                let mut sums = [[simd.$splat(0.0); V]; Q];
+                for (start, length) in runs.iter() {
+                    let seen = &field[start..start + length + Q - 1];
+                    let (now, rest) = panel.split_at(length);
+                    for (w, seen) in now.iter().zip(seen.windows(Q)) {
+                        for (sums, &x) in sums.iter_mut().zip(seen) {
+                            let x = simd.$splat(x);
+                            for (sum, &w) in sums.iter_mut().zip(w) {
+                                *sum = simd.$multiply_add(x, w, *sum);
+                            }
+                        }
+                    }
+                    panel = rest;
+                }
+                for (out, sums) in out.iter_mut().zip(sums) {
+                    for (out, sum) in out.iter_mut().zip(sums) {
+                        *out = simd.$add(*out, sum);
+                    }
+                }
+            }
+
+            pub(crate) fn correlate(
+                panel: &[$type],
+                field: &[$type],
+                runs: Runs,
+                sums: &mut [$type],
+                columns: usize,
+            ) {
+                Arch::new().dispatch(Line { panel, field, runs, sums, columns });
+            }
+        }
+    };
+}
+
+correlate!(
+    of_f32,
+    f32,
+    f32s,
+    F32_LANES,
+    splat_f32s,
+    add_f32s,
+    mul_add_e_f32s,
+    as_simd_f32s,
+    as_mut_simd_f32s
+);
+correlate!(
+    of_f64,
+    f64,
+    f64s,
+    F64_LANES,
+    splat_f64s,
+    add_f64s,
+    mul_add_e_f64s,
+    as_simd_f64s,
+    as_mut_simd_f64s
+);
+
+/// Columns whose sums fit into so many registers, two vectors of each.
+const fn most_columns(registers: usize) -> usize {
+    if registers < 32 { 6 } else { 8 }
+}
+
+/// As many numbers side by side as any processor has in a panel.
+pub(crate) const MOST_LANES: usize = 64;
+
+/// How many vectors of a panel go side by side, where the rows fill so many: as few as are wasted at
+/// the end. A single one has too few sums to keep the processor busy. Four fit where the tiles are
+/// narrow.
+fn vectors(rows: usize, columns: usize, registers: usize) -> usize {
+    let most = most_columns(registers);
+    let narrow = registers >= 32 && columns.div_ceil(columns.div_ceil(most)) <= most - 3;
+    let cost = |&side: &usize| rows.div_ceil(side) * side * if side == 1 { 3 } else { 2 };
+    let sides: &[usize] = if narrow { &[4, 2, 1] } else { &[2, 1] };
+    sides.iter().copied().min_by_key(cost).unwrap_or(1)
+}

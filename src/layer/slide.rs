@@ -1,0 +1,93 @@
+//! How the sums of a convolution are made from a field.
+
+use crate::{correlate::Runs, scalar::Scalar};
+
+/// So many terms at most, where a kernel is not larger, are added up before the sum goes to what others
+/// add up to: the panel that they are read from stays in cache, and rounding errors stay small.
+pub(super) const TERMS: usize = 128;
+
+/// Rows and columns of sums, the same for many units. Each is a sum of products of a unit's weights
+/// and what lies at the [`Runs`] from the place of row and column in the field on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slide {
+    pub(super) runs: Runs,
+    pub(super) units: usize,
+    /// Units that are summed up side by side.
+    pub(super) lanes: usize,
+    pub(super) rows: usize,
+    /// From a row to the next in the field; columns are neighbours.
+    pub(super) step: usize,
+    pub(super) columns: usize,
+}
+
+impl Slide {
+    /// Numbers of one panel: the weights of as many units as there are lanes, side by side.
+    fn panel(&self) -> usize {
+        self.runs.terms() * self.lanes
+    }
+
+    /// Numbers of all panels.
+    pub(super) fn panels(&self) -> usize {
+        self.units.div_ceil(self.lanes).saturating_mul(self.panel())
+    }
+
+    /// Numbers of the sums of one panel.
+    pub(super) fn sums(&self) -> usize {
+        self.rows.saturating_mul(self.columns).saturating_mul(self.lanes)
+    }
+
+    /// Packs weights into panels; those of tap `t` of the run `(a, b)` stand from `place(a, b, t)` on,
+    /// `step` apart for the units.
+    pub(super) fn pack<T: Scalar>(
+        &self,
+        weights: &[T],
+        place: impl Fn(usize, usize, usize) -> usize,
+        step: usize,
+        panels: &mut [T],
+    ) {
+        let Self { runs, units, lanes, .. } = *self;
+        for (block, panel) in panels.chunks_exact_mut(self.panel()).enumerate() {
+            let taps = (0..runs.counts[0]).flat_map(|a| {
+                (0..runs.counts[1]).flat_map(move |b| runs.order().map(move |tap| (a, b, tap)))
+            });
+            let first = block * lanes;
+            for ((a, b, tap), panel) in taps.zip(panel.chunks_exact_mut(lanes)) {
+                let from = weights[place(a, b, tap) + first * step..].iter().step_by(step);
+                let count = lanes.min(units - first);
+                panel[..count].iter_mut().zip(from).for_each(|(to, &from)| *to = from);
+                panel[count..].fill(T::zero());
+            }
+        }
+    }
+
+    /// Makes the sums, and calls `take(unit, row, sums)` for each row, with the sum of column `c`
+    /// at `sums[c · lanes]`.
+    pub(super) fn slide<T: Scalar>(
+        &self,
+        panels: &[T],
+        field: &[T],
+        sums: &mut [T],
+        mut take: impl FnMut(usize, usize, &[T]),
+    ) {
+        let Self { runs, units, lanes, step, columns, .. } = *self;
+        let part = runs.terms() / runs.counts[0];
+        let most = (TERMS / part).clamp(1, runs.counts[0]);
+        for (block, panel) in panels.chunks_exact(self.panel()).enumerate() {
+            sums.fill(T::zero());
+            for (group, panel) in panel.chunks(most * part * lanes).enumerate() {
+                let counts = [panel.len() / (part * lanes), runs.counts[1]];
+                let runs = Runs { counts, ..runs };
+                let field = &field[group * most * runs.steps[0]..];
+                for (row, sums) in sums.chunks_exact_mut(columns * lanes).enumerate() {
+                    T::correlate(panel, &field[row * step..], runs, sums, columns);
+                }
+            }
+            let first = block * lanes;
+            for (row, sums) in sums.chunks_exact(columns * lanes).enumerate() {
+                for lane in 0..lanes.min(units - first) {
+                    take(first + lane, row, &sums[lane..]);
+                }
+            }
+        }
+    }
+}

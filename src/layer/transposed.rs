@@ -1,0 +1,165 @@
+//! The way back through a convolution.
+
+use super::{conv2d::Convolution, field::Field, slide::Slide, windows::Windows};
+use crate::{
+    correlate::Runs,
+    scalar::Scalar,
+    threads::{Chunks, share_out},
+};
+
+impl Convolution {
+    /// `x ← Wᵀ ∗ y`, the transposed convolution, sample by sample, then `finish(place, x)` for
+    /// each.
+    pub(crate) fn apply_transpose<T: Scalar>(
+        &self,
+        weights: &[T],
+        y: &[T],
+        x: &mut [T],
+        finish: &(impl Fn(usize, &mut [T]) + Sync),
+    ) {
+        let Windows { input, output, kernel, stride, .. } = self.windows;
+        let field = self.output_field();
+        let (samples, size) = (y.len() / output.len(), input.len());
+        let out = Chunks { data: x, size };
+        share_out(out, 0..samples, self.parts(samples), &|range, x| {
+            T::with_scratch(self.backward_scratch::<T>(), |scratch| {
+                let (seen, scratch) = scratch.split_at_mut(field.plane() * output.channels);
+                let (sums, panels) = scratch.split_at_mut(self.backward_sums::<T>());
+                let mut packed = &mut *panels;
+                for way in self.ways() {
+                    let slide = self.backward_slide::<T>(way);
+                    let (here, rest) = packed.split_at_mut(slide.panels());
+                    // The last tap comes first: it sees the first row, or column.
+                    let weight =
+                        |o, i, j| (way.0.tap(i) * kernel.1 + way.1.tap(j)) * output.channels + o;
+                    let step = kernel.0 * kernel.1 * output.channels;
+                    slide.pack(weights, weight, step, here);
+                    packed = rest;
+                }
+                seen.fill(T::zero());
+                for (sample, x) in range.zip(x.data.chunks_exact_mut(size)) {
+                    field.place(output, &y[sample * output.len()..][..output.len()], seen);
+                    x.fill(T::zero());
+                    let mut packed = &*panels;
+                    for way in self.ways() {
+                        let slide = self.backward_slide::<T>(way);
+                        let (here, rest) = packed.split_at(slide.panels());
+                        let seen = &seen[way.0.from * field.row() + way.1.from..];
+                        let sums = &mut sums[..slide.sums()];
+                        slide.slide(here, seen, sums, |channel, row, sums| {
+                            let row = channel * input.height + way.0.to + row * stride.0;
+                            let x = &mut x[row * input.width + way.1.to..];
+                            for column in 0..slide.columns {
+                                x[column * stride.1] = sums[column * slide.lanes];
+                            }
+                        });
+                        packed = rest;
+                    }
+                    finish(sample * size, x);
+                }
+            });
+        });
+    }
+
+    /// The field of an output: what pixels of the input see of it on the way back.
+    fn output_field(&self) -> Field {
+        let Windows { output, kernel, stride, .. } = self.windows;
+        let padding = ((kernel.0 - 1) / stride.0, (kernel.1 - 1) / stride.1);
+        Field {
+            height: output.height.saturating_add(2 * padding.0),
+            width: output.width.saturating_add(2 * padding.1),
+            stride: 1,
+            phases: 1,
+            padding,
+        }
+    }
+
+    /// The pixels of the input, sorted by which taps of the kernel see them.
+    fn ways(&self) -> impl Iterator<Item = (Way, Way)> {
+        let Windows { input, output, kernel, stride, padding } = self.windows;
+        let all = (0..stride.0.min(kernel.0)).flat_map(move |phase| {
+            let down = Way::new(phase, input.height, output.height, kernel.0, stride.0, padding.0);
+            (0..stride.1.min(kernel.1)).map(move |phase| {
+                (down, Way::new(phase, input.width, output.width, kernel.1, stride.1, padding.1))
+            })
+        });
+        all.filter(|(down, across)| down.count > 0 && across.count > 0)
+    }
+
+    /// The sums of the pixels of one way back: a unit for each channel of the input.
+    fn backward_slide<T: Scalar>(&self, (down, across): (Way, Way)) -> Slide {
+        let Windows { input, output, .. } = self.windows;
+        let field = self.output_field();
+        let runs = Runs {
+            counts: [output.channels, down.taps],
+            steps: [field.plane(), field.row()],
+            taps: across.taps,
+            phases: 1,
+            phase: 0,
+        };
+        Slide {
+            runs,
+            units: input.channels,
+            lanes: T::lanes(input.channels, across.count),
+            rows: down.count,
+            step: field.row(),
+            columns: across.count,
+        }
+    }
+
+    /// Numbers of the sums that one way back needs at most.
+    fn backward_sums<T: Scalar>(&self) -> usize {
+        self.ways().map(|way| self.backward_slide::<T>(way).sums()).max().unwrap_or(0)
+    }
+
+    /// Numbers of scratch of the way back.
+    pub(super) fn backward_scratch<T: Scalar>(&self) -> usize {
+        let seen = self.output_field().plane().saturating_mul(self.windows.output.channels);
+        let panels = self.ways().map(|way| self.backward_slide::<T>(way).panels());
+        panels.fold(seen.saturating_add(self.backward_sums::<T>()), usize::saturating_add)
+    }
+}
+
+/// Along one side of an image: the pixels whose place, padding included, leaves the same remainder
+/// when divided by the stride. All of them are seen through the same taps of the kernel.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    phase: usize,
+    stride: usize,
+    taps: usize,
+    count: usize,
+    /// The first pixel's place in the image.
+    to: usize,
+    /// The first place in the field of the output that it sees.
+    from: usize,
+}
+
+impl Way {
+    fn new(
+        phase: usize,
+        size: usize,
+        outputs: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    ) -> Self {
+        let taps = (kernel - phase).div_ceil(stride);
+        let around = (kernel - 1) / stride;
+        let first = padding.saturating_sub(phase).div_ceil(stride);
+        // No output sees what lies further on.
+        let end = (padding + size).saturating_sub(phase).div_ceil(stride).min(outputs + around);
+        Self {
+            phase,
+            stride,
+            taps,
+            count: end.saturating_sub(first),
+            to: (first * stride + phase).saturating_sub(padding),
+            from: first + around + 1 - taps,
+        }
+    }
+
+    /// The tap that sees the place `index`, counted from the first that a pixel sees.
+    fn tap(&self, index: usize) -> usize {
+        self.phase + self.stride * (self.taps - 1 - index)
+    }
+}
