@@ -124,9 +124,7 @@ impl Convolution {
                     slide.slide(panels, seen, sums, |channel, row, sums| {
                         let bias = bias.map_or(T::zero(), |bias| bias[channel]);
                         let y = &mut y[(channel * output.height + row) * output.width..];
-                        for (column, y) in y[..output.width].iter_mut().enumerate() {
-                            *y = sums[column * slide.lanes] + bias;
-                        }
+                        y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = sum + bias);
                     });
                     finish(sample * size, y, z.next().unwrap_or_default());
                 }

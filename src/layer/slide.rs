@@ -1,5 +1,7 @@
 //! How the sums of a convolution are made from a field.
 
+use std::{iter::StepBy, slice::Iter};
+
 use crate::{correlate::Runs, scalar::Scalar};
 
 /// So many terms at most, where a kernel is not larger, are added up before the sum goes to what others
@@ -60,14 +62,13 @@ impl Slide {
         }
     }
 
-    /// Makes the sums, and calls `take(unit, row, sums)` for each row, with the sum of column `c`
-    /// at `sums[c · lanes]`.
+    /// Makes the sums, and calls `take(unit, row, sums of its columns)` for each row.
     pub(super) fn slide<T: Scalar>(
         &self,
         panels: &[T],
         field: &[T],
         sums: &mut [T],
-        mut take: impl FnMut(usize, usize, &[T]),
+        mut take: impl FnMut(usize, usize, StepBy<Iter<T>>),
     ) {
         let Self { runs, units, lanes, step, columns, .. } = *self;
         let part = runs.terms() / runs.counts[0];
@@ -85,7 +86,7 @@ impl Slide {
             let first = block * lanes;
             for (row, sums) in sums.chunks_exact(columns * lanes).enumerate() {
                 for lane in 0..lanes.min(units - first) {
-                    take(first + lane, row, &sums[lane..]);
+                    take(first + lane, row, sums[lane..].iter().step_by(lanes));
                 }
             }
         }

@@ -48,10 +48,8 @@ impl Convolution {
                         let sums = &mut sums[..slide.sums()];
                         slide.slide(here, seen, sums, |channel, row, sums| {
                             let row = channel * input.height + way.0.to + row * stride.0;
-                            let x = &mut x[row * input.width + way.1.to..];
-                            for column in 0..slide.columns {
-                                x[column * stride.1] = sums[column * slide.lanes];
-                            }
+                            let x = x[row * input.width + way.1.to..].iter_mut();
+                            x.step_by(stride.1).zip(sums).for_each(|(x, &sum)| *x = sum);
                         });
                         packed = rest;
                     }
