@@ -158,6 +158,42 @@ macro_rules! correlate {
             ) {
                 Arch::new().dispatch(Line { panel, field, runs, sums, columns });
             }
+
+            /// Compares with three loops on this instruction set, for all numbers of lanes.
+            #[cfg(test)]
+            #[allow(clippy::cast_lossless)] // One of the two is `f64` already.
+            fn check_on<S: Simd>(simd: S, runs: Runs, columns: usize) {
+                let places: Vec<usize> =
+                    runs.iter().flat_map(|(start, n)| start..start + n).collect();
+                let length = places.iter().max().unwrap() + columns;
+                let number = |i: usize| ((i * 37 + i / 5 * 11) % 17) as $type - 8.0;
+                let field: Vec<$type> = (0..length).map(number).collect();
+                for lanes in [1, 2, 4].map(|vectors| S::$lanes * vectors) {
+                    let panel: Vec<$type> = (3..).map(number).take(places.len() * lanes).collect();
+                    let mut sums: Vec<$type> = (9..).map(number).take(columns * lanes).collect();
+                    let mut expected = sums.clone();
+                    for (index, sum) in expected.iter_mut().enumerate() {
+                        for (&place, panel) in places.iter().zip(panel.chunks_exact(lanes)) {
+                            *sum += panel[index % lanes] * field[place + index / lanes];
+                        }
+                    }
+                    let (panel, field, sums_of) = (&panel[..], &field[..], &mut sums[..]);
+                    simd.vectorize(Line { panel, field, runs, sums: sums_of, columns });
+                    assert_eq!(sums, expected, "{runs:?}, {columns} columns, {lanes} lanes");
+                }
+            }
+
+            /// [`check_on`] every instruction set that the processor has.
+            #[cfg(test)]
+            pub(crate) fn check(runs: Runs, columns: usize) {
+                check_on(pulp::Scalar::new(), runs, columns);
+                #[cfg(target_arch = "x86_64")]
+                {
+                    use pulp::x86::{V3, V4};
+                    V3::try_new().map(|simd| check_on(simd, runs, columns));
+                    V4::try_new().map(|simd| check_on(simd, runs, columns));
+                }
+            }
         }
     };
 }
@@ -202,4 +238,34 @@ fn vectors(rows: usize, columns: usize, registers: usize) -> usize {
     let cost = |&side: &usize| rows.div_ceil(side) * side * if side == 1 { 3 } else { 2 };
     let sides: &[usize] = if narrow { &[4, 2, 1] } else { &[2, 1] };
     sides.iter().copied().min_by_key(cost).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::correlate::{Runs, of_f32, of_f64, vectors};
+
+    proptest! {
+        /// Small whole numbers, whose sums are exact in any order.
+        #[test]
+        fn sums_are_those_of_three_loops(
+            counts in (1..4_usize, 1..4_usize), steps in (0..40_usize, 0..40_usize),
+            taps in 1..12_usize, phases in 1..5_usize, phase in 0..9_usize, columns in 1..40_usize,
+        ) {
+            let phases = phases.min(taps);
+            let runs =
+                Runs { counts: counts.into(), steps: steps.into(), taps, phases, phase };
+            of_f32::check(runs, columns);
+            of_f64::check(runs, columns);
+        }
+    }
+
+    #[test]
+    fn a_panel_wastes_few_lanes() {
+        // With 32 registers and narrow tiles four vectors fit, where they are not wasted.
+        assert_eq!([1, 2, 3, 4, 6].map(|rows| vectors(rows, 5, 32)), [1, 2, 4, 4, 2]);
+        assert_eq!([1, 2, 3, 4, 6].map(|rows| vectors(rows, 15, 32)), [1, 2, 2, 2, 2]);
+        assert_eq!([1, 2, 3, 4, 6].map(|rows| vectors(rows, 5, 16)), [1, 2, 2, 2, 2]);
+    }
 }
