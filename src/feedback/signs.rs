@@ -133,25 +133,26 @@ fn draw<T: Scalar, R: Rng>(
     });
 }
 
-/// [`draw`] of magnitudes below `bound`, with the 32 bits of half a random number for each.
+/// [`draw`] of magnitudes below `bound`: the middles of 65,536 equal steps, for each of which 16 bits are
+/// enough, a quarter of a random number.
 fn draw_uniform<T: Scalar>(matrix: &mut [T], weights: &[T], bound: f64, rng: &mut impl Rng) {
-    let mut halves = [0; 512];
-    for (matrix, weights) in matrix.chunks_mut(halves.len()).zip(weights.chunks(halves.len())) {
-        for pair in halves[..matrix.len().next_multiple_of(2)].as_chunks_mut::<2>().0 {
-            let both = rng.next_u64();
-            #[allow(clippy::cast_possible_truncation)] // The lower half, then the upper.
-            let split = [both as u32, (both >> 32) as u32];
-            *pair = split;
+    let mut quarters = [0; 1024];
+    for (matrix, weights) in matrix.chunks_mut(quarters.len()).zip(weights.chunks(quarters.len())) {
+        for four in quarters[..matrix.len().next_multiple_of(4)].as_chunks_mut().0 {
+            let bits = rng.next_u64();
+            #[allow(clippy::cast_possible_truncation)] // To what is left after the shift.
+            let parts: [u16; 4] = std::array::from_fn(|part| (bits >> (16 * part)) as u16);
+            *four = parts;
         }
-        scale(matrix, weights, &halves, bound / 2.0_f64.powi(32));
+        scale(matrix, weights, &quarters, bound / f64::from(1 << 16));
     }
 }
 
-/// `b ← ± scale (half + ½)`, with the sign of `w`.
+/// `b ← ± scale (quarter + ½)`, with the sign of `w`.
 #[multiversion(targets = "simd")]
-fn scale<T: Scalar>(matrix: &mut [T], weights: &[T], halves: &[u32], scale: f64) {
-    for ((b, &w), &half) in matrix.iter_mut().zip(weights).zip(halves) {
-        *b = T::of((f64::from(half) + 0.5) * scale).copysign(w);
+fn scale<T: Scalar>(matrix: &mut [T], weights: &[T], quarters: &[u16], scale: f64) {
+    for ((b, &w), &quarter) in matrix.iter_mut().zip(weights).zip(quarters) {
+        *b = T::of((f64::from(quarter) + 0.5) * scale).copysign(w);
     }
 }
 
