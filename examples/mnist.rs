@@ -38,13 +38,14 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    str::FromStr,
 };
 
 use clap::{Parser, ValueEnum};
 use common::{Result, Split};
 use feedback_alignment::{
-    Activation, Adam, AdamW, FeedbackRule, Init, Loss, Network, Optimizer, RmsProp, Sgd, Trainer,
-    data::idx,
+    Activation, Adam, AdamW, Error, FeedbackInit, FeedbackRule, Init, Loss, Network, Optimizer,
+    RmsProp, Sgd, Trainer, data::idx,
 };
 use rules::Rules;
 use runs::Run;
@@ -90,9 +91,14 @@ struct Args {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
 
-    /// What the weights start from
-    #[arg(long, value_enum, default_value_t = InitName::Paper)]
-    init: InitName,
+    /// What the weights start from: paper (zero for FA and DFA with tanh or logistic units, else fan-in),
+    /// fan-in, glorot-uniform, glorot-normal, he-uniform, he-normal, lecun-uniform, lecun-normal or zeros
+    #[arg(long, default_value = "paper")]
+    init: Start,
+
+    /// What the feedback matrices are drawn from: nokland, lillicrap, frenkel, lighton or crafton
+    #[arg(long, default_value_t = FeedbackInit::Nokland)]
+    feedback: FeedbackInit,
 
     /// Seed of the weights, the feedback matrices and the order of the images
     #[arg(long, default_value_t = 0)]
@@ -111,12 +117,22 @@ enum OptimizerName {
     Adamw,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum InitName {
-    /// Nøkland's: zero for FA and DFA with tanh or logistic units, else as fan-in
-    Paper,
-    /// Uniform in ±1/√fan-in
-    FanIn,
+/// What weights start from, `None` for the paper's own choice by rule.
+#[derive(Clone, Copy)]
+struct Start(Option<Init>);
+
+impl FromStr for Start {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "paper" => Ok(Self(None)),
+            _ => text
+                .parse()
+                .map(|init| Self(Some(init)))
+                .map_err(|error: Error| format!("{error}, paper")),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -174,22 +190,17 @@ impl Args {
         for &units in &self.hidden {
             network = network.dense(units).activation(self.activation);
         }
-        let network = network.dense(classes).init(self.init(rule)).seed(self.seed).build()?;
+        let init = self.init.0.unwrap_or_else(|| Init::nokland(rule));
+        let network = network.dense(classes).init(init).seed(self.seed).build()?;
         let trainer = Trainer::builder(network)
             .rule(rule)
+            .feedback_init(self.feedback)
             .loss(self.loss)
             .optimizer(self.optimizer())
             .batch_size(self.batch_size)
             .seed(self.seed)
             .build()?;
         Ok(trainer)
-    }
-
-    fn init(&self, rule: FeedbackRule) -> Init {
-        match self.init {
-            InitName::Paper => Init::nokland(rule),
-            InitName::FanIn => Init::FanIn,
-        }
     }
 
     fn optimizer(&self) -> Optimizer {

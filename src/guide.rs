@@ -4,7 +4,7 @@
 //! 1. [What backpropagation needs and brains do not have](chapter_1_backpropagation)
 //! 2. [Feedback alignment, and why it works](chapter_2_alignment)
 //! 3. [Straight to every layer: DFA and IFA](chapter_3_direct)
-//! 4. [Shapes, and what error messages about them say](chapter_4_shapes)
+//! 4. [Shapes, and what error messages about them say](chapter_4_shapes); your own data
 //! 5. [Where to begin, and why it may stall](chapter_5_initialisation)
 //! 6. [Convolutions, and where feedback fails](chapter_6_convolution)
 //! 7. [How to compare rules fairly](chapter_7_comparing)
@@ -12,6 +12,16 @@
 //! 9. [From here to PyTorch and back](chapter_9_pytorch)
 //!
 //! All you need to know before is what a matrix and a derivative are.
+//!
+//! To try a piece of code, make a crate that depends on this one, put the piece into the `main` below, and say
+//! `cargo run --release`:
+//!
+//! ```
+//! fn main() -> feedback_alignment::Result<()> {
+//!     // Here.
+//!     Ok(())
+//! }
+//! ```
 
 #[doc = include_str!("guide/backpropagation.md")]
 /// ---

@@ -1,10 +1,12 @@
 //! What initial weights and feedback matrices are drawn from.
 
+use std::{fmt, str::FromStr};
+
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal, Uniform};
 
 use crate::{
-    error::{Result, require},
+    error::{Error, Result, require},
     rule::FeedbackRule,
     scalar::Scalar,
 };
@@ -17,6 +19,14 @@ const LAYERS: usize = 3;
 /// `fan_in` is the number of inputs of a unit, `fan_out` the number of units that read one input
 /// (for a dense layer: columns and rows of `W`). Biases are zero unless said otherwise. Numbers
 /// are drawn as `f64` and rounded, so a seed gives the same network in both scalars.
+///
+/// ```
+/// use feedback_alignment::Init;
+///
+/// assert_eq!("he-normal".parse::<Init>()?, Init::HeNormal);
+/// assert_eq!(Init::presets().next(), Some(Init::FanIn));
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -69,6 +79,23 @@ impl Init {
         Self::Nokland { rule }
     }
 
+    /// All that need nothing but a name: without [`Nokland`](Self::Nokland), [`Uniform`](Self::Uniform)
+    /// and [`Normal`](Self::Normal).
+    #[must_use]
+    pub fn presets() -> impl ExactSizeIterator<Item = Self> {
+        [
+            Self::FanIn,
+            Self::GlorotUniform,
+            Self::GlorotNormal,
+            Self::HeUniform,
+            Self::HeNormal,
+            Self::LecunUniform,
+            Self::LecunNormal,
+            Self::Zeros,
+        ]
+        .into_iter()
+    }
+
     /// What weights and biases of a layer are drawn from; `saturating` says whether every hidden
     /// unit of the network saturates.
     pub(crate) fn spread(
@@ -109,6 +136,33 @@ impl Init {
     }
 }
 
+impl fmt::Display for Init {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::FanIn => "fan-in",
+            Self::Nokland { .. } => "nokland",
+            Self::GlorotUniform => "glorot-uniform",
+            Self::GlorotNormal => "glorot-normal",
+            Self::HeUniform => "he-uniform",
+            Self::HeNormal => "he-normal",
+            Self::LecunUniform => "lecun-uniform",
+            Self::LecunNormal => "lecun-normal",
+            Self::Uniform { .. } => "uniform",
+            Self::Normal { .. } => "normal",
+            Self::Zeros => "zeros",
+        })
+    }
+}
+
+impl FromStr for Init {
+    type Err = Error;
+
+    /// Reads the name that `Display` writes, of one of the [`presets`](Init::presets).
+    fn from_str(text: &str) -> Result<Self> {
+        named("initialisation", text, Self::presets())
+    }
+}
+
 /// Distribution of the fixed feedback matrices.
 ///
 /// A matrix `B_l` has as many rows as there are units that receive the feedback, `n_l`, and as
@@ -118,6 +172,15 @@ impl Init {
 ///
 /// Any distribution of `rand_distr` serves through [`Feedback::sample`](crate::Feedback::sample),
 /// matrices of one's own through [`Feedback::from_matrices`](crate::Feedback::from_matrices).
+///
+/// ```
+/// use feedback_alignment::FeedbackInit;
+///
+/// let names: Vec<_> = FeedbackInit::presets().map(|init| init.to_string()).collect();
+/// assert_eq!(names, ["nokland", "lillicrap", "frenkel", "lighton", "crafton"]);
+/// assert_eq!("LightOn".parse::<FeedbackInit>()?, FeedbackInit::LightOn);
+/// # Ok::<(), feedback_alignment::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -152,6 +215,12 @@ pub enum FeedbackInit {
 }
 
 impl FeedbackInit {
+    /// All that need nothing but a name: without [`Uniform`](Self::Uniform) and [`Normal`](Self::Normal).
+    #[must_use]
+    pub fn presets() -> impl ExactSizeIterator<Item = Self> {
+        [Self::Nokland, Self::Lillicrap, Self::Frenkel, Self::LightOn, Self::Crafton].into_iter()
+    }
+
     pub(crate) fn spread(self, receivers: usize, senders: usize) -> Spread {
         let (receivers, senders) = (receivers as f64, senders as f64);
         match self {
@@ -191,6 +260,45 @@ impl FeedbackInit {
             _ => Ok(()),
         }
     }
+}
+
+impl fmt::Display for FeedbackInit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nokland => "nokland",
+            Self::Lillicrap => "lillicrap",
+            Self::Frenkel => "frenkel",
+            Self::LightOn => "lighton",
+            Self::Crafton => "crafton",
+            Self::Uniform { .. } => "uniform",
+            Self::Normal { .. } => "normal",
+        })
+    }
+}
+
+impl FromStr for FeedbackInit {
+    type Err = Error;
+
+    /// Reads the name that `Display` writes, of one of the [`presets`](FeedbackInit::presets).
+    fn from_str(text: &str) -> Result<Self> {
+        named("feedback initialisation", text, Self::presets())
+    }
+}
+
+/// The preset of that name, in upper or lower case.
+fn named<P>(what: &'static str, text: &str, presets: impl Iterator<Item = P>) -> Result<P>
+where
+    P: fmt::Display,
+{
+    let mut names = Vec::new();
+    for preset in presets {
+        let name = preset.to_string();
+        if name.eq_ignore_ascii_case(text) {
+            return Ok(preset);
+        }
+        names.push(name);
+    }
+    Err(Error::UnknownName { what, found: text.to_owned(), expected: names.join(", ") })
 }
 
 fn positive(name: &'static str, value: f64) -> Result<()> {
@@ -294,6 +402,28 @@ mod tests {
             assert_eq!(relu, (Spread::Uniform(0.5), Spread::Uniform(0.5)), "{rule}");
         }
         assert_eq!(Init::HeNormal.spread(4, 9, true).1, Spread::Zero);
+    }
+
+    #[test]
+    fn names_round_trip_and_unknown_ones_are_refused() {
+        for init in Init::presets() {
+            assert_eq!(init.to_string().parse::<Init>().unwrap(), init);
+            assert_eq!(init.to_string().to_uppercase().parse::<Init>().unwrap(), init);
+        }
+        for init in FeedbackInit::presets() {
+            assert_eq!(init.to_string().parse::<FeedbackInit>().unwrap(), init);
+            assert_eq!(init.to_string().to_uppercase().parse::<FeedbackInit>().unwrap(), init);
+        }
+        for name in ["he", "nokland", "uniform", ""] {
+            let message = name.parse::<Init>().unwrap_err().to_string();
+            assert!(message.contains("fan-in, glorot-uniform, glorot-normal"), "{message}");
+            assert!(message.contains(&format!("'{name}'")), "{message}");
+        }
+        for name in ["he-normal", "uniform", "normal"] {
+            let message = name.parse::<FeedbackInit>().unwrap_err().to_string();
+            assert!(message.contains("nokland, lillicrap, frenkel, lighton, crafton"), "{message}");
+        }
+        assert_eq!(format!("[{:>8}]", FeedbackInit::Nokland), "[ nokland]");
     }
 
     #[test]

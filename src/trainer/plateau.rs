@@ -191,6 +191,24 @@ mod tests {
     }
 
     #[test]
+    fn settings_leave_each_other_as_they_are() {
+        let plateau = Plateau::new(0.5, 3).unwrap();
+        let one = plateau.with_factor(0.2).unwrap().with_threshold(0.3).unwrap().with_lowest(0.5);
+        let other = plateau.with_lowest(0.5).unwrap().with_threshold(0.3).unwrap().with_factor(0.2);
+        assert_eq!(one.unwrap(), other.unwrap());
+    }
+
+    #[test]
+    fn by_itself_a_score_is_better_if_it_is_lower_by_a_ten_thousandth() {
+        let mut plateau = Plateau::new(1.0, 9).unwrap();
+        let bests = [1.0, 0.99991, 0.99989].map(|score| {
+            plateau.observe(score).unwrap();
+            plateau.best_score().unwrap()
+        });
+        assert_eq!(bests, [1.0, 1.0, 0.99989]);
+    }
+
+    #[test]
     fn infinite_scores_are_the_worst_and_the_best() {
         let mut plateau = Plateau::new(1.0, 2).unwrap();
         let scores = [f64::INFINITY, 1e300, 1.0, f64::NEG_INFINITY];

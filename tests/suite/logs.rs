@@ -7,7 +7,7 @@ use feedback_alignment::{
     nalgebra::DMatrix,
 };
 
-/// What three epochs come to.
+/// What three epochs come to, tested on other samples than they learned from.
 fn run(values: bool) -> Vec<(Epoch, Evaluation, Diagnosis)> {
     let x = DMatrix::from_fn(3, 20, |i, j| ((i * 7 + j * 3) % 11) as f64 / 11.0);
     let data = if values {
@@ -19,11 +19,12 @@ fn run(values: bool) -> Vec<(Epoch, Evaluation, Diagnosis)> {
     let loss = if values { Loss::MeanSquaredError } else { Loss::SoftmaxCrossEntropy };
     let mut trainer = Trainer::builder(builder.build().unwrap()).loss(loss).build().unwrap();
     let mut diagnostics = Diagnostics::new(trainer.network()).unwrap();
+    let test = data.subset(&[1, 3, 4, 5]).unwrap();
     (0..3)
         .map(|_| {
             let epoch = trainer.epoch(&data).unwrap();
             let diagnosis = diagnostics.observe(&trainer, &x, data.targets()).unwrap();
-            (epoch, trainer.evaluate(&data).unwrap(), diagnosis)
+            (epoch, trainer.evaluate(&test).unwrap(), diagnosis)
         })
         .collect()
 }
@@ -68,12 +69,29 @@ fn both_forms_hold_the_numbers_to_the_bit() {
                 (Some(test.loss), test.error_rate)
             );
             assert_eq!(of("error_rate").is_none(), values);
+            assert_eq!(of("error_rate") == of("test_error_rate"), values);
             for (layer, row) in diagnosis.layers.iter().enumerate() {
                 assert_eq!(of(&format!("layer{layer}_delta_angle")), row.delta_angle);
                 assert_eq!(of(&format!("layer{layer}_common_mode")), row.common_mode);
             }
         }
     }
+}
+
+/// Letter by letter, with numbers that are whole, not there and not finite.
+#[test]
+fn a_line_is_written_as_its_form_demands() {
+    let (mut epoch, mut test, _) = run(false).remove(0);
+    (epoch.number, epoch.learning_rate) = (7, 1e-4);
+    (epoch.loss, epoch.error_rate) = (f64::INFINITY, None);
+    (test.loss, test.error_rate) = (f64::NAN, Some(0.25));
+    let (mut csv, mut json) = (Log::csv(Vec::new()), Log::json_lines(Vec::new()));
+    csv.record(&epoch, Some(&test), None).unwrap();
+    json.record(&epoch, Some(&test), None).unwrap();
+    let names = "epoch,learning_rate,loss,error_rate,test_loss,test_error_rate";
+    assert_eq!(text(csv), format!("{names}\n7,0.0001,inf,,NaN,0.25\n"));
+    let object = r#"{"epoch":7,"learning_rate":0.0001,"loss":null,"error_rate":null,"test_loss":null,"test_error_rate":0.25}"#;
+    assert_eq!(text(json), format!("{object}\n"));
 }
 
 /// The columns of a diagnosis are its fields: all of them, and under their names.
@@ -114,17 +132,19 @@ fn a_later_line_of_csv_may_have_less_but_not_more() {
     assert_eq!((rows[0][4], &rows[1][4..]), (Some(test.loss), &[None, None][..]));
 }
 
-/// Keeps what has been flushed, and takes no more than so many bytes.
+/// Keeps what has been flushed, and takes no more than so many bytes; then some room is freed.
 #[derive(Debug, Default)]
 struct Disk {
     unflushed: Vec<u8>,
     flushed: Vec<u8>,
     room: usize,
+    freed: usize,
 }
 
 impl Write for Disk {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.len() > self.room {
+            self.room += self.freed;
             return Err(io::Error::other("the disk is full"));
         }
         self.room -= bytes.len();
@@ -153,4 +173,16 @@ fn every_line_is_flushed_and_a_full_disk_is_an_error() {
     let text = String::from_utf8(disk.flushed).unwrap();
     assert_eq!(text.lines().count(), 1 + written);
     assert!(disk.unflushed.is_empty() && text.ends_with('\n'));
+}
+
+/// The names and the first line are one piece: what could not be written is not half there, and comes again.
+#[test]
+fn a_first_line_that_failed_is_written_the_next_time() {
+    let (epoch, test, _) = run(false).remove(0);
+    let mut disk = Disk { room: 70, freed: 300, ..Disk::default() }; // Enough for the names alone.
+    let mut log = Log::csv(&mut disk);
+    assert!(log.record(&epoch, Some(&test), None).is_err());
+    log.record(&epoch, Some(&test), None).unwrap();
+    let text = String::from_utf8(disk.flushed).unwrap();
+    assert!(text.starts_with("epoch,") && text.lines().count() == 2, "{text}");
 }

@@ -51,6 +51,8 @@ fn settings_are_written_by_their_names_and_read_back() {
         r#"{"warm_up":7,"decay":{"cosine":{"steps":12}}}"#,
     );
     round_trip(Init::Nokland { rule: FeedbackRule::Fa }, r#"{"nokland":{"rule":"FA"}}"#);
+    Init::presets().for_each(|init| round_trip(init, &format!("\"{init}\"")));
+    FeedbackInit::presets().for_each(|init| round_trip(init, &format!("\"{init}\"")));
     round_trip(Init::HeNormal, r#""he-normal""#);
     round_trip(FeedbackInit::LightOn, r#""lighton""#);
     round_trip(FeedbackInit::Uniform { bound: 0.25 }, r#"{"uniform":{"bound":0.25}}"#);

@@ -84,6 +84,30 @@ all                                                                             
     assert_eq!(trainer.summary().unwrap().to_string(), expected);
     let alone = network.summary().to_string();
     assert!(!alone.contains("feedback") && alone.lines().count() == 7, "{alone}");
+    assert!(alone.lines().all(|line| line == line.trim_end()), "{alone}");
+    assert!(alone.ends_with("583"), "{alone}");
+}
+
+#[test]
+fn a_convolution_says_what_is_unusual_about_it() {
+    let kind = |conv| {
+        let network = Network::<f32>::builder((1, 9, 9)).conv2d(conv).dense(2).build().unwrap();
+        network.summary().layers[0].kind.clone()
+    };
+    let plain = Conv2d::new(2, 3);
+    assert_eq!(kind(plain), "conv2d 3×3");
+    assert_eq!(kind(Conv2d { padding: (1, 1), ..plain }), "conv2d 3×3 padding 1×1");
+    let odd = Conv2d { kernel: (3, 5), stride: (2, 1), padding: (0, 1), ..plain };
+    assert_eq!(kind(odd), "conv2d 3×5 stride 2×1 padding 0×1");
+}
+
+#[test]
+fn several_hops_to_a_layer_stand_in_its_row() {
+    let network = Network::<f32>::builder(3).dense(5).tanh().dense(4).tanh().dense(2).build();
+    let (network, route) = (network.unwrap(), "3:B(e)->1,W(1)->0,B(e)->0".parse().unwrap());
+    let feedback = Feedback::with_route(&network, route, FeedbackInit::Nokland, 1).unwrap();
+    let table = feedback.summary(&network).unwrap().to_string();
+    assert!(table.lines().nth(2).unwrap().ends_with("  W(1) + B(e) 5×2"), "{table}");
 }
 
 #[test]
