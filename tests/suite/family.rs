@@ -59,12 +59,12 @@ fn signs_follow_the_weights_and_magnitudes_do_not() {
     for network in [dense_net(), conv_net()] {
         for rule in SIGNS {
             let start = feedback(&network, rule);
-            let sgd = Sgd { learning_rate: 1.0, ..Sgd::default() };
+            let sgd = Sgd { learning_rate: 5.0, ..Sgd::default() };
             let builder = Trainer::builder(network.clone()).feedback(start.clone());
             let mut trainer = builder.optimizer(sgd).build().unwrap();
             let mut changed = 0;
             let mut last = start.clone();
-            for step in 0..4 {
+            for step in 0..8 {
                 let before = trainer.network().clone();
                 trainer.step(&numbers(network.input_len(), 9, step), &thirds(9)).unwrap();
                 for layer in 0..network.layer_count() - 1 {
