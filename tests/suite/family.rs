@@ -1,5 +1,7 @@
 //! The rules beyond Nøkland's: each against an identity and against 100 steps computed elsewhere.
 
+use approx::assert_abs_diff_eq;
+
 use crate::{
     helpers::{
         assert_weights, hundred_steps, magnitude, numbers, numpy_net, numpy_sgd, sines, thirds,
@@ -93,6 +95,26 @@ fn signs_follow_the_weights_and_magnitudes_do_not() {
         let (rows, columns) = uniform.matrix(last).unwrap().unwrap().shape();
         let magnitude = (2.0 / (rows + columns) as f64).sqrt();
         assert!(uniform.matrix(last).unwrap().unwrap().iter().all(|b| b.abs() == magnitude));
+    }
+}
+
+/// More entries than are worked on at once, and the moments of magnitudes that are uniform below 0.5.
+#[test]
+fn large_matrices_have_all_their_signs() {
+    let network = Network::builder(84).dense(150).tanh().dense(130).tanh().dense(3).seed(3);
+    let network = network.build().unwrap();
+    for rule in SIGNS {
+        let mut feedback = feedback(&network, rule);
+        pass(&network, &mut feedback, 1);
+        let b = feedback.matrix(0).unwrap().unwrap();
+        let w = as_feedback(&network, &feedback, 0);
+        assert_eq!(b.map(f64::signum), w.map(f64::signum), "{rule}");
+        if rule == FeedbackRule::BrSf {
+            let magnitudes = b.abs();
+            assert!(magnitudes.min() > 0.0 && magnitudes.max() < 0.5, "{}", magnitudes.max());
+            assert_abs_diff_eq!(magnitudes.mean(), 0.25, epsilon = 0.005);
+            assert_abs_diff_eq!(magnitudes.variance(), 0.25 / 12.0, epsilon = 0.0005);
+        }
     }
 }
 
