@@ -253,4 +253,20 @@ mod tests {
         }
         assert_eq!(data.folds(5, 5).unwrap().len(), 5);
     }
+
+    #[test]
+    fn neither_part_of_a_split_is_empty() {
+        let data = numbered(vec![0, 1, 0, 1, 1]);
+        for split in [Dataset::split, Dataset::split_stratified] {
+            for held_out in [0, 5, 6] {
+                let error = split(&data, held_out, 1).unwrap_err().to_string();
+                assert!(
+                    error.contains("at least 1 and less than the number of samples"),
+                    "{error}"
+                );
+            }
+            let (train, held) = split(&data, 4, 1).unwrap();
+            assert_eq!((train.len(), held.len()), (1, 4));
+        }
+    }
 }
