@@ -11,12 +11,17 @@ use crate::{
 };
 
 impl Convolution {
-    /// How the weight gradient of so many samples is cut: at whole rows of the kernel, into as many
-    /// tiles as threads share it. A tile's bits do not depend on where others begin.
+    /// How the weight gradient of so many samples is cut: into as many tiles as threads share it.
     pub(crate) fn tiles(&self, samples: usize) -> Tiles {
+        self.in_tiles(pieces(self.elements(samples), self.fan_in))
+    }
+
+    /// The gradient in so many tiles, or as many as there are rows of kernels: it is cut between those.
+    /// The bits of a tile do not depend on where others begin.
+    pub(super) fn in_tiles(&self, count: usize) -> Tiles {
         let Windows { input, output, kernel, .. } = self.windows;
         let lines = input.channels * kernel.0;
-        let shares = pieces(self.elements(samples), self.fan_in).min(lines);
+        let shares = count.min(lines);
         let width = lines.div_ceil(shares) * kernel.1;
         // A tile of some lines may begin and end within a channel.
         let channels = (width / kernel.1).div_ceil(kernel.0).saturating_add(1).min(input.channels);
