@@ -88,7 +88,13 @@ impl Run<'_> {
             // Lines without a checkpoint are read, but nothing can go on from them.
             return Ok(if record.end.is_some() { (record, trainer) } else { (fresh, trainer) });
         }
-        let trainer = Trainer::load(fresh.checkpoint())?;
+        let route = trainer.feedback().route().clone();
+        let trainer: Trainer<f32> = Trainer::load(fresh.checkpoint())?;
+        if *trainer.feedback().route() != route {
+            let (path, found) = (fresh.checkpoint(), trainer.feedback().route());
+            let path = path.display();
+            return Err(format!("{path} has the feedback {found}, not {route}: remove it").into());
+        }
         let rounds = trainer.optimizer().steps() / self.steps(&trainer);
         record.points.retain(|point| point.at <= rounds * self.row.round());
         Ok((record, trainer))
