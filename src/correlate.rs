@@ -4,15 +4,18 @@
 //! nothing has to be copied into another order first. Vectors are those of the crate `pulp`, for the
 //! instruction set that the processor has.
 
-/// Where the terms of a sum lie: from `a · steps[0] + b · steps[1] + p · phase` on, for `a` and `b`
-/// below their `counts` and every phase `p`, side by side. There are `taps` terms for each `(a, b)`:
-/// those of phase `p` are the taps `p`, `p + phases`, ….
+/// Where the terms of a sum lie in a field: in runs of numbers that stand side by side. For every `a` and
+/// `b` below their counts and every phase `p` there is a run, from `a · steps[0] + b · steps[1] + p · phase`
+/// on. In a convolution `a` is a channel, `b` a row of the kernel, and the run a row's taps (entries).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Runs {
     pub(crate) counts: [usize; 2],
     pub(crate) steps: [usize; 2],
+    /// Terms for each `(a, b)`.
     pub(crate) taps: usize,
+    /// Runs for each `(a, b)`: that of phase `p` has the taps `p`, `p + phases`, ….
     pub(crate) phases: usize,
+    /// How far apart the runs of two phases begin.
     pub(crate) phase: usize,
 }
 
@@ -115,7 +118,7 @@ macro_rules! correlate {
                             _ => tile::<S, 8, V>(simd, panel, field, runs, here),
                         }
                         (sums, tiles) = (rest, tiles - 1);
-                        field = &field[width.min(field.len())..];
+                        field = &field[width..];
                     }
                 }
             }
@@ -226,12 +229,12 @@ const fn most_columns(registers: usize) -> usize {
     if registers < 32 { 6 } else { 8 }
 }
 
-/// As many numbers side by side as any processor has in a panel.
+/// No processor has more numbers side by side in a panel: four vectors of 16.
 pub(crate) const MOST_LANES: usize = 64;
 
-/// How many vectors of a panel go side by side, where the rows fill so many: as few as are wasted at
-/// the end. A single one has too few sums to keep the processor busy. Four fit where the tiles are
-/// narrow.
+/// How many vectors of a panel stand side by side, for units that fill `rows` of them. The fewer are left
+/// empty at the end the better. But a single vector has too few sums to keep the processor busy, and four
+/// fit into the registers only where the tiles are narrow.
 fn vectors(rows: usize, columns: usize, registers: usize) -> usize {
     let most = most_columns(registers);
     let narrow = registers >= 32 && columns.div_ceil(columns.div_ceil(most)) <= most - 3;

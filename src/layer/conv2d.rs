@@ -170,14 +170,14 @@ impl Convolution {
         }
     }
 
-    /// Numbers of scratch of the forward pass.
+    /// How many numbers of scratch the forward pass needs.
     fn forward_scratch<T: Scalar>(&self) -> usize {
         let (field, slide) = (self.input_field(), self.forward_slide::<T>());
         let seen = field.plane().saturating_mul(self.windows.input.channels);
         seen.saturating_add(slide.sums()).saturating_add(slide.panels())
     }
 
-    /// Numbers of scratch of the forward pass and the way back.
+    /// How many numbers of scratch the forward pass and the way back need at most.
     pub(crate) fn scratch<T: Scalar>(&self) -> usize {
         self.forward_scratch::<T>().max(self.backward_scratch::<T>())
     }

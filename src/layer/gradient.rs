@@ -99,8 +99,8 @@ impl LinearMap {
     }
 
     /// The tiles in which the gradient of a `rows × columns` matrix of weights is computed: few
-    /// enough columns that what is made of them next finds them in cache. They depend on shapes
-    /// alone, never on the threads at hand: a tile of other columns may have other bits.
+    /// enough columns that what is made of them next finds them in cache. Those of a dense layer depend on
+    /// shapes alone, never on the threads at hand: a tile of other columns may have other bits.
     pub(crate) fn tiles(&self, rows: usize, columns: usize, samples: usize) -> Tiles {
         const ELEMENTS: usize = 1 << 15;
         let width = match self {

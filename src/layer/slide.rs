@@ -4,12 +4,13 @@ use std::{iter::StepBy, slice::Iter};
 
 use crate::{correlate::Runs, scalar::Scalar};
 
-/// So many terms at most, where a kernel is not larger, are added up before the sum goes to what others
-/// add up to: the panel that they are read from stays in cache, and rounding errors stay small.
+/// About so many terms are added up by themselves; then their sum is added to that of the others. So the part
+/// of the panel that is read stays in cache, and rounding errors stay small.
 pub(super) const TERMS: usize = 128;
 
-/// Rows and columns of sums, the same for many units. Each is a sum of products of a unit's weights
-/// and what lies at the [`Runs`] from the place of row and column in the field on.
+/// What is summed up over a field: for each unit (a channel of the result) a matrix of sums. Each sum is
+/// that of the unit's weights times numbers of the field. Where those lie is told by the [`Runs`], counted
+/// from the place that belongs to the sum's row and column.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slide {
     pub(super) runs: Runs,
@@ -17,23 +18,24 @@ pub(super) struct Slide {
     /// Units that are summed up side by side.
     pub(super) lanes: usize,
     pub(super) rows: usize,
-    /// From a row to the next in the field; columns are neighbours.
+    /// How far apart the places of two rows are in the field. Those of two columns are neighbours.
     pub(super) step: usize,
     pub(super) columns: usize,
 }
 
 impl Slide {
-    /// Numbers of one panel: the weights of as many units as there are lanes, side by side.
+    /// How many numbers a panel has. It holds the weights of as many units as there are lanes: for each
+    /// term, those of all units side by side.
     fn panel(&self) -> usize {
         self.runs.terms() * self.lanes
     }
 
-    /// Numbers of all panels.
+    /// How many numbers all panels have.
     pub(super) fn panels(&self) -> usize {
         self.units.div_ceil(self.lanes).saturating_mul(self.panel())
     }
 
-    /// Numbers of the sums of one panel.
+    /// How many numbers the sums of one panel's units take.
     pub(super) fn sums(&self) -> usize {
         self.rows.saturating_mul(self.columns).saturating_mul(self.lanes)
     }

@@ -29,7 +29,7 @@ impl Convolution {
                 for way in self.ways() {
                     let slide = self.backward_slide::<T>(way);
                     let (here, rest) = packed.split_at_mut(slide.panels());
-                    // The last tap comes first: it sees the first row, or column.
+                    // The first output that sees a pixel does so through the last tap.
                     let weight =
                         |o, i, j| (way.0.tap(i) * kernel.1 + way.1.tap(j)) * output.channels + o;
                     let step = kernel.0 * kernel.1 * output.channels;
@@ -72,7 +72,8 @@ impl Convolution {
         }
     }
 
-    /// The pixels of the input, sorted by which taps of the kernel see them.
+    /// The pixels of the input in groups, each of which is seen through the same taps (entries) of the
+    /// kernel. There is one group where the stride is 1.
     fn ways(&self) -> impl Iterator<Item = (Way, Way)> {
         let Windows { input, output, kernel, stride, padding } = self.windows;
         let all = (0..stride.0.min(kernel.0)).flat_map(move |phase| {
@@ -84,7 +85,7 @@ impl Convolution {
         all.filter(|(down, across)| down.count > 0 && across.count > 0)
     }
 
-    /// The sums of the pixels of one way back: a unit for each channel of the input.
+    /// The sums for one group of pixels: a unit for each channel of the input.
     fn backward_slide<T: Scalar>(&self, (down, across): (Way, Way)) -> Slide {
         let Windows { input, output, .. } = self.windows;
         let field = self.output_field();
@@ -105,12 +106,12 @@ impl Convolution {
         }
     }
 
-    /// Numbers of the sums that one way back needs at most.
+    /// How many numbers the sums of the largest group of pixels take.
     fn backward_sums<T: Scalar>(&self) -> usize {
         self.ways().map(|way| self.backward_slide::<T>(way).sums()).max().unwrap_or(0)
     }
 
-    /// Numbers of scratch of the way back.
+    /// How many numbers of scratch the way back needs.
     pub(super) fn backward_scratch<T: Scalar>(&self) -> usize {
         let seen = self.output_field().plane().saturating_mul(self.windows.output.channels);
         let panels = self.ways().map(|way| self.backward_slide::<T>(way).panels());
@@ -144,7 +145,7 @@ impl Way {
         let taps = (kernel - phase).div_ceil(stride);
         let around = (kernel - 1) / stride;
         let first = padding.saturating_sub(phase).div_ceil(stride);
-        // No output sees what lies further on.
+        // Pixels beyond are seen by no output.
         let end = (padding + size).saturating_sub(phase).div_ceil(stride).min(outputs + around);
         Self {
             phase,
@@ -156,7 +157,8 @@ impl Way {
         }
     }
 
-    /// The tap that sees the place `index`, counted from the first that a pixel sees.
+    /// The tap of the kernel through which a pixel is seen by the output at place `index` of the field,
+    /// counted from the first one that sees it.
     fn tap(&self, index: usize) -> usize {
         self.phase + self.stride * (self.taps - 1 - index)
     }

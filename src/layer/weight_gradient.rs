@@ -16,9 +16,9 @@ impl Convolution {
         self.in_tiles(pieces(self.elements(samples), self.fan_in))
     }
 
-    /// The gradient in so many tiles, or as many as there are rows of kernels: it is cut between those.
-    /// The bits of a tile do not depend on where others begin.
-    pub(super) fn in_tiles(&self, count: usize) -> Tiles {
+    /// The gradient in so many tiles, or fewer: the row of a kernel over one channel stays in one piece.
+    /// Each number is summed by itself, so its bits do not depend on the cuts.
+    pub(crate) fn in_tiles(&self, count: usize) -> Tiles {
         let Windows { input, output, kernel, .. } = self.windows;
         let lines = input.channels * kernel.0;
         let shares = count.min(lines);
@@ -36,7 +36,7 @@ impl Convolution {
         }
     }
 
-    /// Rows of a delta that are added up before their sum goes to that of others.
+    /// So many rows of a delta are added up by themselves; then their sum is added to that of the others.
     fn rows_at_once(&self) -> usize {
         let output = self.windows.output;
         (TERMS / output.width).clamp(1, output.height)
@@ -79,8 +79,8 @@ impl Convolution {
         self.store(sums, lanes, gradient);
     }
 
-    /// Adds to the sums what some rows of the output, packed in a panel, contribute. A line is a row
-    /// of the kernel over one channel of the input.
+    /// Adds to the sums what some rows of the delta, packed in a panel, contribute. A line stands for one
+    /// row of the kernel over one channel of the input.
     fn add_rows<T: Scalar>(
         &self,
         panel: &[T],
@@ -111,7 +111,7 @@ impl Convolution {
         }
     }
 
-    /// Brings sums to the order of the weights.
+    /// Copies the sums to the gradient, in the order that the weights have.
     fn store<T: Scalar>(&self, sums: &[T], lanes: usize, gradient: &mut [T]) {
         let Windows { output, kernel, .. } = self.windows;
         let order = self.forward_slide::<T>().runs;
@@ -142,10 +142,10 @@ impl Convolution {
     }
 }
 
-/// Packs the deltas of so many channels, from planes to channels side by side. Where there are fewer
-/// channels, zeros stand for the others.
+/// Copies deltas from planes, one for each channel, to a panel, in which the channels of a position stand
+/// side by side. Lanes without a channel are zero.
 fn pack_delta<T: Scalar>(delta: &[T], plane: usize, lanes: usize, panel: &mut [T]) {
-    /// Positions whose panel stays in the nearest cache.
+    /// So many positions at a time: their part of the panel stays in the first-level cache.
     const POSITIONS: usize = 16;
     let channels = delta.len().div_ceil(plane).min(lanes);
     if channels < lanes {

@@ -98,10 +98,10 @@ fn signs_follow_the_weights_and_magnitudes_do_not() {
     }
 }
 
-/// More entries than are worked on at once, and the moments of magnitudes that are uniform below 0.5.
+/// The matrix is large enough for several threads. The magnitudes of brSF are uniform between 0 and 0.5.
 #[test]
 fn large_matrices_have_all_their_signs() {
-    let network = Network::builder(84).dense(150).tanh().dense(130).tanh().dense(3).seed(3);
+    let network = Network::builder(84).dense(800).tanh().dense(700).tanh().dense(3).seed(3);
     let network = network.build().unwrap();
     for rule in SIGNS {
         let mut feedback = feedback(&network, rule);
@@ -112,8 +112,8 @@ fn large_matrices_have_all_their_signs() {
         if rule == FeedbackRule::BrSf {
             let magnitudes = b.abs();
             assert!(magnitudes.min() > 0.0 && magnitudes.max() < 0.5, "{}", magnitudes.max());
-            assert_abs_diff_eq!(magnitudes.mean(), 0.25, epsilon = 0.005);
-            assert_abs_diff_eq!(magnitudes.variance(), 0.25 / 12.0, epsilon = 0.0005);
+            assert_abs_diff_eq!(magnitudes.mean(), 0.25, epsilon = 0.001);
+            assert_abs_diff_eq!(magnitudes.variance(), 0.25 / 12.0, epsilon = 0.0001);
         }
     }
 }

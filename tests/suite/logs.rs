@@ -132,7 +132,8 @@ fn a_later_line_of_csv_may_have_less_but_not_more() {
     assert_eq!((rows[0][4], &rows[1][4..]), (Some(test.loss), &[None, None][..]));
 }
 
-/// Keeps what has been flushed, and takes no more than so many bytes; then some room is freed.
+/// Keeps what has been flushed. Takes `room` bytes; what is more fails, and after the failure there are
+/// `freed` bytes more.
 #[derive(Debug, Default)]
 struct Disk {
     unflushed: Vec<u8>,
