@@ -6,7 +6,6 @@
 //! are one of the exceptions: so results do not depend on the number of threads.
 
 use faer::Accum;
-use multiversion::multiversion;
 use nalgebra::DMatrix;
 
 use crate::{
@@ -14,6 +13,10 @@ use crate::{
     scalar::Scalar,
     threads::{Chunks, join, pieces, share_out, small_pieces},
 };
+
+mod thin;
+
+pub(crate) use thin::outer;
 
 /// A read-only matrix; transposing swaps its strides.
 pub(crate) type Mat<'a, T> = faer::MatRef<'a, T>;
@@ -117,6 +120,9 @@ pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Star
 /// `c ← a·b` or `c ← c + a·b`, some rows after others: the kernel reads `a` faster so, above all
 /// where the rows of `a` lie far apart and few columns make up for it.
 fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>) {
+    if thin::product(&mut c, accum, a, b) {
+        return;
+    }
     let rows = if a.row_stride() != 1 && b.ncols() <= 2 * ROWS { ROWS / 3 } else { ROWS };
     // The last block may be longer. No block is too small even for two columns, in which
     // `by_columns` may go through it.
@@ -282,7 +288,11 @@ fn vector_product_then<T: Scalar>(
         let a = a.subrows(first, c.len());
         if a.row_stride() == 1 {
             // To choose an instruction set takes longer than so few numbers.
-            if c.len() * x.len() < 64 { add_in_turn(a, x, c) } else { add_columns(a, x, c) }
+            if c.len() * x.len() < 64 {
+                thin::add_in_turn(a, x, c)
+            } else {
+                thin::add_columns(a, x, c)
+            }
         } else {
             let (x, rows) = (Mat::from_column_major_slice(x, x.len(), 1), c.len());
             T::multiply(MatMut::from_column_major_slice_mut(c, rows, 1), Accum::Add, a, x);
@@ -298,52 +308,6 @@ fn vector_product_then<T: Scalar>(
     share_out(out, 0..a.nrows().div_ceil(size), parts, &|chunks, (c, h)| {
         part(chunks.start * size, c.data, h.data);
     });
-}
-
-/// [`add_in_turn`], for the instruction set of this processor.
-#[multiversion(targets = "simd")]
-fn add_columns<T: Scalar>(a: Mat<T>, x: &[T], c: &mut [T]) {
-    add_in_turn(a, x, c);
-}
-
-/// `c ← c + a x`, column by column, four of them at a time.
-#[allow(clippy::inline_always)] // Or it would not be compiled for an instruction set.
-#[inline(always)]
-fn add_in_turn<T: Scalar>(a: Mat<T>, x: &[T], c: &mut [T]) {
-    let n = c.len();
-    let mut j = 0;
-    while j + 4 <= x.len() {
-        let (a0, a1) = (&column(a, j)[..n], &column(a, j + 1)[..n]);
-        let (a2, a3) = (&column(a, j + 2)[..n], &column(a, j + 3)[..n]);
-        let (x0, x1, x2, x3) = (x[j], x[j + 1], x[j + 2], x[j + 3]);
-        for i in 0..n {
-            c[i] = c[i] + a0[i] * x0 + a1[i] * x1 + a2[i] * x2 + a3[i] * x3;
-        }
-        j += 4;
-    }
-    while j < x.len() {
-        for (c, &a) in c.iter_mut().zip(column(a, j)) {
-            *c += a * x[j];
-        }
-        j += 1;
-    }
-}
-
-/// Column `j` of a matrix whose columns lie side by side.
-#[allow(clippy::inline_always)] // For loops that are vectorised.
-#[inline(always)]
-fn column<T>(a: Mat<'_, T>, j: usize) -> &[T] {
-    a.col(j).try_as_col_major().expect("the rows of a column lie side by side").as_slice()
-}
-
-/// `c ← a bᵀ`, the product of two vectors.
-#[multiversion(targets = "simd")]
-pub(crate) fn outer<T: Scalar>(a: &[T], b: &[T], c: &mut [T]) {
-    for (c, &b) in c.chunks_exact_mut(a.len()).zip(b) {
-        for (c, &a) in c.iter_mut().zip(a) {
-            *c = a * b;
-        }
-    }
 }
 
 /// A matrix of zeros, or an error where there is no memory for it.

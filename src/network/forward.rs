@@ -137,7 +137,13 @@ impl<T: Scalar> Network<T> {
 
 /// Copies a matrix whose columns may lie apart.
 fn copy<T: Scalar>(x: DMatrixView<T>, to: &mut [T]) {
-    for (j, x) in x.column_iter().enumerate() {
-        to[j * x.len()..][..x.len()].copy_from_slice(x.as_slice());
+    /// To call a copy of memory takes longer than to copy so few numbers one by one.
+    const FEW: usize = 16;
+    for (x, to) in x.column_iter().zip(to.chunks_exact_mut(x.nrows())) {
+        if to.len() < FEW {
+            to.iter_mut().zip(x.as_slice()).for_each(|(to, &x)| *to = x);
+        } else {
+            to.copy_from_slice(x.as_slice());
+        }
     }
 }

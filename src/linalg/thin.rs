@@ -1,0 +1,187 @@
+//! Products with a vector in them. They move numbers and calculate next to nothing, and a kernel for
+//! large matrices takes longer to set up than a small one of them takes.
+
+use faer::{Accum, MatMut, MatRef};
+use multiversion::multiversion;
+
+use crate::scalar::Scalar;
+
+/// `c ← a·b` or `c ← c + a·b` where `a` is a single column, or a single row that lies as these loops
+/// can read it. Says no, and does nothing, for every other product.
+///
+/// The answer depends on `a`, on the number of terms and on how `b` lies, never on how many rows or
+/// columns there are beside: a part of a product goes the way of the whole.
+pub(super) fn product<T: Scalar>(
+    c: &mut MatMut<T>,
+    accum: Accum,
+    a: MatRef<T>,
+    b: MatRef<T>,
+) -> bool {
+    /// A longer row is worth the kernel.
+    const TERMS: usize = 64;
+    let terms = a.ncols();
+    if terms == 1 {
+        if let (Some(a), Some(b)) = (a.col(0).try_as_col_major(), b.row(0).try_as_row_major()) {
+            add_outer(a.as_slice(), b.as_slice(), accum, c);
+            return true;
+        }
+    }
+    if a.nrows() > 1 || terms > TERMS {
+        return false;
+    }
+    let row = c.as_mut().row_mut(0).try_as_row_major_mut();
+    let (Some(c), Some(x)) = (row, a.row(0).try_as_row_major()) else { return false };
+    let (c, x) = (c.as_slice_mut(), x.as_slice());
+    let (stands, lies) = (b.row_stride() == 1, b.col_stride() == 1);
+    if !(stands || lies) {
+        return false;
+    }
+    if let Accum::Replace = accum {
+        c.fill(T::zero());
+    }
+    if stands {
+        add_dots(x, b, c)
+    } else {
+        add_columns(b.transpose(), x, c)
+    }
+    true
+}
+
+/// `c ← a bᵀ`, the product of two vectors.
+#[multiversion(targets = "simd")]
+pub(crate) fn outer<T: Scalar>(a: &[T], b: &[T], c: &mut [T]) {
+    for (c, &b) in c.chunks_exact_mut(a.len()).zip(b) {
+        for (c, &a) in c.iter_mut().zip(a) {
+            *c = a * b;
+        }
+    }
+}
+
+/// `c ← a bᵀ` or `c ← c + a bᵀ` for a `c` whose rows may be some of a larger matrix.
+#[multiversion(targets = "simd")]
+fn add_outer<T: Scalar>(a: &[T], b: &[T], accum: Accum, c: &mut MatMut<T>) {
+    let adds = matches!(accum, Accum::Add);
+    for (c, &b) in c.as_mut().col_iter_mut().zip(b) {
+        let column = c.try_as_col_major_mut().expect(COLUMN_MAJOR).as_slice_mut();
+        if adds {
+            column.iter_mut().zip(a).for_each(|(c, &a)| *c += a * b);
+        } else {
+            column.iter_mut().zip(a).for_each(|(c, &a)| *c = a * b);
+        }
+    }
+}
+
+/// `c_j ← c_j + x · b_j` for each column `b_j`.
+#[multiversion(targets = "simd")]
+fn add_dots<T: Scalar>(x: &[T], b: MatRef<T>, c: &mut [T]) {
+    const LANES: usize = 8;
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for (j, c) in c.iter_mut().enumerate() {
+        let (b_whole, b_rest) = column(b, j).as_chunks::<LANES>();
+        let mut sums = [T::zero(); LANES];
+        for (x, b) in whole.iter().zip(b_whole) {
+            for lane in 0..LANES {
+                sums[lane] += x[lane] * b[lane];
+            }
+        }
+        let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
+        let dot = ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7));
+        *c += rest.iter().zip(b_rest).fold(dot, |dot, (&x, &b)| dot + x * b);
+    }
+}
+
+/// [`add_in_turn`], for the instruction set of this processor.
+#[multiversion(targets = "simd")]
+pub(super) fn add_columns<T: Scalar>(a: MatRef<T>, x: &[T], c: &mut [T]) {
+    add_in_turn(a, x, c);
+}
+
+/// `c ← c + a x`, column by column, four of them at a time.
+#[allow(clippy::inline_always)] // Or it would not be compiled for an instruction set.
+#[inline(always)]
+pub(super) fn add_in_turn<T: Scalar>(a: MatRef<T>, x: &[T], c: &mut [T]) {
+    let n = c.len();
+    let mut j = 0;
+    while j + 4 <= x.len() {
+        let (a0, a1) = (&column(a, j)[..n], &column(a, j + 1)[..n]);
+        let (a2, a3) = (&column(a, j + 2)[..n], &column(a, j + 3)[..n]);
+        let (x0, x1, x2, x3) = (x[j], x[j + 1], x[j + 2], x[j + 3]);
+        for i in 0..n {
+            c[i] = c[i] + a0[i] * x0 + a1[i] * x1 + a2[i] * x2 + a3[i] * x3;
+        }
+        j += 4;
+    }
+    while j < x.len() {
+        for (c, &a) in c.iter_mut().zip(column(a, j)) {
+            *c += a * x[j];
+        }
+        j += 1;
+    }
+}
+
+/// Column `j` of a matrix whose columns lie side by side.
+#[allow(clippy::inline_always)] // For loops that are vectorised.
+#[inline(always)]
+fn column<T>(a: MatRef<'_, T>, j: usize) -> &[T] {
+    a.col(j).try_as_col_major().expect(COLUMN_MAJOR).as_slice()
+}
+
+const COLUMN_MAJOR: &str = "the rows of a column lie side by side";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 37 + seed * 13) % 101) as f32 / 50.0 - 1.0).collect()
+    }
+
+    /// `c ← 1 + a·b` by [`product`], of some columns.
+    fn some(a: MatRef<f32>, b: MatRef<f32>, columns: std::ops::Range<usize>) -> Vec<f32> {
+        let mut c = vec![1.0; a.nrows() * columns.len()];
+        let mut matrix = MatMut::from_column_major_slice_mut(&mut c, a.nrows(), columns.len());
+        let b = b.subcols(columns.start, columns.len());
+        assert!(product(&mut matrix, Accum::Add, a, b));
+        c
+    }
+
+    proptest! {
+        #[test]
+        fn a_part_has_the_bits_of_the_whole_and_both_agree_with_loops(
+            (rows, terms) in prop_oneof![(Just(1), 1..65_usize), (1..80_usize, Just(1))],
+            columns in 2..70_usize, cut in 1..69_usize, lies in any::<bool>(), seed in 0..50_usize,
+        ) {
+            let cut = cut.min(columns - 1);
+            let (a, b) = (numbers(rows * terms, seed), numbers(terms * columns, seed + 1));
+            let a = MatRef::from_column_major_slice(&a, rows, terms);
+            let b = if lies {
+                MatRef::from_column_major_slice(&b, columns, terms).transpose()
+            } else {
+                MatRef::from_column_major_slice(&b, terms, columns)
+            };
+            let whole = some(a, b, 0..columns);
+            let parts = [some(a, b, 0..cut), some(a, b, cut..columns)].concat();
+            prop_assert_eq!(&whole, &parts);
+            for (index, &found) in whole.iter().enumerate() {
+                let (i, j) = (index % rows, index / rows);
+                let sum: f64 = (0..terms).map(|k| f64::from(a[(i, k)]) * f64::from(b[(k, j)])).sum();
+                prop_assert!((f64::from(found) - 1.0 - sum).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn other_products_are_left_alone() {
+        let (a, b) = (numbers(200, 1), numbers(200, 2));
+        for (rows, terms) in [(2, 2), (1, 65)] {
+            let a = MatRef::from_column_major_slice(&a[..rows * terms], rows, terms);
+            let b = MatRef::from_column_major_slice(&b[..3 * terms], terms, 3);
+            let mut c = vec![7.0; rows * 3];
+            let mut matrix = MatMut::from_column_major_slice_mut(&mut c, rows, 3);
+            assert!(!product(&mut matrix, Accum::Replace, a, b));
+            assert!(c.iter().all(|&c| c == 7.0));
+        }
+    }
+}
