@@ -297,19 +297,15 @@ fn bound_of_error<T: Scalar>(
     deltas: &Deltas<T>,
 ) -> f64 {
     let output = network.layer_count() - 1;
-    let steepest = network.blocks.iter().flat_map(|block| &block.operations);
-    let steepest = steepest.fold(1.0, |most, operation| match operation {
-        Operation::Activation(activation) => f64::max(most, activation.steepest()),
-        _ => most,
-    });
-    let factor = network.output_len() as f64 * steepest;
     let at_output = deltas.at_output();
     let e = bound_of_squares(at_output.get(Signal::Error).delta().as_slice());
     let sent = f64::max(e, at_output.squares_beside_error());
+    let outputs = network.output_len() as f64;
     largest(network, activations, |layer| {
         if layer == output {
             return (e, 0.0);
         }
+        let factor = outputs * network.blocks[layer].steepest();
         (sent * factor * factor * feedback.direct_squares(layer), 0.0)
     })
 }

@@ -72,7 +72,6 @@ impl<T: Scalar> Feedback<T> {
             deltas.blocks[to].reserve_sum()?;
         }
         let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
-        let parameters = || network.parameters.layer(to);
         let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
             let hop = self.route.hops()[index];
             let up = Transport::of(&self.route, hop) == Transport::Up;
@@ -91,25 +90,17 @@ impl<T: Scalar> Feedback<T> {
             }
         };
         let skipped = self.skipped[to];
-        if hops.len() == 1 && !skipped {
-            // Where a block is a layer and an activation, its derivative is part of the product.
-            let derivative = block.derivative(saved);
-            send(hops.start, deltas, derivative);
-            if derivative.is_none() {
-                block.backward(parameters(), saved, &mut deltas.blocks[to]);
-            }
-        } else {
-            send(hops.start, deltas, Derivative::none());
-            for index in hops.skip(1) {
-                deltas.blocks[to].put_aside();
-                send(index, deltas, Derivative::none());
-                deltas.blocks[to].add_what_was_put_aside();
-            }
-            if skipped {
-                deltas.add_what_was_skipped(to);
-            }
-            block.backward(parameters(), saved, &mut deltas.blocks[to]);
+        let way_back = block.way_back(saved, hops.len() == 1 && !skipped);
+        send(hops.start, deltas, way_back.beside_product);
+        for index in hops.skip(1) {
+            deltas.blocks[to].put_aside();
+            send(index, deltas, Derivative::none());
+            deltas.blocks[to].add_what_was_put_aside();
         }
+        if skipped {
+            deltas.add_what_was_skipped(to);
+        }
+        way_back.finish(network.parameters.layer(to), &mut deltas.blocks[to]);
         deltas.blocks[to].served = true;
         Ok(())
     }
@@ -174,8 +165,8 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the route is
-    /// [direct](Route::is_direct) and the block at most a layer and an activation; or with another
-    /// signal of the output.
+    /// [direct](Route::is_direct) and the block at most a layer and an activation, so that nothing is left
+    /// to do after the product; or with another signal of the output.
     pub(crate) fn send_direct(
         &self,
         layer: usize,
@@ -185,9 +176,9 @@ impl<T: Scalar> Feedback<T> {
         to: &mut BlockDeltas<T>,
     ) {
         let index = self.direct_hop(layer);
-        let derivative = receiver.derivative(activations);
+        let way_back = receiver.way_back(activations, true);
         let signal = output.get(self.route.hops()[index].signal);
-        self.send_straight(index, signal, to, derivative);
+        self.send_straight(index, signal, to, way_back.beside_product);
         to.served = true;
     }
 

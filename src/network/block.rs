@@ -22,6 +22,25 @@ pub(crate) struct Block {
     pub(crate) frozen: bool,
 }
 
+/// The way of a delta back through the operations of a block, in two parts: while the product that
+/// brings the feedback is in cache, and afterwards.
+#[must_use = "a delta is ready after `finish` alone"]
+pub(crate) struct WayBack<'a, T> {
+    block: &'a Block,
+    activations: &'a BlockActivations<T>,
+    /// What the product takes over.
+    pub(crate) beside_product: Derivative<'a, T>,
+}
+
+impl<T: Scalar> WayBack<'_, T> {
+    /// What the product has left to do.
+    pub(crate) fn finish(self, parameters: OfLayer<T>, deltas: &mut BlockDeltas<T>) {
+        if self.beside_product.0.is_none() {
+            self.block.backward(parameters, self.activations, deltas);
+        }
+    }
+}
+
 /// `f'(a)` over a batch: the activation `f` with its `a` and `h`; or nothing, a factor of 1.
 #[derive(Clone, Copy)]
 pub(crate) struct Derivative<'a, T>(Option<(Activation, &'a [T], &'a [T])>);
@@ -29,10 +48,6 @@ pub(crate) struct Derivative<'a, T>(Option<(Activation, &'a [T], &'a [T])>);
 impl<T: Scalar> Derivative<'_, T> {
     pub(crate) fn none() -> Self {
         Self(None)
-    }
-
-    pub(crate) fn is_none(self) -> bool {
-        self.0.is_none()
     }
 
     /// Multiplies a piece of a delta that begins at `place` in the batch.
@@ -73,19 +88,28 @@ impl Block {
         *finite &= bound.is_finite();
     }
 
-    /// `f'` of a block that is a layer and an activation: the product that brings the feedback then
-    /// multiplies with it, piece by piece. For any other block it is
-    /// [nothing](Derivative::is_none), and [`backward`](Self::backward) has to follow.
-    pub(crate) fn derivative<'a, T: Scalar>(
-        &self,
+    /// The way back. If a single product brings all the feedback (`alone`) and the block is a layer and
+    /// an activation, the product multiplies by `f'` piece by piece.
+    pub(crate) fn way_back<'a, T: Scalar>(
+        &'a self,
         activations: &'a BlockActivations<T>,
-    ) -> Derivative<'a, T> {
-        let only = match self.operations[..] {
-            [Operation::Activation(activation)] => Some(activation),
+        alone: bool,
+    ) -> WayBack<'a, T> {
+        let activation = match self.operations[..] {
+            [Operation::Activation(activation)] if alone => Some(activation),
             _ => None,
         };
         let (a, h) = (activations.a.as_slice(), activations.output().as_slice());
-        Derivative(only.map(|activation| (activation, a, h)))
+        let beside_product = Derivative(activation.map(|activation| (activation, a, h)));
+        WayBack { block: self, activations, beside_product }
+    }
+
+    /// The largest `|f'|` of a block that is a layer and at most an activation.
+    pub(crate) fn steepest(&self) -> f64 {
+        match self.operations[..] {
+            [Operation::Activation(activation)] => activation.steepest().max(1.0),
+            _ => 1.0,
+        }
     }
 
     /// A number that no `h²` of this block exceeds.

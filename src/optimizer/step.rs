@@ -116,18 +116,24 @@ impl<'a, T: Scalar> NextStep<'a, T> {
             update.apply(w.data, gradient, [m.data, v.data]);
         });
         self.bound(slots[0].of_mut(w), rows);
+        let mut finish = |bias: &[T]| {
+            for slot in &slots[1..] {
+                let gradient = match slot.operation {
+                    None => bias,
+                    Some(operation) => &deltas.learned[operation][slot.number],
+                };
+                self.finish(slot, block, [&mut *w, &mut *m, &mut *v], gradient);
+            }
+        };
+        if map.is_outer(h.batch()) {
+            return finish(delta.as_slice()); // Of one sample there is nothing to sum up.
+        }
         let biases = slots.get(1).filter(|slot| slot.part == Part::Bias).map_or(0, Slot::len);
         T::with_scratch(biases, |bias| {
             if !bias.is_empty() {
                 map.bias_gradient(delta, bias);
             }
-            for slot in &slots[1..] {
-                let gradient = match slot.operation {
-                    None => &*bias,
-                    Some(operation) => &deltas.learned[operation][slot.number],
-                };
-                self.finish(slot, block, [&mut *w, &mut *m, &mut *v], gradient);
-            }
+            finish(bias);
         });
     }
 
