@@ -1,11 +1,16 @@
 //! The flat list that a network is built from.
 
+#[cfg(feature = "safetensors")]
+use crate::files::{Line, Lines};
 use crate::{
-    activation::Activation,
     error::{Error, Result},
-    layer::{AvgPool2d, Bias, Conv2d, MaxPool2d, Shape},
-    parameters::{Part, Slot, Table},
+    layer::Shape,
+    parameters::{Slot, Table},
 };
+
+mod item;
+
+pub(crate) use item::Item;
 
 /// What a network reads and the entries of its list, from the input to the output. Together with
 /// the parameters it is the whole network.
@@ -15,22 +20,6 @@ pub(crate) struct Architecture {
     /// With a [`Item::Flatten`] wherever a dense layer reads an image: PyTorch needs it, and its
     /// names for parameters count it.
     pub(crate) items: Vec<Item>,
-}
-
-/// One entry of the list.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Item {
-    Dense { outputs: usize, bias: Bias },
-    Conv2d(Conv2d),
-    Activation(Activation),
-    MaxPool2d(MaxPool2d),
-    AvgPool2d(AvgPool2d),
-    GlobalAvgPool2d,
-    BatchNorm { momentum: f64, epsilon: f64 },
-    LayerNorm { epsilon: f64 },
-    Skip { layers: usize },
-    Dropout(f64),
-    Flatten,
 }
 
 impl Architecture {
@@ -113,52 +102,111 @@ impl Architecture {
     }
 }
 
-impl Item {
-    /// The parameters of an entry that is given an `input` of this shape, with their rows and
-    /// columns. This is the only list of what a layer has.
-    fn parts(&self, input: Shape) -> Vec<(Part, usize, usize)> {
-        let layer = |rows, columns, bias| match bias {
-            Bias::With => vec![(Part::Weights, rows, columns), (Part::Bias, rows, 1)],
-            Bias::Without => vec![(Part::Weights, rows, columns)],
-        };
-        match *self {
-            Self::Dense { outputs, bias } => layer(outputs, input.len(), bias),
-            Self::Conv2d(Conv2d { channels, kernel: (height, width), bias, .. }) => {
-                let pixels = height.saturating_mul(width);
-                layer(channels, input.channels.saturating_mul(pixels), bias)
-            }
-            Self::BatchNorm { .. } => {
-                [Part::Scale, Part::Shift, Part::RunningMean, Part::RunningVariance]
-                    .map(|part| (part, input.channels, 1))
-                    .to_vec()
-            }
-            Self::LayerNorm { .. } => {
-                [Part::Scale, Part::Shift].map(|part| (part, input.len(), 1)).to_vec()
-            }
-            Self::Activation(_)
-            | Self::Skip { .. }
-            | Self::MaxPool2d(_)
-            | Self::AvgPool2d(_)
-            | Self::GlobalAvgPool2d
-            | Self::Dropout(_)
-            | Self::Flatten => Vec::new(),
-        }
+/// The architecture as text, in the metadata of a file.
+#[cfg(feature = "safetensors")]
+impl Architecture {
+    /// A line for the input and one for every entry of the list.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let Shape { channels, height, width } = self.input;
+        let input = Line::new("input").with("shape", (channels, height, width));
+        std::iter::once(input).chain(self.items.iter().map(Item::line)).collect()
     }
 
-    /// The shape of what it makes of an `input` of this shape.
-    fn output(&self, input: Shape) -> Result<Shape> {
-        Ok(match *self {
-            Self::Dense { outputs, .. } => outputs.into(),
-            Self::Conv2d(config) => config.over(input)?.output(),
-            Self::MaxPool2d(pool) => pool.over(input)?.output(),
-            Self::AvgPool2d(pool) => pool.over(input)?.output(),
-            Self::GlobalAvgPool2d => input.channels.into(),
-            Self::Flatten => input.len().into(),
-            Self::Activation(_)
-            | Self::BatchNorm { .. }
-            | Self::LayerNorm { .. }
-            | Self::Skip { .. }
-            | Self::Dropout(_) => input,
-        })
+    /// Takes all lines that are left.
+    pub(crate) fn read(lines: &mut Lines) -> Result<Self> {
+        let input = lines.take("input")?;
+        let shape = input.field::<(usize, usize, usize)>("shape")?;
+        let items = std::iter::from_fn(|| lines.next()).map(|entry| Item::read(&entry));
+        let items = items.collect::<Result<_>>()?;
+        Self::new(shape.into(), items).map_err(|error| lines.blame(error))
+    }
+}
+
+#[cfg(all(test, feature = "safetensors"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        activation::Activation,
+        error::Error,
+        files::text,
+        layer::{AvgPool2d, Bias, Conv2d, MaxPool2d},
+    };
+
+    fn read(text: &str) -> Result<Architecture> {
+        let mut lines = Lines::new(Path::new("file"), text, 0);
+        let architecture = Architecture::read(&mut lines)?;
+        lines.require(&architecture.lines())?;
+        Ok(architecture)
+    }
+
+    #[test]
+    fn every_entry_comes_back() {
+        let conv = Conv2d { kernel: (3, 2), stride: (2, 1), padding: (0, 4), ..Conv2d::new(7, 1) };
+        let mut list = vec![
+            Item::Dropout(0.1 + 0.2),
+            Item::Conv2d(conv),
+            Item::BatchNorm { momentum: 0.1, epsilon: 1e-5 },
+            Item::LayerNorm { epsilon: 1e-3 },
+            Item::Skip { layers: 1 },
+            Item::GlobalAvgPool2d,
+            Item::MaxPool2d(MaxPool2d { kernel: (2, 3), stride: (1, 2) }),
+            Item::Conv2d(Conv2d { bias: Bias::Without, ..conv }),
+            Item::AvgPool2d(AvgPool2d { kernel: (1, 2), stride: (2, 3) }),
+            Item::Flatten,
+            Item::Dense { outputs: 5, bias: Bias::Without },
+            Item::Activation(Activation::LeakyRelu { slope: 0.3 }),
+            Item::Activation(Activation::Elu { alpha: 1e-3 }),
+            Item::Dense { outputs: usize::MAX, bias: Bias::With },
+        ];
+        list.extend(Activation::all().map(Item::Activation));
+        let architecture = Architecture::new((3, 32, 32).into(), list).unwrap();
+        assert_eq!(read(&text(&architecture.lines())).unwrap(), architecture);
+    }
+
+    /// PyTorch's names count it, so the text names it.
+    #[test]
+    fn an_image_is_flattened_once_before_a_dense_layer() {
+        let image = [Item::Conv2d(Conv2d::new(2, 3)), Item::Activation(Activation::Tanh)];
+        let dense = [Item::Dense { outputs: 2, bias: Bias::With }; 2];
+        let by_itself = [&image[..], &dense].concat();
+        let by_name = [&image[..1], &[Item::Flatten], &image[1..], &dense].concat();
+        let flattened = [&image[..], &[Item::Flatten], &dense].concat();
+        let items = |shape: Shape, list| Architecture::new(shape, list).unwrap().items;
+        assert_eq!(items((1, 4, 4).into(), by_itself), flattened);
+        assert_eq!(items((1, 4, 4).into(), by_name.clone()), by_name);
+        assert_eq!(items((1, 4, 4).into(), dense.to_vec())[0], Item::Flatten);
+        assert_eq!(items(16.into(), dense.to_vec()), dense);
+        // A convolution makes an image even of a single pixel; PyTorch sees four dimensions.
+        let pixel = vec![Item::Conv2d(Conv2d::new(2, 1)), dense[0]];
+        assert_eq!(items(3.into(), pixel)[1], Item::Flatten);
+    }
+
+    #[test]
+    fn what_is_no_architecture_is_refused_with_its_line() {
+        for (text, line) in [
+            ("", 1),
+            ("output shape=1x1x1\n", 1),
+            ("input shape=1x1\n", 1),
+            ("input shape=1x1x1\ndense outputs=2\n", 2),
+            ("input shape=1x1x1\ndense outputs=2 bias=maybe\n", 2),
+            ("input shape=1x1x1\ndense outputs=2 bias=with\ntransformer\n", 3),
+            ("input shape=1x1x1\nTANH\n", 2),
+            ("input shape=1x1x1\ndropout probability=0.50\n", 2),
+            ("input shape=1x1x1\ntanh\n\n", 3),
+            ("input shape=1x1x1\nelu\n", 2),
+            ("input shape=1x1x1\nleaky-relu slope=x\n", 2),
+            ("input shape=1x2x1\ndense outputs=2 bias=with\n", 2),
+        ] {
+            let refused = read(text).unwrap_err();
+            let found = matches!(refused, Error::Description { line: found, .. } if found == line);
+            assert!(found, "{text:?}: {refused}");
+        }
+        for text in ["input shape=0x1x1\n", "input shape=4294967296x4294967296x4294967296\n"] {
+            let refused = read(text).unwrap_err();
+            let Error::Content { cause, .. } = &refused else { panic!("{refused}") };
+            assert!(matches!(**cause, Error::ZeroWidth { .. } | Error::TooLarge { .. }));
+        }
     }
 }

@@ -10,8 +10,6 @@ mod gradients;
 mod tangent;
 mod product;
 #[cfg(feature = "safetensors")]
-mod description;
-#[cfg(feature = "safetensors")]
 mod parameters;
 #[cfg(feature = "safetensors")]
 mod tensor_names;

@@ -9,8 +9,7 @@ use crate::{
     error::{Error, Result, require_finite},
     init::Init,
     layer::{
-        AvgPool2d, BatchNorm, Bias, Conv2d, Dropout, LayerNorm, LinearMap, MaxPool2d, Operation,
-        Shape, Skip,
+        AvgPool2d, BatchNorm, Bias, Conv2d, LayerNorm, LinearMap, MaxPool2d, Operation, Shape, Skip,
     },
     parameters::{Parameters, Part},
     scalar::Scalar,
@@ -258,35 +257,14 @@ impl<T: Scalar> Assembly<T> {
                 let shape = (config.channels, conv.fan_in);
                 self.add_layer(LinearMap::Conv2d(conv), shape, conv.output());
             }
-            Item::Activation(activation) => {
-                activation.check::<T>()?;
-                self.add_operation(Operation::Activation(activation))?;
-            }
-            Item::MaxPool2d(pool) => {
-                self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
-            }
-            Item::AvgPool2d(pool) => {
-                self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
-            }
-            Item::GlobalAvgPool2d => {
-                let pool = AvgPool2d::whole(self.shape);
-                self.add_operation(Operation::Pool2d(pool.over(self.shape)?))?;
-            }
-            Item::BatchNorm { momentum, epsilon } => {
-                let norm = BatchNorm::new::<T>(self.shape, momentum, epsilon)?;
-                self.add_operation(Operation::BatchNorm(norm))?;
-            }
-            Item::LayerNorm { epsilon } => {
-                let norm = LayerNorm::new::<T>(self.shape, epsilon)?;
-                self.add_operation(Operation::LayerNorm(norm))?;
-            }
             Item::Skip { layers } => self.add_skip(layers)?,
-            Item::Dropout(probability) => {
-                let dropout = Dropout::new(probability, self.dropouts)?;
-                self.dropouts += 1;
-                self.add_operation(Operation::Dropout(dropout))?;
-            }
             Item::Flatten => self.shape = self.shape.len().into(),
+            _ => {
+                if let Some(operation) = item.operation::<T>(self.shape, self.dropouts)? {
+                    self.dropouts += u64::from(matches!(operation, Operation::Dropout(_)));
+                    self.add_operation(operation)?;
+                }
+            }
         }
         Ok(())
     }
