@@ -247,27 +247,40 @@ fn max<T: Scalar>(windows: &Windows, x: &[T], y: &mut [T], winners: &mut [u32]) 
 }
 
 /// The largest of `count` values that are `step` apart, from each value on, and how far away it was
-/// found: the first, if several are equal.
-#[allow(clippy::cast_possible_truncation)] // As above.
+/// found: the first, if several are equal. At the end of the slices there are fewer.
 #[multiversion(targets = "simd")]
 fn slide<T: Scalar>(
     (from, from_offsets): (&[T], &[u32]),
     (count, step): (usize, usize),
     (best, offsets): (&mut [T], &mut [u32]),
 ) {
-    best.copy_from_slice(from);
-    offsets.copy_from_slice(from_offsets);
-    for shift in (1..count).map(|k| k * step) {
-        let values = from[shift..].iter().zip(&from_offsets[shift..]);
-        for ((best, offset), (&value, &beyond)) in best.iter_mut().zip(&mut *offsets).zip(values) {
-            // Chosen without a branch, which would be mispredicted every other time. A NaN wins, so
-            // that it is not hidden.
-            let (largest, place) = (*best, *offset);
-            let wins = (value > largest) | value.partial_cmp(&value).is_none();
-            *best = if wins { value } else { largest };
-            *offset = if wins { shift as u32 + beyond } else { place };
+    // The first comparison writes what the others compare with.
+    let compared = if count > 1 { from.len() - step } else { 0 };
+    let (others, other_offsets) =
+        (&from[from.len() - compared..], &from_offsets[step.min(from.len())..]);
+    let first = from.iter().zip(from_offsets).zip(others.iter().zip(other_offsets));
+    for ((one, other), (best, offset)) in first.zip(best.iter_mut().zip(&mut *offsets)) {
+        (*best, *offset) = larger((*one.0, *one.1), (*other.0, *other.1), step);
+    }
+    best[compared..].copy_from_slice(&from[compared..]);
+    offsets[compared..].copy_from_slice(&from_offsets[compared..]);
+    for shift in (2..count).map(|k| k * step) {
+        let others = from[shift..].iter().zip(&from_offsets[shift..]);
+        for ((best, offset), other) in best.iter_mut().zip(&mut *offsets).zip(others) {
+            (*best, *offset) = larger((*best, *offset), (*other.0, *other.1), shift);
         }
     }
+}
+
+/// The larger of two values with its offset, to which `shift` is added if it is the second.
+#[allow(clippy::cast_possible_truncation)] // As above.
+#[allow(clippy::inline_always)] // For loops that are vectorised.
+#[inline(always)]
+fn larger<T: Scalar>(one: (T, u32), other: (T, u32), shift: usize) -> (T, u32) {
+    // Chosen without a branch, which would be mispredicted every other time. A NaN wins, so that it is
+    // not hidden.
+    let wins = (other.0 > one.0) | other.0.partial_cmp(&other.0).is_none();
+    (if wins { other.0 } else { one.0 }, if wins { shift as u32 + other.1 } else { one.1 })
 }
 
 impl fmt::Display for Pool2d {

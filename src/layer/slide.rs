@@ -75,20 +75,24 @@ impl Slide {
         let Self { runs, units, lanes, step, columns, .. } = *self;
         let part = runs.terms() / runs.counts[0];
         let most = (TERMS / part).clamp(1, runs.counts[0]);
+        let groups = runs.counts[0].div_ceil(most);
         for (block, panel) in panels.chunks_exact(self.panel()).enumerate() {
-            sums.fill(T::zero());
+            let first = block * lanes;
             for (group, panel) in panel.chunks(most * part * lanes).enumerate() {
                 let counts = [panel.len() / (part * lanes), runs.counts[1]];
                 let runs = Runs { counts, ..runs };
                 let field = &field[group * most * runs.steps[0]..];
                 for (row, sums) in sums.chunks_exact_mut(columns * lanes).enumerate() {
+                    // A row is cleared and taken away while it is in cache.
+                    if group == 0 {
+                        sums.fill(T::zero());
+                    }
                     T::correlate(panel, &field[row * step..], runs, sums, columns);
-                }
-            }
-            let first = block * lanes;
-            for (row, sums) in sums.chunks_exact(columns * lanes).enumerate() {
-                for lane in 0..lanes.min(units - first) {
-                    take(first + lane, row, sums[lane..].iter().step_by(lanes));
+                    if group + 1 == groups {
+                        for lane in 0..lanes.min(units - first) {
+                            take(first + lane, row, sums[lane..].iter().step_by(lanes));
+                        }
+                    }
                 }
             }
         }

@@ -17,7 +17,7 @@ impl Convolution {
         x: &mut [T],
         finish: &(impl Fn(usize, &mut [T]) + Sync),
     ) {
-        let Windows { input, output, kernel, stride, .. } = self.windows;
+        let Windows { input, output, .. } = self.windows;
         let field = self.output_field();
         let (samples, size) = (y.len() / output.len(), input.len());
         let out = Chunks { data: x, size };
@@ -25,38 +25,47 @@ impl Convolution {
             T::with_scratch(self.backward_scratch::<T>(), |scratch| {
                 let (seen, scratch) = scratch.split_at_mut(field.plane() * output.channels);
                 let (sums, panels) = scratch.split_at_mut(self.backward_sums::<T>());
-                let mut packed = &mut *panels;
-                for way in self.ways() {
-                    let slide = self.backward_slide::<T>(way);
-                    let (here, rest) = packed.split_at_mut(slide.panels());
-                    // The first output that sees a pixel does so through the last tap.
-                    let weight =
-                        |o, i, j| (way.0.tap(i) * kernel.1 + way.1.tap(j)) * output.channels + o;
-                    let step = kernel.0 * kernel.1 * output.channels;
-                    slide.pack(weights, weight, step, here);
-                    packed = rest;
-                }
+                self.pack_ways(weights, panels);
                 seen.fill(T::zero());
                 for (sample, x) in range.zip(x.data.chunks_exact_mut(size)) {
                     field.place(output, &y[sample * output.len()..][..output.len()], seen);
-                    x.fill(T::zero());
-                    let mut packed = &*panels;
-                    for way in self.ways() {
-                        let slide = self.backward_slide::<T>(way);
-                        let (here, rest) = packed.split_at(slide.panels());
-                        let seen = &seen[way.0.from * field.row() + way.1.from..];
-                        let sums = &mut sums[..slide.sums()];
-                        slide.slide(here, seen, sums, |channel, row, sums| {
-                            let row = channel * input.height + way.0.to + row * stride.0;
-                            let x = x[row * input.width + way.1.to..].iter_mut();
-                            x.step_by(stride.1).zip(sums).for_each(|(x, &sum)| *x = sum);
-                        });
-                        packed = rest;
-                    }
+                    self.slide_ways(panels, seen, sums, x);
                     finish(sample * size, x);
                 }
             });
         });
+    }
+
+    /// Packs the weights through which each group of pixels is seen.
+    fn pack_ways<T: Scalar>(&self, weights: &[T], mut panels: &mut [T]) {
+        let Windows { output, kernel, .. } = self.windows;
+        for way in self.ways() {
+            let slide = self.backward_slide::<T>(way);
+            let (here, rest) = panels.split_at_mut(slide.panels());
+            // The first output that sees a pixel does so through the last tap.
+            let weight = |o, i, j| (way.0.tap(i) * kernel.1 + way.1.tap(j)) * output.channels + o;
+            slide.pack(weights, weight, kernel.0 * kernel.1 * output.channels, here);
+            panels = rest;
+        }
+    }
+
+    /// The sums of one sample, group by group. Pixels that no output sees are 0.
+    fn slide_ways<T: Scalar>(&self, mut panels: &[T], seen: &[T], sums: &mut [T], x: &mut [T]) {
+        let Windows { input, stride, .. } = self.windows;
+        let field = self.output_field();
+        x.fill(T::zero());
+        for way in self.ways() {
+            let slide = self.backward_slide::<T>(way);
+            let (here, rest) = panels.split_at(slide.panels());
+            let seen = &seen[way.0.from * field.row() + way.1.from..];
+            let sums = &mut sums[..slide.sums()];
+            slide.slide(here, seen, sums, |channel, row, sums| {
+                let row = channel * input.height + way.0.to + row * stride.0;
+                let x = x[row * input.width + way.1.to..].iter_mut();
+                x.step_by(stride.1).zip(sums).for_each(|(x, &sum)| *x = sum);
+            });
+            panels = rest;
+        }
     }
 
     /// The field of an output: what pixels of the input see of it on the way back.

@@ -67,16 +67,28 @@ impl Convolution {
             field.place(input, h, seen);
             for (block, sums) in sums.chunks_exact_mut(columns * lanes).enumerate() {
                 let delta = &delta[block * lanes * output.plane()..];
-                for top in (0..output.height).step_by(self.rows_at_once()) {
-                    let rows = self.rows_at_once().min(output.height - top);
-                    let panel = &mut panel[..rows * output.width * lanes];
-                    pack_delta(&delta[top * output.width..], output.plane(), lanes, panel);
-                    let seen = &seen[top * self.row_step()..];
-                    self.add_rows(panel, seen, rows, lines.clone(), sums);
-                }
+                self.add_sample(delta, seen, lines.clone(), (&mut *panel, lanes), sums);
             }
         }
         self.store(sums, lanes, gradient);
+    }
+
+    /// Adds to the sums what one sample contributes to the gradient of as many units as there are lanes.
+    fn add_sample<T: Scalar>(
+        &self,
+        delta: &[T],
+        seen: &[T],
+        lines: Range<usize>,
+        (panel, lanes): (&mut [T], usize),
+        sums: &mut [T],
+    ) {
+        let output = self.windows.output;
+        for top in (0..output.height).step_by(self.rows_at_once()) {
+            let rows = self.rows_at_once().min(output.height - top);
+            let panel = &mut panel[..rows * output.width * lanes];
+            pack_delta(&delta[top * output.width..], output.plane(), lanes, panel);
+            self.add_rows(panel, &seen[top * self.row_step()..], rows, lines.clone(), sums);
+        }
     }
 
     /// Adds to the sums what some rows of the delta, packed in a panel, contribute. A line stands for one
