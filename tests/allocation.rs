@@ -336,6 +336,7 @@ fn a_convolutional_step_allocates_nothing() {
             .max_pool2d(MaxPool2d::new(2, 2))
             .dropout(0.5)
             .conv2d(Conv2d::new(4, 2))
+            .skip(1)
             .tanh()
             .avg_pool2d(AvgPool2d::new(2, 1))
             .dense(5)

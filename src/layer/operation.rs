@@ -3,11 +3,7 @@
 use std::fmt;
 
 use super::{
-    batch_norm::BatchNorm,
-    dropout::Dropout,
-    layer_norm::LayerNorm,
-    pool2d::Pool2d,
-    skip::{Skip, add},
+    batch_norm::BatchNorm, dropout::Dropout, layer_norm::LayerNorm, pool2d::Pool2d, skip::Skip,
 };
 use crate::{
     activation::Activation,
@@ -112,7 +108,7 @@ impl Operation {
                 return norm.forward(parameters.of_operation(index), x, y, notes);
             }
             Self::Dropout(dropout) => dropout.forward(x, y, &mut notes.kept, pass),
-            Self::Skip(_) => Skip::forward(x, beside, y),
+            Self::Skip(skip) => skip.forward(x, beside, y),
         }
         true
     }
@@ -166,7 +162,7 @@ impl Operation {
                 self.backward((parameters, index), (x, y), notes, tangent, scratch);
             }
             Self::LayerNorm(norm) => norm.tangent(parameters.of_operation(index), notes, tangent),
-            Self::Skip(_) => add(tangent, beside),
+            Self::Skip(skip) => skip.add_up(beside, tangent),
             Self::Pool2d(_) => unreachable!("pooling goes on from one buffer to another"),
         }
     }

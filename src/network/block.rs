@@ -3,7 +3,7 @@
 use crate::{
     activation::Activation,
     buffer::{Columns, Pass},
-    layer::{LinearMap, Operation, add},
+    layer::{LinearMap, Operation},
     parameters::OfLayer,
     scalar::Scalar,
     vector::bound_of_squares,
@@ -169,9 +169,9 @@ impl Block {
         below: &[BlockDeltas<T>],
     ) {
         self.go_up(activations, &mut deltas.stages, |signal, operation| {
-            let from = operation.skip().and_then(|skip| skip.from);
-            if let Some(from) = from.map(|from| &below[from]).filter(|from| from.sent_up) {
-                add(signal.as_mut_slice(), from.end().as_slice());
+            let Some(skip) = operation.skip() else { return };
+            if let Some(from) = skip.from.map(|from| &below[from]).filter(|from| from.sent_up) {
+                skip.add_up(from.end().as_slice(), signal.as_mut_slice());
             }
         });
     }

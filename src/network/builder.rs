@@ -99,7 +99,8 @@ impl<T: Scalar> NetworkBuilder<T> {
     }
 
     /// A residual connection past so many weighted layers, at least 1: adds what entered the first of
-    /// them to what stands here, which has to have the same shape; see [`Skip`].
+    /// them to what stands here, which has to have the same shape, or to be an image of every second,
+    /// third, ... row and column with as many channels or more; see [`Skip`].
     ///
     /// ```
     /// use feedback_alignment::Network;
@@ -285,12 +286,12 @@ impl<T: Scalar> Assembly<T> {
             ));
         };
         let (from, to) = (self.entering[start], self.shape);
-        if from != to {
-            return refuse(format!(
-                "it would add what has the shape {from} to what has the shape {to}"
-            ));
+        match Skip::new(count - 1, layers, from, to) {
+            Some(skip) => self.add_operation(Operation::Skip(skip)),
+            None => {
+                refuse(format!("it would add what has the shape {from} to what has the shape {to}"))
+            }
         }
-        self.add_operation(Operation::Skip(Skip::new(count - 1, layers, to.len())))
     }
 
     fn add_layer(&mut self, map: LinearMap, shape: (usize, usize), output: Shape) {

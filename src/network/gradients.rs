@@ -4,7 +4,7 @@ use super::definition::Network;
 use crate::{
     buffer::Columns,
     error::{Error, Result},
-    layer::{Operation, add},
+    layer::Operation,
     parameters::Part,
     scalar::Scalar,
     workspace::{Activations, Deltas, Gradients, require_delivered, require_match},
@@ -130,8 +130,8 @@ impl<T: Scalar> Network<T> {
         self.blocks[0].map.apply_transpose(weights, delta, gradient, &|_, _| ());
         for (block, operations) in deltas.blocks.iter().zip(&self.layout.operations) {
             for (copy, operation) in block.skipped.iter().zip(operations) {
-                if operation.skip().is_some_and(|skip| skip.from.is_none()) {
-                    add(gradient.as_mut_slice(), copy.as_slice());
+                if let Some(skip) = operation.skip().filter(|skip| skip.from.is_none()) {
+                    skip.add_down(copy.as_slice(), gradient.as_mut_slice());
                 }
             }
         }

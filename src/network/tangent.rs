@@ -131,13 +131,16 @@ mod tests {
         check("kernels", image().conv2d(Conv2d::new(8, 1)).tanh().dense(3));
     }
 
-    /// Pooling, on images that a first convolution makes of pixels.
+    /// Pooling, and a residual connection to a smaller image, on images that a first convolution makes
+    /// of pixels.
     #[test]
-    fn tangents_go_through_pooling() {
+    fn tangents_go_through_pooling_and_shortcuts() {
+        let halving = Conv2d { stride: (2, 2), padding: (1, 1), ..Conv2d::new(5, 3) };
         let kernels = || Network::<f64>::builder((1, 6, 6)).conv2d(Conv2d::new(2, 1));
         for (name, builder) in [
             ("max", kernels().conv2d(Conv2d::new(3, 3)).tanh().max_pool2d(MaxPool2d::new(2, 2))),
             ("mean", kernels().conv2d(Conv2d::new(3, 3)).avg_pool2d(AvgPool2d::new(2, 2)).tanh()),
+            ("skip", kernels().conv2d(halving).skip(1).tanh()),
         ] {
             let mut network = builder.dense(4).seed(3).build().unwrap();
             let x = DMatrix::from_fn(36, 5, |i, j| ((i * 7 + j * 11) % 17) as f64 / 8.0 - 1.0);

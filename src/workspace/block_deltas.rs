@@ -15,7 +15,8 @@ pub(crate) struct BlockDeltas<T> {
     pub(crate) stages: Vec<Columns<T>>,
     /// What each operation learns on the way.
     pub(crate) learned: Vec<Learned<T>>,
-    /// For each operation the copy of the delta that a residual connection sends the short way.
+    /// For each operation the copy of the delta that a residual connection sends the short way, in the
+    /// shape that it has here: adding it there takes it back.
     pub(crate) skipped: Vec<Columns<T>>,
     /// Whether `δ` has been taken to the end of the block, to go up from there.
     pub(crate) sent_up: bool,

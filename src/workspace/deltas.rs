@@ -13,7 +13,6 @@ use super::{
 use crate::{
     buffer::Columns,
     error::{Error, Result},
-    layer::add,
     scalar::Scalar,
     signal::Signal,
 };
@@ -174,8 +173,9 @@ impl<T: Scalar> Deltas<T> {
         let arrived = below[to].arrival().as_mut_slice();
         for (block, operations) in above.iter().zip(&self.layout.operations[to + 1..]) {
             for (copy, operation) in block.skipped.iter().zip(operations) {
-                if block.served && operation.skip().is_some_and(|skip| skip.from == Some(to)) {
-                    add(arrived, copy.as_slice());
+                let skip = operation.skip().filter(|skip| skip.from == Some(to));
+                if let Some(skip) = skip.filter(|_| block.served) {
+                    skip.add_down(copy.as_slice(), arrived);
                 }
             }
         }

@@ -51,6 +51,7 @@ mod routes;
 mod scalings;
 #[cfg(feature = "serde")]
 mod serialized;
+mod shortcuts;
 mod signals;
 mod slopes;
 mod stability;

@@ -27,8 +27,8 @@ pub fn conv_net() -> Network<f64> {
         .unwrap()
 }
 
-/// Residual connections past one layer and two, before and after pooling and from the input, and layer
-/// normalisation.
+/// Residual connections past one layer and two, before and after pooling, from the input and to a
+/// smaller image of more channels, and layer normalisation.
 pub fn residual_net() -> Network<f64> {
     let same = Conv2d { padding: (1, 1), ..Conv2d::new(2, 3) };
     Network::builder((2, 6, 6))
@@ -36,13 +36,13 @@ pub fn residual_net() -> Network<f64> {
         .conv2d(same)
         .tanh()
         .skip(1)
-        .conv2d(same)
+        .conv2d(Conv2d { stride: (2, 2), padding: (1, 1), ..Conv2d::new(5, 3) })
         .layer_norm()
         .skip(1)
         .skip(2)
         .tanh()
-        .max_pool2d(MaxPool2d::new(2, 2))
-        .dense(18)
+        .max_pool2d(MaxPool2d::new(2, 1))
+        .dense(20)
         .logistic()
         .skip(1)
         .dense(3)
