@@ -122,7 +122,7 @@ fn learn(
         .batch_size(32)
         .seed(seed)
         .build()?;
-    training::train(trainer, data, args.epochs, |_, test| {
+    training::train(trainer, data, args.epochs, |_, _, test| {
         bar.set_message(format!("{rule:<7}  test {test}"));
         bar.inc(1);
         Ok(())

@@ -181,7 +181,7 @@ impl Args {
     /// Trains a new network by one rule and prints a line after every epoch.
     fn learn(&self, rule: FeedbackRule, data: &Split) -> Result<Run> {
         let trainer = self.trainer(rule, data)?;
-        verbose::train_aloud(trainer, data, self.epochs())
+        verbose::train_aloud(trainer, data, self.epochs(), |_, _, _| Ok(None))
     }
 
     fn trainer(&self, rule: FeedbackRule, data: &Split) -> Result<Trainer<f32>> {

@@ -14,7 +14,7 @@ pub fn train(
     mut trainer: Trainer<f32>,
     data: &Split,
     epochs: u64,
-    mut watch: impl FnMut(&Epoch, &Evaluation) -> Result<()>,
+    mut watch: impl FnMut(&Trainer<f32>, &Epoch, &Evaluation) -> Result<()>,
 ) -> Result<Run> {
     let (mut test_errors, mut seconds) = (Vec::new(), 0.0);
     let before = trainer.evaluate(&data.train)?.loss;
@@ -27,7 +27,7 @@ pub fn train(
 
         let evaluation = trainer.evaluate(&data.test)?;
         test_errors.push(percent(&evaluation));
-        watch(&epoch, &evaluation)?;
+        watch(&trainer, &epoch, &evaluation)?;
     }
     let training_error = percent(&trainer.evaluate(&data.train)?);
     Ok(Run { name: trainer.feedback().rule_name(), test_errors, training_error, seconds, losses })

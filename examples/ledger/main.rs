@@ -23,6 +23,8 @@ mod data;
 mod figures;
 #[path = "../common/folders.rs"]
 mod folders;
+#[path = "../common/glorot.rs"]
+mod glorot;
 #[path = "../common/lines.rs"]
 mod lines;
 #[path = "../common/spread.rs"]

@@ -11,14 +11,14 @@
 //! its magnitudes from `U(±1/√n_l)`.
 
 use feedback_alignment::{
-    Conv2d, Feedback, FeedbackInit, FeedbackRule, Init, MaxPool2d, Momentum, Network, Sgd, Trainer,
-    TrainerBuilder, WeightDecay,
+    Conv2d, MaxPool2d, Momentum, Network, Sgd, Trainer, TrainerBuilder, WeightDecay,
 };
 
 use super::{Moment, Plan, Quantity, Row, classes, figures};
 use crate::{
     common::{Result, Split},
     data::Task,
+    glorot,
 };
 
 const RATE: f64 = 0.01;
@@ -45,20 +45,7 @@ fn trainer(arm: &str, data: &Split, seed: u64) -> Result<TrainerBuilder<f32>> {
     let network = Network::builder((1, 32, 32)).conv2d(conv(6)).relu().max_pool2d(pool);
     let network = network.conv2d(conv(16)).relu().max_pool2d(pool).conv2d(conv(120)).relu();
     let network = network.flatten().dense(84).relu().dense(classes(&data.train)?);
-    let network = network.init(Init::GlorotUniform);
-    // Feedback is drawn as weights are, so it is the weights of another network.
-    let another = network.clone().seed(!seed).build()?;
-    let network = network.seed(seed).build()?;
-    let rule: FeedbackRule = arm.parse()?;
-    let mut feedback = Feedback::new(&network, rule, FeedbackInit::default(), seed)?;
-    if matches!(rule, FeedbackRule::Fa | FeedbackRule::FrSf) {
-        for layer in 0..network.layer_count() - 1 {
-            let weights = another.layer(layer + 1)?.weights();
-            let kernels = feedback.matrix(layer)?.is_some_and(|b| b.shape() == weights.shape());
-            let b = if kernels { weights.into_owned() } else { weights.transpose() };
-            feedback.set_matrix(layer, b)?;
-        }
-    }
+    let (network, feedback) = glorot::alike(network, arm.parse()?, seed)?;
     let optimizer = Sgd {
         learning_rate: RATE,
         momentum: Momentum::Classical(0.9),

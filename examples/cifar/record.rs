@@ -1,0 +1,112 @@
+//! The lines of a run.
+
+use std::path::Path;
+
+use feedback_alignment::{Dataset, Diagnostics, Epoch, Error, Evaluation, Trainer};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    common::Result,
+    lines::{End, Lines, Writer},
+};
+
+/// Images over which angles are measured, the first of those to learn from.
+const OBSERVED: usize = 128;
+
+/// The first line: what was run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Header {
+    pub net: String,
+    pub rule: String,
+    pub rate: f64,
+    pub seed: u64,
+    pub data: String,
+    /// Learned from in an epoch.
+    pub images: usize,
+    pub parameters: usize,
+    pub version: String,
+}
+
+/// What one epoch came to, as in the lines of the example `nokland`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Point {
+    pub epoch: u64,
+    pub train_loss: f64,
+    pub train_error: f64,
+    pub test_loss: f64,
+    pub test_error: f64,
+    /// The angle between the rule's delta and that of backpropagation in each hidden layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub angles: Option<Vec<Option<f64>>>,
+}
+
+/// Watches a run: measures angles and writes lines, as far as they are wanted.
+pub struct Observer {
+    /// What angles are measured with, and over.
+    angles: Option<(Diagnostics<f32>, Dataset<f32>)>,
+    writer: Option<Writer>,
+}
+
+impl Observer {
+    pub fn new(
+        trainer: &Trainer<f32>,
+        train: &Dataset<f32>,
+        angles: bool,
+        out: Option<&Path>,
+        header: Header,
+    ) -> Result<Self> {
+        let observed: Vec<usize> = (0..OBSERVED.min(train.len())).collect();
+        let angles = angles
+            .then(|| {
+                Ok::<_, Error>((Diagnostics::new(trainer.network())?, train.subset(&observed)?))
+            })
+            .transpose()?;
+        let create = |folder: &Path| {
+            std::fs::create_dir_all(folder)?;
+            let Header { net, rule, rate, images, seed, .. } = &header;
+            let rule = rule.to_lowercase();
+            let name = format!("{net}-{rule}-rate{rate}-images{images}-seed{seed}.jsonl");
+            Lines::<Header, Point>::new(folder.join(name), header).rewrite()
+        };
+        Ok(Self { angles, writer: out.map(create).transpose()? })
+    }
+
+    /// After an epoch; the angles in words.
+    pub fn after(
+        &mut self,
+        trainer: &Trainer<f32>,
+        epoch: &Epoch,
+        test: &Evaluation,
+    ) -> Result<Option<String>> {
+        let mut angles: Option<Vec<Option<f64>>> = None;
+        if let Some((diagnostics, observed)) = &mut self.angles {
+            let diagnosis = diagnostics.observe(trainer, &observed.inputs(), observed.targets())?;
+            angles = Some(diagnosis.hidden().iter().map(|layer| layer.delta_angle).collect());
+        }
+        let percent = |rate: Option<f64>| 100.0 * rate.unwrap_or(f64::NAN);
+        let words = angles.as_deref().map(in_words);
+        if let Some(writer) = &mut self.writer {
+            writer.line(&Point {
+                epoch: epoch.number,
+                train_loss: epoch.loss,
+                train_error: percent(epoch.error_rate),
+                test_loss: test.loss,
+                test_error: percent(test.error_rate),
+                angles,
+            })?;
+        }
+        Ok(words)
+    }
+
+    /// Writes why the run ended.
+    pub fn end(&mut self, end: End) -> Result<()> {
+        self.writer.as_mut().map_or(Ok(()), |writer| writer.end(end))
+    }
+}
+
+/// Of the first hidden layer up; nothing has arrived where there is none.
+fn in_words(angles: &[Option<f64>]) -> String {
+    let word = |angle: &Option<f64>| angle.map_or("–".into(), |angle| format!("{angle:.1}°"));
+    let words: Vec<String> = angles.iter().map(word).collect();
+    format!("           angles to BP {}", words.join(" "))
+}
