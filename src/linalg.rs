@@ -289,9 +289,9 @@ fn vector_product_then<T: Scalar>(
         if a.row_stride() == 1 {
             // To choose an instruction set takes longer than so few numbers.
             if c.len() * x.len() < 64 {
-                thin::add_in_turn(a, x, c)
+                thin::add_in_turn(a, x, c);
             } else {
-                thin::add_columns(a, x, c)
+                thin::add_columns(a, x, c);
             }
         } else {
             let (x, rows) = (Mat::from_column_major_slice(x, x.len(), 1), c.len());

@@ -33,6 +33,7 @@ pub enum Net {
     Deep,
     /// BioTorch's for CIFAR-10: three convolutions, a layer of 256 units
     #[value(name = "lenet")]
+    #[allow(clippy::enum_variant_names)] // That is its name.
     LeNet,
     /// The residual network of He et al. (2016): 19 convolutions, 0.27 million weights
     #[value(name = "resnet20")]

@@ -20,11 +20,11 @@ pub(super) fn product<T: Scalar>(
     /// A longer row is worth the kernel.
     const TERMS: usize = 64;
     let terms = a.ncols();
-    if terms == 1 {
-        if let (Some(a), Some(b)) = (a.col(0).try_as_col_major(), b.row(0).try_as_row_major()) {
-            add_outer(a.as_slice(), b.as_slice(), accum, c);
-            return true;
-        }
+    if terms == 1
+        && let (Some(a), Some(b)) = (a.col(0).try_as_col_major(), b.row(0).try_as_row_major())
+    {
+        add_outer(a.as_slice(), b.as_slice(), accum, c);
+        return true;
     }
     if a.nrows() > 1 || terms > TERMS {
         return false;
@@ -40,9 +40,9 @@ pub(super) fn product<T: Scalar>(
         c.fill(T::zero());
     }
     if stands {
-        add_dots(x, b, c)
+        add_dots(x, b, c);
     } else {
-        add_columns(b.transpose(), x, c)
+        add_columns(b.transpose(), x, c);
     }
     true
 }
