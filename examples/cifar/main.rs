@@ -9,10 +9,10 @@
 //!
 //! With `--data` it trains one of Nøkland's networks on CIFAR-10, his convolutional net on whitened
 //! images or the fully connected ones on pixels from 0 to 1, or one of BioTorch's, LeNet and
-//! ResNet-20, on standardised ones. Without, it trains a small
-//! convolutional net on the 8×8 digits that it carries, or ResNet-20. With `--synthetic N` the images are N random
-//! ones of 3×32×32 with a pattern for each class: nothing to learn from, but a way to see a net
-//! work and to time it.
+//! ResNet-20, on standardised ones (`nets.rs` says how). Without, it trains a small convolutional
+//! net on the 8×8 digits that it carries, or ResNet-20 if asked. With `--synthetic N` the images are
+//! N random ones of 3×32×32 with a pattern for each class: nothing to learn from, but a way to see a
+//! net work and to time it.
 
 #[path = "../common/bands.rs"]
 mod bands;
