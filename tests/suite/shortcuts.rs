@@ -151,6 +151,7 @@ fn shapes_that_do_not_fit_are_refused_by_name() {
 }
 
 #[test]
+#[allow(clippy::cast_possible_truncation)] // They are rounded.
 fn shortcuts_have_the_same_bits_on_any_number_of_threads() {
     let builder = Network::<f32>::builder((3, 12, 12)).conv2d(conv(16, 1)).batch_norm().relu();
     let builder = builder.conv2d(conv(32, 2)).batch_norm().relu();
