@@ -96,6 +96,10 @@ struct Args {
     #[arg(long)]
     angles: bool,
 
+    /// Count the training error without dropout too, after every epoch
+    #[arg(long)]
+    clean: bool,
+
     /// Freeze the first hidden layer, at random weights, for so many epochs, then release it
     /// (figure 2)
     #[arg(long, value_name = "EPOCHS", default_value_t = 0)]

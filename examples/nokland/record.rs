@@ -39,6 +39,9 @@ pub struct Point {
     pub train_error: f64,
     pub test_loss: f64,
     pub test_error: f64,
+    /// Training error of the weights as they stand after the epoch, without dropout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_train_error: Option<f64>,
     /// The angle between the rule's delta and that of backpropagation in each hidden layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub angles: Option<Vec<Option<f64>>>,

@@ -154,8 +154,13 @@ fn go_on(
             train_error: percent(epoch.error_rate)?,
             test_loss: test.loss,
             test_error: percent(test.error_rate)?,
+            clean_train_error: None,
             angles: None,
         };
+        if args.clean {
+            let clean = trainer.evaluate(&data.split.train)?;
+            point.clean_train_error = Some(percent(clean.error_rate)?);
+        }
         if args.angles {
             let diagnosis = diagnostics.observe(trainer, &x, observed.targets())?;
             let angles = diagnosis.hidden().iter().map(|layer| layer.delta_angle);
@@ -210,6 +215,7 @@ mod tests {
                 train_error: 1.0,
                 test_loss: 1.0,
                 test_error: epoch as f64,
+                clean_train_error: None,
                 angles: None,
             })
             .collect();
