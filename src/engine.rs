@@ -1,8 +1,8 @@
 //! Stages 3 to 5 of a training step in one: this is what a trainer calls.
 //!
-//! A tile of a gradient is made, and its weights are updated while it is in cache. All layers and
-//! all tiles of a layer are independent of each other and are shared out among threads. Where the
-//! error is sent directly, a layer makes its own delta too, when its turn comes.
+//! The gradient is computed in tiles, and each tile's weights are updated while the tile is in cache.
+//! All layers and all tiles are independent, so threads share them. If the route is direct, each layer
+//! also makes its own delta just before.
 
 use crate::{
     error::{Error, Result},
@@ -20,10 +20,10 @@ use crate::{
 };
 
 impl<T: Scalar> OptimizerState<T> {
-    /// Stages 4 and 5 in one, with the bits of [`Network::gradients`] and [`step`](Self::step) one
-    /// after the other: a tile of `∂W_l = δ_l h_{l-1}ᵀ` is made and its weights are updated while
-    /// it is in cache, so that no gradient is ever in memory as a whole. All layers and all tiles
-    /// of a layer are independent of each other and are shared out among threads.
+    /// Stages 4 and 5 in one. The result is the same, bit for bit, as that of [`Network::gradients`]
+    /// followed by [`step`](Self::step). It is faster: a tile of `∂W_l = δ_l h_{l-1}ᵀ` is computed and
+    /// its weights are updated while it is in cache, so the whole gradient is never in memory. All
+    /// layers and all tiles are independent, so threads share them.
     ///
     /// ```
     /// # use feedback_alignment::*;
@@ -48,9 +48,9 @@ impl<T: Scalar> OptimizerState<T> {
     ///
     /// # Errors
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the activations, the deltas or this
-    /// state are of another network, or of two forward passes, or if feedback has not been
-    /// delivered; [`Error::NonFinite`](crate::Error::NonFinite) as for [`step`](Self::step);
-    /// nothing has then changed.
+    /// state belong to another network or to different forward passes, or if feedback has not been
+    /// delivered. [`Error::NonFinite`](crate::Error::NonFinite) as for [`step`](Self::step). After an
+    /// error nothing has changed.
     pub fn learn(
         &mut self,
         network: &mut Network<T>,
@@ -74,7 +74,7 @@ impl<T: Scalar> OptimizerState<T> {
         })
     }
 
-    /// Whether the step that [`learn`](Self::learn) would make can overflow nothing.
+    /// Whether the step that [`learn`](Self::learn) would make is certain not to overflow.
     #[cfg(feature = "mpi")]
     pub(crate) fn learns_safely(
         &self,
@@ -85,8 +85,8 @@ impl<T: Scalar> OptimizerState<T> {
         self.is_safe(network, bound_of_deltas(network, activations, deltas))
     }
 
-    /// Whether [`step_with_feedback`](Self::step_with_feedback) can overflow nothing, and a number that no
-    /// first moment of the feedback exceeds afterwards.
+    /// Whether [`step_with_feedback`](Self::step_with_feedback) is certain not to overflow, and an
+    /// upper bound of the feedback's first moments after that step.
     pub(crate) fn steps_safely(
         &self,
         network: &Network<T>,
@@ -100,18 +100,20 @@ impl<T: Scalar> OptimizerState<T> {
         (is_safe && self.is_safe(network, squares), moment)
     }
 
-    /// [`step`](Self::step), and a step of the matrices of the feedback that learn, by moments of their
-    /// own and without max-norm. Those of [`KolenPollack`](crate::Through::KolenPollack) get what the
-    /// weights get in whose place they stand; those of
-    /// [`DirectKolenPollack`](crate::Through::DirectKolenPollack) and
-    /// [`Product`](crate::Through::Product) follow gradients of their own, from
-    /// [`Feedback::gradients`]. All take the network's optimiser unless there is [one for
-    /// feedback](Self::set_feedback_optimizer). A matrix rests where the layer that sends to it is
-    /// frozen. Where none learns this is [`step`](Self::step).
+    /// [`step`](Self::step), and a step of the feedback matrices that learn. They have moments of their
+    /// own and no max-norm. Matrices of [`KolenPollack`](crate::Through::KolenPollack) follow the
+    /// gradient of the weights that they replace. Those of
+    /// [`DirectKolenPollack`](crate::Through::DirectKolenPollack),
+    /// [`Jacobian`](crate::Through::Jacobian) and [`Product`](crate::Through::Product) follow gradients
+    /// of their own, which [`Feedback::gradients`] computes. All use the network's optimiser, unless
+    /// there is [one for feedback](Self::set_feedback_optimizer).
+    ///
+    /// A matrix does not change while the layer that sends to it is frozen; for `Jacobian`, while the
+    /// layer that it leads to is frozen. If no matrix learns, this is [`step`](Self::step).
     ///
     /// # Errors
-    /// As for [`step`](Self::step), for the feedback too; [`Error::StageMismatch`] if the gradients lack
-    /// those of the feedback. Nothing has then changed in either.
+    /// Those of [`step`](Self::step), for the feedback too. [`Error::StageMismatch`] if the gradients
+    /// of the feedback are missing. After an error neither network nor feedback has changed.
     pub fn step_with_feedback(
         &mut self,
         network: &mut Network<T>,
@@ -147,15 +149,15 @@ impl<T: Scalar> OptimizerState<T> {
         result
     }
 
-    /// Stages 3 to 5 in one, with the bits of [`Feedback::deliver`] and [`learn`](Self::learn) one
-    /// after the other. Where every hidden layer receives the error itself, as under DFA, nothing
-    /// waits for a delta of another layer: each layer makes its own `δ_l`, gradient and update in
-    /// one go, all layers at once.
+    /// Stages 3 to 5 in one. The result is the same, bit for bit, as that of [`Feedback::deliver`]
+    /// followed by [`learn`](Self::learn). On a [direct](crate::Route::is_direct) route, as under DFA,
+    /// no layer waits for another: each makes its own `δ_l`, gradient and update in one go, and all
+    /// layers do so at once.
     ///
     /// # Errors
-    /// As for [`Feedback::deliver`] and [`learn`](Self::learn), and
+    /// Those of [`Feedback::deliver`] and [`learn`](Self::learn).
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) for feedback whose matrices learn, which
-    /// takes [`step_with_feedback`](Self::step_with_feedback); nothing has then been learned.
+    /// needs [`step_with_feedback`](Self::step_with_feedback). After an error nothing has been learned.
     pub fn deliver_and_learn(
         &mut self,
         network: &mut Network<T>,
@@ -193,8 +195,8 @@ impl<T: Scalar> OptimizerState<T> {
 enum Arriving<'a, T> {
     /// They have been delivered.
     Delivered(&'a [BlockDeltas<T>]),
-    /// The error goes to each hidden block when its turn comes, so that its delta is in cache when
-    /// the gradient needs it, and no block waits for another.
+    /// The error goes to each hidden block just before the block needs its delta. The delta is then
+    /// still in cache for the gradient, and no block waits for another.
     Direct { feedback: &'a Feedback<T>, output: AtOutput<'a, T>, hidden: &'a mut [BlockDeltas<T>] },
 }
 
@@ -213,8 +215,8 @@ impl<T: Scalar> Arriving<'_, T> {
         }
     }
 
-    /// The delta of weighted layer `layer`, which is number `place` in this part of the network; it
-    /// is made now, if it has not been delivered.
+    /// The delta of weighted layer `layer`, which is number `place` in this part of the network. If it
+    /// has not been delivered, it is made now.
     fn at(
         &mut self,
         (place, layer): (usize, usize),
@@ -234,8 +236,8 @@ impl<T: Scalar> Arriving<'_, T> {
     }
 }
 
-/// Makes gradients and updates of a part of the network, whose first block is layer `first`.
-/// Frozen blocks stay as they are, and so do those that no feedback has reached.
+/// Computes gradients and updates for a part of the network whose first block is layer `first`. Frozen
+/// blocks, and blocks that no feedback has reached, stay as they are.
 fn learn<T: Scalar>(
     step: &NextStep<T>,
     (blocks, first): (&[Block], usize),
@@ -282,7 +284,7 @@ fn bound_of_deltas<T: Scalar>(
     })
 }
 
-/// Whether every hidden block is a layer and at most an activation.
+/// Whether every hidden block has nothing after its layer, or only an activation.
 fn is_plain<T: Scalar>(network: &Network<T>) -> bool {
     let hidden = &network.blocks[..network.layer_count() - 1];
     hidden.iter().all(|block| matches!(block.operations[..], [] | [Operation::Activation(_)]))
@@ -310,8 +312,8 @@ fn bound_of_error<T: Scalar>(
     })
 }
 
-/// The largest square of a gradient of the layers that learn; `squares` bounds those of the deltas
-/// and of the gradients of batch normalisation.
+/// An upper bound of the squares of the gradients of all layers that learn. `squares` gives bounds for
+/// a layer: of its squared deltas, and of the squared gradients of its normalisations.
 fn largest<T: Scalar>(
     network: &Network<T>,
     activations: &Activations<T>,

@@ -1,4 +1,4 @@
-//! A route at work on one network, with its matrices.
+//! Feedback: a route together with the matrices that one network needs for it.
 
 // The order is that of dependence, as in `lib.rs`.
 mod hops;

@@ -2,9 +2,10 @@
 //! Train neural networks on the CPU **without backpropagation**, and see why it works.
 //!
 //! Backpropagation sends the error back through the very weights that made it. Brains cannot do that,
-//! and hardware would rather not. Fixed random feedback is enough: this crate has feedback alignment,
-//! direct and indirect feedback alignment and eleven relatives beside backpropagation, each a
-//! [`FeedbackRule`], each proved by tests. Grey is the way forward, black the way of the error:
+//! and in hardware it is costly. Fixed random feedback is enough: this crate has feedback alignment,
+//! direct and indirect feedback alignment, eleven relatives of these, and backpropagation to compare
+//! with. Each is a [`FeedbackRule`], and tests check each against its formulas. In the picture, grey
+//! arrows are the forward pass and black arrows carry the error:
 #![doc = include_str!("guide/four_rules.html")]
 //!
 //! ```
@@ -31,21 +32,21 @@
 //! # Where to find what
 //! - The [`guide`] explains the field in nine short chapters, from what backpropagation needs to a rule
 //!   of your own.
-//! - [`FeedbackRule`] states the rules with their sources, a [`Route`] is what a rule is, [`Network`] is
-//!   what they train, [`Trainer`] is the loop.
+//! - [`FeedbackRule`] lists the rules with their sources. A [`Route`] says what a rule sends where.
+//!   [`Network`] is what the rules train, and [`Trainer`] is the training loop.
 //! - The five stages of a training step are [`Network::forward`], [`Loss::error`], [`Feedback::deliver`],
 //!   [`Network::gradients`] and [`OptimizerState::step`].
-//! - [`Diagnostics`] looks inside, [`Log`] writes down what each epoch came to, [`GradientCheck`] proves the
-//!   gradients.
-//! - [`data`] loads and prepares, [`files`] describes what is written to disk.
+//! - [`Diagnostics`] looks inside a network while it learns. [`Log`] writes down the results of each
+//!   epoch. [`GradientCheck`] compares the gradients with numerical ones.
+//! - [`data`] loads and prepares data sets. [`files`] describes the files that this crate writes.
 //!
 //! # Features
 //! | feature | default | gives |
 //! |---|---|---|
-//! | `parallel` | yes | products on several threads, with the same bits on any number |
+//! | `parallel` | yes | matrix products on several threads; the results are the same for any number of threads, bit for bit |
 //! | `csv` | yes | [`data::csv`](crate::data) |
 //! | `gzip` | yes | compressed IDX and CIFAR files |
-//! | `safetensors` | yes | networks, checkpoints and scalings as files |
+//! | `safetensors` | yes | saving and loading networks, checkpoints and scalings |
 //! | `serde` | no | serde's traits for settings and results |
 //! | `mpi` | no | `distributed`: training on several processes; not on docs.rs |
 

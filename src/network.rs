@@ -1,4 +1,4 @@
-//! The network: forward parameters and nothing else.
+//! The network: it holds the forward parameters and nothing else.
 
 // The order is that of dependence, as in `lib.rs`.
 mod block;

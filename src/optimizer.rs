@@ -1,6 +1,6 @@
 //! Turning gradients into steps: SGD, RMSprop, Adam and AdamW, learning-rate schedules, max-norm.
 //!
-//! The rule of an optimiser is a plain value; what it remembers from step to step is the
+//! An optimiser is a plain value with its constants. What it remembers from step to step is the
 //! [`OptimizerState`].
 
 // The order is that of dependence, as in `lib.rs`.

@@ -11,18 +11,19 @@ mod through;
 
 pub use through::{Magnitudes, Through};
 
-/// How the error finds its way to the hidden layers: a list of [`Hop`]s. What arrives at hidden
-/// layer `l` is
+/// How the error finds its way to the hidden layers: a list of [`Hop`]s. Hidden layer `l` receives
 ///
 /// ```text
 /// δ_l = f'(a_l) ∘ Σ M · signal        summed over the hops to l
 /// ```
 ///
-/// A [`FeedbackRule`](crate::FeedbackRule) is the name of a route. Others are written down: a rule
-/// for each layer, feedback that skips layers, several signals that add up. A layer that no hop
-/// leads to does not learn, nor do its moments and running statistics change; a trainer wants it
-/// [frozen](crate::Network::freeze) if it has batch normalisation, so that training and evaluation
-/// are the same function.
+/// A [`FeedbackRule`](crate::FeedbackRule) is the name of a route. You can also write a route yourself:
+/// a different rule for each layer, feedback that skips layers, or several signals that add up.
+///
+/// A layer that no hop leads to does not learn. Its moments and running statistics do not change
+/// either. If such a layer has batch normalisation, a trainer asks you to
+/// [freeze](crate::Network::freeze) it. Otherwise training would use the statistics of the batch and
+/// evaluation would use running statistics that never changed.
 ///
 /// ```
 /// use feedback_alignment::{Feedback, FeedbackInit, Hop, Network, Route, Signal, Through};
@@ -45,7 +46,8 @@ pub use through::{Magnitudes, Through};
 pub struct Route {
     /// Number of weighted layers, the output layer included.
     layers: usize,
-    /// In an order in which they can be made; hops to the same layer stand together.
+    /// Sorted so that every signal is complete before it is sent. Hops to the same layer stand
+    /// together.
     hops: Vec<Hop>,
 }
 
@@ -62,13 +64,14 @@ pub struct Hop {
 }
 
 impl Route {
-    /// A route through a network of so many weighted layers, the output layer included. The hops
-    /// may come in any order: each is made when its signal is complete.
+    /// A route through a network with `layers` weighted layers, the output layer included. The hops may
+    /// come in any order: they are sorted so that every signal is complete before it is sent.
     ///
     /// # Errors
-    /// [`Error::ImpossibleHop`] for a hop to a layer that is not hidden, from a layer that is not
-    /// there, from a layer that nothing leads to or whose delta depends on the hop itself, and for one
-    /// through weights between layers that are not neighbours.
+    /// [`Error::ImpossibleHop`] for a hop that leads to a layer that is not hidden, or comes from a
+    /// layer that does not exist. The same error for a hop that sends the delta of a layer which
+    /// receives nothing, or which itself depends on the hop. And for a hop through weights between
+    /// layers that are not neighbours, or through a matrix of size 0.
     pub fn new(layers: usize, hops: impl IntoIterator<Item = Hop>) -> Result<Self> {
         let output = layers.saturating_sub(1);
         let mut waiting: Vec<Hop> = hops.into_iter().collect();
@@ -84,8 +87,8 @@ impl Route {
                 signal.layer().is_none_or(|from| hops.iter().any(|hop| hop.to == from))
             };
             let ready = |to| waiting.iter().filter(|hop| hop.to == to).all(|hop| here(hop.signal));
-            // The highest first: what comes back along a residual connection is there when the layer
-            // has its turn that it leads back to.
+            // The highest layer first: a residual connection sends a copy of a delta down to a lower
+            // layer, so the upper delta has to be made before.
             let Some(to) = waiting.iter().map(|hop| hop.to).filter(|&to| ready(to)).max() else {
                 let stuck = waiting.iter().find(|hop| !here(hop.signal)).unwrap_or(&waiting[0]);
                 return Err(stuck.refuse("no delta is there to be sent when it is needed"));
@@ -101,15 +104,16 @@ impl Route {
         self.layers
     }
 
-    /// The hops, in an order in which each finds its signal complete; those to the same layer
+    /// The hops, sorted so that every signal is complete before it is sent. Hops to the same layer
     /// stand together.
     #[must_use]
     pub fn hops(&self) -> &[Hop] {
         &self.hops
     }
 
-    /// The same route through `new` wherever it goes through `old`: IFA with a random relay is
-    /// `Weights` → `LikeWeights`, DFA with sparse matrices `Matrix` → `Sparse(1)`.
+    /// The same route with the matrix `new` in every hop that had `old`. For example, IFA with random
+    /// matrices on its way up is `Weights` → `LikeWeights`, and DFA with sparse matrices is `Matrix` →
+    /// `Sparse(1)`.
     ///
     /// ```
     /// use feedback_alignment::{FeedbackRule, Through};
@@ -130,20 +134,22 @@ impl Route {
         Self::new(self.layers, self.hops)
     }
 
-    /// Whether feedback passes through the forward weights, which BP and IFA need and hardware
-    /// would have to carry, or through their signs.
+    /// Whether the feedback passes through the forward weights or through their signs. BP and IFA need
+    /// the weights; hardware would have to copy them to where the feedback runs.
     #[must_use]
     pub fn reads_weights(&self) -> bool {
         self.has(|through| matches!(through, Through::Weights | Through::Signs(_)))
     }
 
-    /// Whether feedback takes weights that are not 0: it passes through them, or learns what they do.
+    /// Whether feedback fails to start from weights that are all 0: it passes through them, or learns
+    /// what they do.
     pub(crate) fn needs_weights(&self) -> bool {
         self.reads_weights() || self.has_slopes()
     }
 
-    /// Whether some matrix follows the weights and has to be told before feedback is delivered: it has
-    /// their signs, or learns from noise that goes through them.
+    /// Whether some matrix follows the weights: it takes their signs, or learns from noise that passes
+    /// through them. Such a route needs [`Feedback::follow`](crate::Feedback::follow) before each
+    /// delivery.
     #[must_use]
     pub fn follows_weights(&self) -> bool {
         let follows =
@@ -166,7 +172,7 @@ impl Route {
         self.has(|through| through == Through::Jacobian)
     }
 
-    /// Whether some hop goes through such a matrix.
+    /// Whether the matrix of some hop satisfies `which`.
     pub(crate) fn has(&self, which: impl Fn(Through) -> bool) -> bool {
         self.hops.iter().any(|hop| which(hop.through))
     }
@@ -176,8 +182,8 @@ impl Route {
         self.has(|through| through == Through::Signs(Magnitudes::New))
     }
 
-    /// The layer whose weights a hop passes through, or whose place its matrix takes: the upper of
-    /// the two that it connects.
+    /// The layer whose weights a hop passes through or replaces: the upper of the two layers that the
+    /// hop connects.
     pub(crate) fn owner(&self, hop: Hop) -> usize {
         self.sender(hop).max(hop.to)
     }
@@ -188,8 +194,9 @@ impl Route {
         self.has(Through::learns)
     }
 
-    /// Whether every hidden layer receives the error, something made of it or the target through a
-    /// matrix of its own, and nothing else, so that none waits for another.
+    /// Whether every hidden layer has exactly one hop, which comes straight from the output through a
+    /// matrix of its own. It sends the error, something made of it, or the target. Then no layer waits
+    /// for another.
     #[must_use]
     pub fn is_direct(&self) -> bool {
         let direct = |hop: &Hop| hop.through.is_straight() && hop.signal.layer().is_none();
@@ -204,9 +211,9 @@ impl Route {
         layer + 1 == self.layers || self.hops.iter().any(|hop| hop.to == layer)
     }
 
-    /// The same route with `signal` in the place of the error, or of what was made of it, wherever
-    /// that is sent. So any rule learns from a centred error, for example: what comes from the output
-    /// is another signal, and all else stays.
+    /// The same route with `signal` in place of the error, or of a signal made from the error, in every
+    /// hop that sends one. The rest of the route stays. For example, this lets any rule learn from a
+    /// centred error.
     ///
     /// ```
     /// use feedback_alignment::{FeedbackRule, Signal, Threshold};
@@ -221,8 +228,8 @@ impl Route {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Conflict`] for the delta of a hidden layer, and where there are hidden layers but
-    /// none is sent the error.
+    /// [`Error::Conflict`] if `signal` is the delta of a hidden layer, or if there are hidden layers
+    /// but no hop sends the error.
     pub fn with_signal(&self, signal: Signal) -> Result<Self> {
         let conflict = |reason| {
             let (first, second) = (format!("the signal {signal}"), format!("the route {self}"));
@@ -240,7 +247,7 @@ impl Route {
         Ok(route)
     }
 
-    /// What is made of the error to be sent, each once.
+    /// The signals of this route that are made from the error, each listed once.
     pub(crate) fn made_of_error(&self) -> Vec<Signal> {
         let mut made = Vec::new();
         for signal in self.hops.iter().map(|hop| hop.signal) {

@@ -8,7 +8,7 @@ use crate::{
     signal::Signal,
 };
 
-/// How many times as wide as a layer the factors of PFA are; Li et al. 2024.
+/// PFA's inner width, as a multiple of the layer's width (Li et al. 2024).
 const WIDTH: usize = 10;
 
 /// How the error reaches the hidden layers. The rules differ in nothing else.
@@ -33,12 +33,14 @@ const WIDTH: usize = 10;
 /// | [`Wm`](Self::Wm) | as FA, and `B_l` learns from noise that goes through the layer above: [`Mirror`](crate::Mirror) | Akrout et al. 2019 |
 /// | [`Pfa`](Self::Pfa) | `δ_l = (R_lᵀ B_lᵀ δ_{l+1}) ∘ f'(a_l)`, and `R_l` learns along `∂R_l = (B_lᵀ δ_{l+1}) h_lᵀ` | Li et al. 2024 (arXiv 2405.20594) |
 ///
-/// The gradients `∂W_l = δ_l h_{l-1}ᵀ`, `∂b_l = Σ δ_l` (Nøkland 2016, eq. 10) are the same for all, and so is the output
-/// layer's `δ_L = e`. The `B` are random and drawn once (FDFA's start from 0). They never change but under
-/// frSF and brSF, where their signs follow those of the weights, and under KP, DKP, FDFA and WM.
+/// All rules share the gradients `∂W_l = δ_l h_{l-1}ᵀ` and `∂b_l = Σ δ_l` (Nøkland 2016, eq. 10), and
+/// the output layer's `δ_L = e`. The matrices `B` are random and drawn once; only FDFA's start from 0.
+/// They stay as they are, with two exceptions: under frSF and brSF their signs follow those of the
+/// weights, and under KP, DKP, FDFA and WM they learn.
 ///
-/// What a rule needs beside the forward pass, for a hidden layer of `n_l` units below one of `n_{l+1}`,
-/// `n_L` outputs and a batch of `N`:
+/// The next table says what a rule needs beside the forward pass, for one hidden layer. The layer has
+/// `n_l` units, the layer above it has `n_{l+1}`, the network has `n_L` outputs, and the batch has `N`
+/// samples:
 ///
 /// | rule | reads | stores | multiply-adds of the way back |
 /// |---|---|---|---|
@@ -56,13 +58,17 @@ const WIDTH: usize = 10;
 /// | WM | what the layer above makes of noise, `δ_{l+1}` | as FA | as FA, and `2 n_l n_{l+1}` for each sample of noise |
 /// | PFA | `δ_{l+1}`, `h_l` | `k n_{l+1} (n_l + n_{l+1})` numbers, and the optimiser's moments of `R` | `k n_{l+1} (2 n_l + n_{l+1}) N` |
 ///
-/// Where ours differs from others: Frenkel's DRTP sends `t` without the `1/N`, so that its hidden
-/// learning rate is `N` times ours, and the sign of `B` is free. `willwx/sign-symmetry` takes
-/// `1/√fan_in` for uSF. Akrout's runs of KP and WM have no decay. Webster's DKP teaches `B` by Adam at
-/// 1e-4 with a decay of 1e-6, ours by the network's optimiser unless there is
-/// [one for feedback](crate::OptimizerState::set_feedback_optimizer). It is the same with FDFA, whose
-/// authors take Adam at 1e-4 for `B`. PFA's fixed factor is ten times as wide as a layer (`k = 10`), as theirs; other widths are a route of
-/// [`Product`](crate::Through::Product).
+/// Where this crate differs from other programs:
+///
+/// - DRTP: Frenkel's code sends `t` without the `1/N`, so its learning rate of the hidden layers is `N`
+///   times ours. The sign of `B` is a free choice.
+/// - uSF: `willwx/sign-symmetry` takes `1/√fan_in` for `s`.
+/// - KP and WM: Akrout's runs have no decay.
+/// - DKP: Webster trains `B` with Adam at 1e-4 and a decay of 1e-6. Here the network's optimiser trains
+///   it, unless there is [one for feedback](crate::OptimizerState::set_feedback_optimizer).
+/// - FDFA: the same holds; its authors take Adam at 1e-4 for `B`.
+/// - PFA: the inner width is ten times the layer's width (`k = 10`), as in the paper. For another width
+///   write a route with [`Product`](crate::Through::Product).
 ///
 /// ```
 /// use feedback_alignment::FeedbackRule;
@@ -102,13 +108,13 @@ pub enum FeedbackRule {
     Kp,
     /// Direct Kolen and Pollack: as DFA, through matrices that learn from errors and activations.
     Dkp,
-    /// Forward direct feedback alignment: as DFA, through matrices that learn from noise how hidden layers
-    /// change the outputs.
+    /// Forward direct feedback alignment: as DFA, through matrices that learn how a change of a hidden
+    /// layer changes the outputs. They learn it from noise.
     Fdfa,
     /// Weight mirrors: as feedback alignment, through matrices that learn the weights from noise.
     Wm,
-    /// Product feedback alignment: as backpropagation, through a product of a fixed matrix and one that
-    /// learns, which comes to equal the weights.
+    /// Product feedback alignment: as backpropagation, but through the product of a fixed matrix and a
+    /// matrix that learns. With time this product approaches the weights.
     Pfa,
 }
 
@@ -142,8 +148,8 @@ impl FeedbackRule {
         .into_iter()
     }
 
-    /// The route of the feedback through a network of so many weighted layers, the output layer
-    /// included: this is all that a rule is.
+    /// The route of the feedback through a network with `layers` weighted layers, the output layer
+    /// included. The route is all that distinguishes one rule from another.
     ///
     /// ```
     /// use feedback_alignment::FeedbackRule;

@@ -1,4 +1,4 @@
-//! What is sent to hidden layers, and how it is written.
+//! The signals that hidden layers receive, and how they are written as text.
 
 use std::{
     fmt,
@@ -10,39 +10,41 @@ use crate::error::{Error, Result, require};
 
 /// What a [`Hop`](crate::Hop) sends.
 ///
-/// The error of a sample carries the `1/N` of the mean over the batch, and so do the signals that
-/// are made of it. They are made for hidden layers: the output layer always learns from `e`.
+/// The loss is a mean over the batch, so the error of each sample carries a factor `1/N`, and so do the
+/// signals made from it. Only hidden layers receive these signals: the output layer always learns from
+/// `e` itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Signal {
     /// The error at the output, `e = ∂J/∂a_L`, of shape `n_L × N`; written `e`.
     Error,
-    /// `sign(e)/N`, where `sign(0) = 0`: one bit of the error and its scale over the batch; written
-    /// `sign`. Through [`Matrix`](crate::Through::Matrix) to every layer this is sign-based direct
-    /// feedback alignment, sDFA (Frenkel, Lefebvre and Bol 2021).
+    /// `sign(e)/N`, where `sign(0) = 0`: only the sign of the error is left; written `sign`. When every
+    /// layer receives it through [`Matrix`](crate::Through::Matrix), this is sign-based direct feedback
+    /// alignment, sDFA (Frenkel, Lefebvre and Bol 2021).
     ErrorSign,
-    /// `sign(e)/N` where `|N e|` exceeds the threshold, else 0; written `ternary>0.1`. With the
-    /// threshold 0 it is [`ErrorSign`](Self::ErrorSign). Hardware that multiplies by light sends
-    /// such errors (Launay et al. 2020, arXiv 2012.06373). Under the cross-entropies `|N e|` is at
-    /// most 1, so that a threshold of 1 sends nothing.
+    /// `sign(e)/N` where `|N e|` exceeds the threshold, and 0 elsewhere; written `ternary>0.1`. With
+    /// the threshold 0 it equals [`ErrorSign`](Self::ErrorSign). Optical hardware sends such errors
+    /// (Launay et al. 2020, arXiv 2012.06373). Under the cross-entropies `|N e|` is at most 1, so a
+    /// threshold of 1 sends nothing.
     ErrorTernary(Threshold),
-    /// `e − ē`, the error without its mean over the batch, `ē = Σ e / N`, if the
-    /// [common mode](crate::LayerDiagnosis::common_mode) `N ‖ē‖² / Σ‖e‖²` exceeds the threshold,
-    /// and else `e`; written `centred>0.5`. With the threshold 0 the error is always centred, with
-    /// 1 never. It keeps what all samples have in common, as they do at the start of training, from
-    /// being written into every hidden layer (the code of DFA-Stall, Kempner Institute 2026).
+    /// `e − ē`, the error without its mean over the batch, `ē = Σ e / N`; written `centred>0.5`. The
+    /// mean is subtracted only if the [common mode](crate::LayerDiagnosis::common_mode) `N ‖ē‖² /
+    /// Σ‖e‖²` exceeds the threshold; otherwise `e` itself is sent. With the threshold 0 the error is
+    /// always centred, with 1 never. At the start of training the errors of all samples are much alike,
+    /// and every hidden layer would learn this common part first. Centring prevents that (from the code
+    /// of DFA-Stall, Kempner Institute 2026).
     ErrorCentred(Threshold),
-    /// `t/N`, the targets of the samples (of labels, one-hot columns); written `t`. Through
-    /// [`Matrix`](crate::Through::Matrix) to every layer this is direct random target projection,
-    /// DRTP (Frenkel, Lefebvre and Bol 2021; theirs carries no `1/N`): hidden layers never learn
-    /// what the output was.
+    /// `t/N`, the targets of the samples; labels become one-hot columns; written `t`. When every layer
+    /// receives it through [`Matrix`](crate::Through::Matrix), this is direct random target projection,
+    /// DRTP (Frenkel, Lefebvre and Bol 2021, without the `1/N`). Hidden layers then never learn what
+    /// the output was.
     Target,
-    /// `δ_k` of another hidden layer, once all that leads there has arrived; written as its number.
+    /// `δ_k`, the finished delta of another hidden layer `k`; written as the number of that layer.
     Delta(usize),
 }
 
 impl Signal {
-    /// The hidden layer whose delta it is; none if it comes from the output.
+    /// The hidden layer whose delta it is; `None` if the signal comes from the output.
     pub(crate) fn layer(self) -> Option<usize> {
         match self {
             Self::Delta(layer) => Some(layer),
@@ -50,7 +52,7 @@ impl Signal {
         }
     }
 
-    /// Whether it is the error at the output, or made of it.
+    /// Whether it is the error at the output or made from it.
     pub(crate) fn is_error(self) -> bool {
         !matches!(self, Self::Target | Self::Delta(_))
     }
@@ -99,7 +101,7 @@ impl FromStr for Signal {
     }
 }
 
-/// What something has to exceed: a number of at least 0.
+/// A threshold that a number has to exceed. It is finite and at least 0.
 ///
 /// ```
 /// use feedback_alignment::{Signal, Threshold};
@@ -114,7 +116,7 @@ impl FromStr for Signal {
 pub struct Threshold(f64);
 
 impl Threshold {
-    /// What everything exceeds but 0 itself.
+    /// Zero: every positive number exceeds it.
     pub const ZERO: Self = Self(0.0);
 
     /// A threshold of this value.
@@ -143,7 +145,7 @@ impl Hash for Threshold {
 }
 
 impl fmt::Display for Threshold {
-    /// The shortest text that is read back to the bit.
+    /// The shortest text that gives exactly the same number when it is read back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
     }

@@ -1,4 +1,4 @@
-//! The training loop: the five stages in a row, epoch after epoch.
+//! The training loop: the five stages one after the other, epoch after epoch.
 
 // The order is that of dependence, as in `lib.rs`.
 mod stopping;

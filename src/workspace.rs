@@ -1,7 +1,7 @@
 //! Scratch memory of a training step: activations, deltas and gradients.
 //!
-//! Each grows to the largest batch it has seen and then never allocates again; a smaller batch
-//! uses the first columns. None of it outlives its meaning: every stage overwrites what it fills.
+//! Each grows to the largest batch it has seen and then never allocates again; a smaller batch uses the
+//! first columns. Every stage overwrites what it fills, so nothing has to be cleared in between.
 
 // The order is that of dependence, as in `lib.rs`.
 mod layout;

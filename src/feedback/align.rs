@@ -1,4 +1,4 @@
-//! Matrices that start where learning would take them: along the weights.
+//! Setting feedback matrices along the weights, where learning would otherwise have to take them.
 
 use nalgebra::DMatrix;
 
@@ -12,16 +12,20 @@ use crate::{
 };
 
 impl<T: Scalar> Feedback<T> {
-    /// Turns the matrices to the weights they stand in for, as `network` has them now; each keeps
-    /// its norm, the root of the sum of its squares.
+    /// Points the feedback matrices in the direction of the weights that they stand in for, as
+    /// `network` has them now. Each matrix keeps its norm, the root of the sum of its squares.
     ///
-    /// A matrix for the error, or for what is made of it, as under DFA and in the first hidden
-    /// layer under IFA, becomes `B_l ∝ (W_L ⋯ W_{l+1})ᵀ`. One in the place of weights, as under FA,
-    /// KP and WM, becomes `B_l ∝ W_{l+1}ᵀ`, kernels included. Under frSF the magnitudes are those of
-    /// the weights. All others stay: for targets and for deltas of layers further away, those that
-    /// are made anew in every step, and those that are sparse, shared, or a product. This is the
-    /// `aligned` start of the code of DFA-Stall (Kempner Institute 2026); there as here the matrices
-    /// do not follow the weights later.
+    /// - A matrix for the error, or for a signal made from it, becomes `B_l ∝ (W_L ⋯ W_{l+1})ᵀ`.
+    ///   Examples are DFA, and the first hidden layer under IFA.
+    /// - A matrix in place of weights, as under FA, KP and WM, becomes `B_l ∝ W_{l+1}ᵀ`. Kernels of
+    ///   convolutions too.
+    /// - Under frSF the magnitudes become proportional to those of the weights.
+    ///
+    /// All other matrices stay as they are: those for targets, those straight from another hidden
+    /// layer, those made anew in every step, those that are sparse, shared or a product, and FDFA's.
+    ///
+    /// This is the `aligned` start in the code of DFA-Stall (Kempner Institute 2026). As there, the
+    /// matrices do not follow the weights afterwards.
     ///
     /// ```
     /// use feedback_alignment::{Feedback, FeedbackInit, FeedbackRule, Network};
@@ -37,10 +41,10 @@ impl<T: Scalar> Feedback<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] for another network; [`Error::Conflict`] if nothing would be
-    /// aligned, if pooling or a residual connection stands between a layer and the output, where
-    /// the product depends on the sample or is a sum, and if weights are all zero;
-    /// [`Error::NonFinite`] if a product overflows. Nothing has then changed.
+    /// [`Error::StageMismatch`] for another network. [`Error::Conflict`] if there is nothing to align,
+    /// if the weights are all zero, or if pooling or a residual connection stands between a layer and
+    /// the output (the product then depends on the sample, or is a sum). [`Error::NonFinite`] if a
+    /// product overflows. After an error nothing has changed.
     pub fn align(&mut self, network: &Network<T>) -> Result<()> {
         self.require_network(network)?;
         let hops = self.route.hops().iter().enumerate();
@@ -88,11 +92,11 @@ impl<T: Scalar> Feedback<T> {
             stored.numbers = matrix;
             stored.measure(&self.shared);
         }
-        self.followed = 0; // Signs are to be taken anew.
+        self.followed = 0; // The signs have to be copied again.
         Ok(())
     }
 
-    /// A matrix of the direction of `weights` and of the norm that the hop's has now.
+    /// A matrix with the direction of `weights` and the norm that the hop's matrix has now.
     fn along(&self, index: usize, weights: &[T]) -> Result<DMatrix<T>> {
         let (matrix, layer) = (&self.drawn(index).numbers, self.route.hops()[index].to);
         let (rows, columns) = matrix.shape();
@@ -100,7 +104,7 @@ impl<T: Scalar> Feedback<T> {
         if of_weights == 0.0 {
             return Err(self.cannot_align(layer, "the weights that it stands in for are all zero"));
         }
-        // In this order no factor overflows that the product would not.
+        // Dividing first avoids an overflow on the way to a result that fits.
         let size = norm(matrix.as_slice());
         let entries = weights.iter().map(|w| T::of(w.as_f64() / of_weights * size));
         let aligned = DMatrix::from_iterator(rows, columns, entries);

@@ -26,12 +26,12 @@ use crate::{
 };
 
 impl<T: Scalar> Feedback<T> {
-    /// Draws the matrices of `rule` from a named distribution; each hidden layer has a stream of
-    /// its own, independent of the weights of the same seed.
+    /// Draws the matrices of `rule` from a named distribution. Each hidden layer has a random stream of
+    /// its own. It is independent of the stream that draws the weights from the same seed.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a scale that is not positive, [`Error::NonFinite`] for one
-    /// that overflows the scalar, [`Error::TooLarge`].
+    /// [`Error::InvalidParameter`] for a scale that is not positive, [`Error::NonFinite`] for a scale
+    /// that overflows the scalar type, [`Error::TooLarge`] if there is not enough memory.
     pub fn new(
         network: &Network<T>,
         rule: FeedbackRule,
@@ -41,12 +41,12 @@ impl<T: Scalar> Feedback<T> {
         Self::draw(network, Some(rule), rule.route(network.layer_count()), init, seed)
     }
 
-    /// Feedback on a route of one's own. Its matrices are drawn as [`new`](Self::new) draws them: the
-    /// first of a hidden layer has the numbers that a named rule's matrix of this shape would have,
-    /// and each further one has a random stream of its own.
+    /// Feedback on a route that you write yourself. Its matrices are drawn as in [`new`](Self::new).
+    /// The first matrix of a hidden layer gets the same numbers as a named rule's matrix of this shape.
+    /// Each further one has a random stream of its own.
     ///
     /// # Errors
-    /// As for [`new`](Self::new); [`Error::StageMismatch`] for a route through another number of
+    /// As for [`new`](Self::new), and [`Error::StageMismatch`] if the route is for another number of
     /// layers.
     pub fn with_route(
         network: &Network<T>,
@@ -94,7 +94,7 @@ impl<T: Scalar> Feedback<T> {
         Ok(feedback.bounded())
     }
 
-    /// The same, with the bounds of its matrices.
+    /// The same feedback, with the bounds of its matrices computed.
     pub(super) fn bounded(mut self) -> Self {
         for matrix in self.matrices.iter_mut().flatten() {
             matrix.measure(&self.shared);
@@ -102,8 +102,9 @@ impl<T: Scalar> Feedback<T> {
         self
     }
 
-    /// Draws the entries of the matrices from any distribution, layer by layer from the first
-    /// hidden one, column by column (row by row of `B_l` under FA). Under PFA these are the `R`.
+    /// Draws the entries of the matrices from any distribution, layer by layer from the first hidden
+    /// one, column by column (row by row of `B_l` under FA). Under PFA the entries of `R` are drawn
+    /// this way.
     ///
     /// ```
     /// use feedback_alignment::{Feedback, FeedbackRule, Network, rand, rand_distr};
@@ -140,11 +141,11 @@ impl<T: Scalar> Feedback<T> {
         Ok(feedback.bounded())
     }
 
-    /// Takes the matrices of one's own: one for each hidden layer that has one under `rule`, in
-    /// order from the first.
+    /// Takes matrices of your own: one for each hidden layer that has one under `rule`, starting with
+    /// the first hidden layer.
     ///
     /// # Errors
-    /// [`Error::FeedbackCount`] for another number of them, [`Error::ShapeMismatch`] for another
+    /// [`Error::FeedbackCount`] for the wrong number of matrices, [`Error::ShapeMismatch`] for a wrong
     /// shape, [`Error::NonFinite`].
     pub fn from_matrices(
         network: &Network<T>,
@@ -155,8 +156,8 @@ impl<T: Scalar> Feedback<T> {
         feedback.filled_with(matrices)
     }
 
-    /// The same for a route of one's own: a matrix for each hop that has one, from the first hidden
-    /// layer up, those of one layer in the order of the route's hops.
+    /// The same for a route that you write yourself: a matrix for each hop that has one. They start
+    /// with the first hidden layer. Those of one layer come in the order of the route's hops.
     ///
     /// # Errors
     /// As for [`from_matrices`](Self::from_matrices) and [`with_route`](Self::with_route).
@@ -168,7 +169,7 @@ impl<T: Scalar> Feedback<T> {
         Self::build(network, None, route)?.filled_with(matrices)
     }
 
-    /// With matrices in the order of [`matrix_hops`].
+    /// Fills the matrices, which come in the order of [`matrix_hops`].
     fn filled_with(mut self, matrices: Vec<DMatrix<T>>) -> Result<Self> {
         let hops = matrix_hops(&self.route);
         if hops.len() != matrices.len() {
@@ -224,7 +225,7 @@ impl<T: Scalar> Feedback<T> {
         })
     }
 
-    /// Fails unless a route is through a network of so many layers.
+    /// Fails unless the route has as many layers as the network.
     pub(crate) fn require_layers(network: &Network<T>, route: &Route) -> Result<()> {
         let (layers, of) = (network.layer_count(), route.layer_count());
         if layers == of {
@@ -235,7 +236,7 @@ impl<T: Scalar> Feedback<T> {
     }
 }
 
-/// The shape of the shared matrix: as large as the largest part that a hop takes of it.
+/// The shape of the shared matrix: large enough for every hop that takes a part of it.
 pub(super) fn shared_shape(shapes: impl Iterator<Item = Shapes>) -> (usize, usize) {
     shapes.fold((0, 0), |most, shapes| match shapes {
         Shapes::Leading(rows, columns) => (most.0.max(rows), most.1.max(columns)),
@@ -243,15 +244,16 @@ pub(super) fn shared_shape(shapes: impl Iterator<Item = Shapes>) -> (usize, usiz
     })
 }
 
-/// PFA's fixed factor has so many columns, `k n`, and rows that are close to orthonormal:
-/// `U(±√(3/(k n)))`, so that `B Bᵀ` is 1 on average.
+/// PFA's fixed factor has `columns = k n` columns, and its rows are nearly orthonormal: entries from
+/// `U(±√(3/(k n)))` make `B Bᵀ` the identity on average.
 fn spread_of_factor(columns: usize) -> Spread {
     Spread::Uniform((3.0 / columns as f64).sqrt())
 }
 
 impl<T: Scalar> Stored<T> {
-    /// Draws all numbers but those of the shared matrix, whose shape is `shared`. `down` says that the
-    /// units that receive are the columns, as in a matrix that stands in for weights.
+    /// Draws all numbers that this matrix stores itself; the shared matrix, of shape `shared`, is drawn
+    /// elsewhere. `down` says that the columns stand for the receiving units, as in a matrix that
+    /// replaces weights.
     fn draw<R: Rng + ?Sized>(
         &mut self,
         init: FeedbackInit,
@@ -272,7 +274,8 @@ impl<T: Scalar> Stored<T> {
                 spread_of_factor(b.ncols()).fill(b.as_mut_slice(), rng);
             }
             Beside::Right(v) => {
-                // A product of two of `U(±bound)`, `r` times, has the variance `r bound⁴/9`.
+                // An entry of `U V` is a sum of `r` products of two numbers from `U(±bound)`: variance
+                // `r bound⁴/9`.
                 let variance = init.of_rank(rows, v.ncols()).variance();
                 let bound = (9.0 * variance / columns as f64).sqrt().sqrt();
                 Spread::Uniform(bound).fill(numbers, rng);

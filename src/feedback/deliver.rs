@@ -1,4 +1,4 @@
-//! Delivering what a route sends to the hidden layers: the one place where the learning rules differ.
+//! Delivering the signals of a route to the hidden layers. Here, and nowhere else, the rules differ.
 
 use std::ops::Range;
 
@@ -13,8 +13,9 @@ use crate::{
 };
 
 impl<T: Scalar> Feedback<T> {
-    /// Fills `δ_l` of every hidden layer that the route leads to, from `δ_L` on:
-    /// `δ_l = f'(a_l) ∘ Σ M · signal` over the hops to it. The others do not learn.
+    /// Fills `δ_l` of every hidden layer that the route leads to: `δ_l = f'(a_l) ∘ Σ M · signal`,
+    /// summed over the hops to that layer. It starts from `δ_L`, which has to be there. Other hidden
+    /// layers do not learn.
     ///
     /// # Errors
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network, activations and deltas do not belong together;
@@ -30,7 +31,7 @@ impl<T: Scalar> Feedback<T> {
         self.deliver_checked(network, activations, deltas)
     }
 
-    /// [`deliver`](Self::deliver) of what belongs together.
+    /// [`deliver`](Self::deliver) without the checks, which the caller has made.
     pub(crate) fn deliver_checked(
         &self,
         network: &Network<T>,
@@ -46,7 +47,7 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// What comes before the first hop.
+    /// Has to come before the first hop: checks the signs and makes the signals of the output.
     pub(crate) fn begin_delivery(
         &self,
         activations: &Activations<T>,
@@ -58,8 +59,8 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// The part of [`deliver`](Self::deliver) that makes the delta of one layer: all hops that lead
-    /// there.
+    /// The part of [`deliver`](Self::deliver) that makes the delta of one layer. `hops` are all hops to
+    /// it.
     pub(crate) fn deliver_hops(
         &self,
         hops: Range<usize>,
@@ -105,8 +106,8 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// What hop number `index` alone brings to the end of the layer that it leads to, before the
-    /// layer's derivatives.
+    /// Writes what hop number `index` alone brings to the end of its layer, before the layer's
+    /// derivatives.
     #[cfg(feature = "mpi")]
     pub(crate) fn bring(&self, index: usize, network: &Network<T>, deltas: &mut Deltas<T>) {
         let hop = self.route.hops()[index];
@@ -119,7 +120,7 @@ impl<T: Scalar> Feedback<T> {
         self.direct
     }
 
-    /// Makes the signals of the output, and room for the signals between two factors.
+    /// Makes the signals of the output, and makes room for the numbers between two factors of a matrix.
     pub(crate) fn prepare(&self, deltas: &mut Deltas<T>) -> Result<()> {
         if self.has_factors {
             self.make_room(deltas)?;
@@ -130,7 +131,7 @@ impl<T: Scalar> Feedback<T> {
         deltas.make(&self.made)
     }
 
-    /// Makes room for the signals between two factors.
+    /// Makes room for the numbers between two factors of a matrix.
     fn make_room(&self, deltas: &mut Deltas<T>) -> Result<()> {
         for (index, hop) in self.route.hops().iter().enumerate() {
             let rows = self.between(index);
@@ -141,7 +142,8 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// How many numbers of a sample stand between the two factors of a hop; 0 if it has no two.
+    /// How many numbers per sample stand between the two factors of a hop's matrix; 0 if it has no
+    /// factors.
     pub(super) fn between(&self, index: usize) -> usize {
         match self.matrices[index].as_ref().map(|matrix| &matrix.beside) {
             Some(Beside::Right(v)) => v.nrows(),
@@ -153,20 +155,20 @@ impl<T: Scalar> Feedback<T> {
         }
     }
 
-    /// Whether it sends the targets, which a loss then has to leave in the deltas.
+    /// Whether it sends the targets. The loss then has to store them in the deltas.
     pub(crate) fn sends_target(&self) -> bool {
         self.sends_target
     }
 
-    /// Where the route is [direct](Route::is_direct), a number that no square of an entry of a
-    /// hidden layer's matrix exceeds.
+    /// For a [direct](Route::is_direct) route: an upper bound of the squares of the entries of a hidden
+    /// layer's matrix.
     pub(crate) fn direct_squares(&self, layer: usize) -> f64 {
         self.drawn(self.direct_hop(layer)).squares
     }
 
-    /// `δ_l = (B_l e) ∘ f'(a_l)` in hidden layer `layer`, the block `receiver`, where the route is
-    /// [direct](Route::is_direct) and the block at most a layer and an activation, so that nothing is left
-    /// to do after the product; or with another signal of the output.
+    /// Makes `δ_l = (B_l e) ∘ f'(a_l)` of hidden layer `layer` in one go, or the same with another
+    /// signal of the output. The route has to be [direct](Route::is_direct). The block `receiver` may
+    /// have at most an activation after its layer, because nothing else is done after the product.
     pub(crate) fn send_direct(
         &self,
         layer: usize,
@@ -186,8 +188,8 @@ impl<T: Scalar> Feedback<T> {
         self.first[layer].expect("a direct route leads to every layer")
     }
 
-    /// `M · signal` of one hop, to the end of the receiving block, and `then` on it while it is in
-    /// cache.
+    /// Writes `M · signal` of one hop to the end of the receiving block. Applies `then` to each piece
+    /// while it is still in cache.
     fn send(
         &self,
         index: usize,
@@ -219,8 +221,8 @@ impl<T: Scalar> Feedback<T> {
                 }
             }
             Transport::Up => {
-                // Through what the forward pass goes through: the sender's pooling, from whose
-                // end the signal comes, the receiver's weights, the receiver's pooling.
+                // The signal goes where the forward pass goes: it comes from the end of the sender, so
+                // after its pooling, passes the receiver's weights, and later the receiver's pooling.
                 let (map, matrix) = layer(hop.to);
                 let then = |place, delta: &mut [T], _: &mut [T]| then.multiply(place, delta);
                 map.apply(matrix, None, source.end(), &mut to.stages[0], &mut [], &then);
@@ -229,7 +231,7 @@ impl<T: Scalar> Feedback<T> {
         }
     }
 
-    /// A hop of [`Transport::Straight`].
+    /// The same for a hop of [`Transport::Straight`].
     fn send_straight(
         &self,
         index: usize,

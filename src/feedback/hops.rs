@@ -11,11 +11,11 @@ use crate::{
 /// How a hop of a route acts on a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
-    /// From the layer above the receiver, through the weights of that layer, transposed, or random
-    /// ones in their place.
+    /// From the layer above the receiver, through the transposed weights of the upper layer, or through
+    /// random ones in their place.
     Down,
-    /// From the layer below the receiver, through the receiver's weights or random ones in their
-    /// place.
+    /// From the layer below the receiver, through the receiver's weights, or through random ones in
+    /// their place.
     Up,
     /// From any layer, through a matrix.
     Straight,
@@ -33,7 +33,7 @@ impl Transport {
     }
 }
 
-/// Rows and columns of what is stored of a hop's matrix.
+/// The shapes of what is stored for the matrix of a hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shapes {
     /// The matrix.
@@ -42,9 +42,10 @@ pub(super) enum Shapes {
     LowRank { receivers: usize, rank: usize, senders: usize },
     /// The two factors `B R` of what stands in for weights.
     Product { rows: usize, between: usize, columns: usize },
-    /// A sparse matrix: a row for each receiver, with so many entries, and a column for each sender.
+    /// A sparse matrix with this many entries in each row. It has a row for each receiver and a column
+    /// for each sender.
     Sparse { receivers: usize, entries: usize, senders: usize },
-    /// The shape of the part that a hop takes of a shared matrix.
+    /// The part of the shared matrix that a hop takes.
     Leading(usize, usize),
 }
 
@@ -71,7 +72,7 @@ impl Shapes {
         })
     }
 
-    /// Rows and columns of what is stored as its `numbers`.
+    /// Rows and columns of [`Stored::numbers`](super::stored::Stored::numbers).
     pub(super) fn numbers(&self) -> (usize, usize) {
         match *self {
             Self::Whole(rows, columns) => (rows, columns),
@@ -83,7 +84,7 @@ impl Shapes {
     }
 }
 
-/// Fails for a hop whose matrix cannot have so many entries in a row, or so large a rank.
+/// Fails for a hop whose matrix cannot have that many entries in a row, or that large a rank.
 pub(super) fn check<T: Scalar>(network: &Network<T>, route: &Route, hop: Hop) -> Result<()> {
     let refuse = |reason| Err(Error::ImpossibleHop { hop: hop.to_string(), reason });
     match Shapes::of(network, route, hop) {
@@ -100,8 +101,9 @@ pub(super) fn check<T: Scalar>(network: &Network<T>, route: &Route, hop: Hop) ->
     }
 }
 
-/// For each hidden layer whether residual connections send something down to it: something comes down
-/// from the layer above, and a connection from here leads to a layer that feedback reaches.
+/// Tells for each hidden layer whether a residual connection sends a copy of a delta down to it. That
+/// needs two things: the layer's feedback comes down from the layer above, and a residual connection
+/// that starts here ends in a layer that learns.
 pub(super) fn skipped<T: Scalar>(network: &Network<T>, route: &Route) -> Result<Vec<bool>> {
     let mut skipped = vec![false; network.layer_count() - 1];
     for (end, operations) in network.layout.operations.iter().enumerate() {
@@ -129,7 +131,7 @@ pub(super) fn is_transposed(layout: &Layout, route: &Route, hop: Hop) -> bool {
     Transport::of(route, hop) == Transport::Down && layout.is_dense(route.sender(hop))
 }
 
-/// The indices of the hops that have a matrix, those to the first hidden layer first.
+/// The indices of the hops that have a matrix, sorted by the hidden layer they lead to, lowest first.
 pub(super) fn matrix_hops(route: &Route) -> Vec<usize> {
     let hops = route.hops();
     let mut with: Vec<usize> =

@@ -1,4 +1,4 @@
-//! Matrices that learn by the optimiser's steps: those of Kolen and Pollack, direct or not, and PFA's.
+//! Matrices that the optimiser trains: Kolen-Pollack, direct Kolen-Pollack, FDFA and PFA.
 
 use nalgebra::DMatrix;
 
@@ -17,17 +17,18 @@ use crate::{
     workspace::{Activations, Deltas, Gradients, require_delivered},
 };
 
-/// A matrix that learns, and both moments of it, which may be empty.
+/// A matrix that learns, and its first and second moments, which may be empty.
 pub(crate) struct Learning<'a, T> {
-    /// Its hop, if it follows a gradient of its own and not that of the weights.
+    /// Its hop, if it has a gradient of its own; `None` if it follows the gradient of the weights.
     pub(crate) own_gradient: Option<usize>,
-    /// The weighted layer at whose rate it learns.
+    /// It learns at the learning rate of this weighted layer.
     pub(crate) layer: usize,
     pub(crate) matrix: &'a mut DMatrix<T>,
     pub(crate) moments: &'a mut [Vec<T>; 2],
 }
 
-/// What to go back to: the matrices and moments of what learns, and the largest of these.
+/// A copy to go back to after an error: the learning matrices with their moments, and the largest
+/// moment.
 pub(crate) struct Before<T>(Vec<(DMatrix<T>, [Vec<T>; 2])>, f64);
 
 impl<T: Scalar> Feedback<T> {
@@ -36,11 +37,15 @@ impl<T: Scalar> Feedback<T> {
         self.route.learns()
     }
 
-    /// The gradients of the matrices that learn along gradients of their own, beside those of the
-    /// network: `∂B_l = h_l sᵀ` under [`DirectKolenPollack`](Through::DirectKolenPollack), with the
-    /// signal `s` that is sent, `∂B_l = B_l − v_l dᵀ` under [`Jacobian`](Through::Jacobian), and
-    /// `∂R = (Bᵀ δ_{l+1}) h_lᵀ` under [`Product`](Through::Product). Where no matrix has one this does
-    /// nothing.
+    /// Computes the gradients of the matrices that have gradients of their own:
+    ///
+    /// - `∂B_l = h_l sᵀ` under [`DirectKolenPollack`](Through::DirectKolenPollack), where `s` is the
+    ///   signal sent,
+    /// - `∂B_l = B_l − v_l dᵀ` under [`Jacobian`](Through::Jacobian), the mean over the batch,
+    /// - `∂R = (Bᵀ δ_{l+1}) h_lᵀ` under [`Product`](Through::Product).
+    ///
+    /// They are stored beside the gradients of the network. If no matrix has a gradient of its own,
+    /// this does nothing.
     ///
     /// # Errors
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network, activations, deltas and
@@ -91,7 +96,7 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// Fails unless this feedback has delivered these deltas, as far as its products show it.
+    /// Fails if it can tell from the factored matrices that another feedback delivered these deltas.
     fn require_between(&self, deltas: &Deltas<T>) -> Result<()> {
         for (index, hop) in self.route.hops().iter().enumerate() {
             let there = deltas.blocks[hop.to].between(index);
@@ -120,14 +125,14 @@ impl<T: Scalar> Feedback<T> {
             let (matrix, moments) = (&mut stored.numbers, &mut stored.moments);
             let own_gradient = hop.through.has_gradient().then_some(index);
             let layer = match hop.through {
-                Through::Jacobian => hop.to, // It has nothing of the weights of another layer.
+                Through::Jacobian => hop.to, // It does not replace the weights of another layer.
                 _ => route.owner(hop),
             };
             Some(Learning { own_gradient, layer, matrix, moments })
         })
     }
 
-    /// Fails unless every matrix that follows a gradient of its own finds it.
+    /// Fails unless there is a gradient for every matrix that has one of its own.
     pub(crate) fn require_gradients(&self, gradients: &Gradients<T>) -> Result<()> {
         for (index, (matrix, hop)) in self.matrices.iter().zip(self.route.hops()).enumerate() {
             let Some(matrix) = matrix.as_ref().filter(|_| hop.through.has_gradient()) else {
@@ -145,7 +150,7 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// Makes room for as many moments as the optimiser has.
+    /// Makes room for `count` moments of each matrix, as many as the optimiser has.
     pub(crate) fn fit_moments(&mut self, count: usize) -> Result<()> {
         let mut changed = false;
         for Learning { matrix, moments, .. } in self.learning() {
@@ -163,7 +168,7 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// A number that no first moment exceeds.
+    /// An upper bound of the magnitudes of all first moments.
     pub(crate) fn largest_moment(&self) -> f64 {
         self.largest_moment
     }
@@ -172,13 +177,13 @@ impl<T: Scalar> Feedback<T> {
         self.largest_moment = largest;
     }
 
-    /// Looks for the largest first moment.
+    /// Computes this bound anew.
     pub(crate) fn measure_moments(&mut self) {
         let firsts = self.learning().map(|learning| bound_of_squares(&learning.moments[0]));
         self.largest_moment = firsts.fold(0.0, f64::max).sqrt();
     }
 
-    /// A number that no entry of a matrix that learns exceeds.
+    /// An upper bound of the magnitudes of all entries of the matrices that learn.
     pub(crate) fn largest_entry(&mut self) -> f64 {
         let matrices = self.learning().map(|learning| bound_of_squares(learning.matrix.as_slice()));
         matrices.fold(0.0, f64::max).sqrt()
@@ -198,7 +203,7 @@ impl<T: Scalar> Feedback<T> {
         self.largest_moment = before.1;
     }
 
-    /// Fails with the first number that is not finite.
+    /// Fails at the first number that is not finite.
     pub(crate) fn require_finite(&mut self) -> Result<()> {
         self.learning().try_for_each(|Learning { layer, matrix, moments, .. }| {
             let name = |what: &str| {

@@ -1,4 +1,4 @@
-//! The matrices of a route, and what they are for.
+//! The feedback of one network: the matrices of a route, and what is known about them.
 
 use std::{fmt, sync::Arc};
 
@@ -33,8 +33,8 @@ use crate::{
 /// | DFA, sDFA, DRTP, DKP | `B_l` | `n_l × n_L` |
 /// | IFA | `B_1` for the first, none above | `n_1 × n_L` |
 ///
-/// Where weights are replaced by others ([`LikeWeights`](crate::Through::LikeWeights), as under FA) and these are
-/// the kernels of a convolution, the matrix holds kernels, in the shape of the weights.
+/// A matrix that replaces the kernels of a convolution ([`LikeWeights`](crate::Through::LikeWeights),
+/// as under FA) holds kernels itself, in the shape of the weights.
 ///
 /// ```
 /// use feedback_alignment::{Feedback, FeedbackInit, FeedbackRule, Network};
@@ -48,34 +48,35 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Feedback<T> {
-    /// The rule whose route it is, if it has a name.
+    /// The rule that the route belongs to, if it is a named one.
     pub(super) rule: Option<FeedbackRule>,
     pub(super) route: Route,
     pub(super) layout: Arc<Layout>,
     /// For each hop its matrix, if it has one.
     pub(super) matrices: Vec<Option<Stored<T>>>,
-    /// The matrix that hops share, if some do.
+    /// The matrix that hops with [`Through::Shared`](crate::Through::Shared) take their parts from;
+    /// empty if none does.
     pub(super) shared: DMatrix<T>,
-    /// For each hidden layer the first hop to it that has a matrix.
+    /// For each hidden layer the first hop to it that has a matrix of its own.
     pub(super) first: Vec<Option<usize>>,
-    /// For each hidden layer whether residual connections send something down to it.
+    /// For each hidden layer whether a residual connection sends a copy of a delta down to it.
     pub(super) skipped: Vec<bool>,
     /// [`Route::is_direct`]
     pub(super) direct: bool,
     /// Whether some matrix is stored as two factors.
     pub(super) has_factors: bool,
-    /// What it sends that is made of the error, and whether it sends the targets.
+    /// The signals it sends that are made from the error.
     pub(super) made: Vec<Signal>,
     pub(super) sends_target: bool,
-    /// What magnitudes are drawn from that are drawn anew for every step, if there are such.
+    /// The distribution and seed of the magnitudes, if they are drawn anew for every step (brSF).
     pub(super) magnitudes: Option<(FeedbackInit, u64)>,
-    /// The forward pass whose weights the matrices follow, if they follow weights.
+    /// The forward pass whose weights the matrices followed last; 0 if none.
     pub(super) followed: usize,
-    /// How the matrices that learn from noise do so.
+    /// Settings and state of the matrices that learn the weights from noise (WM).
     pub(super) mirroring: Mirroring<T>,
-    /// The noise from which matrices learn the slopes of the outputs.
+    /// The noise from which matrices learn the slopes of the outputs (FDFA).
     pub(super) slopes: Slopes<T>,
-    /// A number that none of the first moments exceeds.
+    /// An upper bound of the magnitudes of all first moments.
     pub(super) largest_moment: f64,
 }
 
@@ -96,8 +97,8 @@ impl<T: fmt::Debug> fmt::Debug for Feedback<T> {
 }
 
 impl<T: PartialEq> PartialEq for Feedback<T> {
-    /// Compares the rule, the route, the matrices with their moments and with how they change, and
-    /// which network they are for.
+    /// Compares the rule, the route, the matrices with their moments, the settings by which they
+    /// change, and the network that they are for.
     fn eq(&self, other: &Self) -> bool {
         (self.rule, &self.route, &self.layout) == (other.rule, &other.route, &other.layout)
             && (&self.matrices, &self.shared) == (&other.matrices, &other.shared)
@@ -107,14 +108,14 @@ impl<T: PartialEq> PartialEq for Feedback<T> {
 }
 
 impl<T: Scalar> Feedback<T> {
-    /// For each hidden layer that has a matrix the first one with its hop, in one piece: what stands
-    /// in for weights has their shape.
+    /// For each hidden layer with a matrix: its first matrix, multiplied out if it is stored in parts,
+    /// and the hop. A matrix that replaces weights has the shape of the weights.
     pub(crate) fn first_matrices(&self) -> impl Iterator<Item = (Hop, DMatrix<T>)> {
         let hops = self.first.iter().flatten();
         hops.map(|&index| (self.route.hops()[index], self.drawn(index).whole(&self.shared)))
     }
 
-    /// A hop's matrix as users see it.
+    /// A hop's matrix in the shape that users see.
     pub(super) fn shown(&self, index: usize) -> DMatrix<T> {
         let matrix = self.drawn(index).whole(&self.shared);
         if is_transposed(&self.layout, &self.route, self.route.hops()[index]) {
@@ -124,7 +125,7 @@ impl<T: Scalar> Feedback<T> {
         }
     }
 
-    /// Rows and columns of a hop's matrix as users see it.
+    /// Rows and columns of a hop's matrix in the shape that users see.
     fn shown_shape(&self, index: usize) -> (usize, usize) {
         let (rows, columns) = self.drawn(index).shape();
         if is_transposed(&self.layout, &self.route, self.route.hops()[index]) {
@@ -134,7 +135,7 @@ impl<T: Scalar> Feedback<T> {
         }
     }
 
-    /// Takes a hop's matrix as users see it.
+    /// Replaces a hop's matrix, given in the shape that users see.
     pub(super) fn set(&mut self, index: usize, matrix: DMatrix<T>) -> Result<()> {
         let hop = self.route.hops()[index];
         let stored = self.drawn(index);
@@ -161,10 +162,10 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// The two factors of the matrix through which hidden layer `layer` receives its feedback, where
-    /// it is a product: `U`, `n_l × r`, and `V`, `r × n_L`, of a matrix `U V` of small rank; `R`,
-    /// `k n_{l+1} × n_l`, and `B`, `n_{l+1} × k n_{l+1}`, of PFA's `Rᵀ Bᵀ`. A signal passes the second
-    /// one first.
+    /// The two factors of the matrix through which hidden layer `layer` receives its feedback, if that
+    /// matrix is a product. For a matrix `U V` of low rank they are `U`, `n_l × r`, and `V`, `r × n_L`.
+    /// For PFA's `Rᵀ Bᵀ` they are `R`, `k n_{l+1} × n_l`, and `B`, `n_{l+1} × k n_{l+1}`. A signal
+    /// passes through the second factor first.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if the network has no such hidden layer.
@@ -181,11 +182,11 @@ impl<T: Scalar> Feedback<T> {
         }))
     }
 
-    /// Replaces these [`factors`](Self::factors).
+    /// Replaces the two [`factors`](Self::factors) of hidden layer `layer`.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`], [`Error::NoFeedback`] where there are none, [`Error::ShapeMismatch`],
-    /// [`Error::NonFinite`]; the old factors then stay.
+    /// [`Error::NoSuchLayer`], [`Error::NoFeedback`] if its matrix has no factors,
+    /// [`Error::ShapeMismatch`], [`Error::NonFinite`]. After an error the old factors stay.
     pub fn set_factors(&mut self, layer: usize, [last, first]: [DMatrix<T>; 2]) -> Result<()> {
         self.require_hidden(layer)?;
         let none = || Error::NoFeedback { rule: self.rule_name(), layer };
@@ -206,24 +207,24 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// What errors call a matrix.
+    /// How error messages call a matrix.
     pub(super) fn name(&self, layer: usize) -> String {
         format!("the {} feedback matrix of hidden layer {layer}", self.rule_name())
     }
 
-    /// The name of the rule, or the route where it has none.
+    /// The name of the rule; the route as text if it has no name.
     #[must_use]
     pub fn rule_name(&self) -> String {
         self.rule.map_or_else(|| self.route.to_string(), |rule| rule.to_string())
     }
 
-    /// The learning rule, unless the feedback has a route of one's own.
+    /// The learning rule; `None` if the feedback has a route without a name.
     #[must_use]
     pub fn rule(&self) -> Option<FeedbackRule> {
         self.rule
     }
 
-    /// The way of the feedback.
+    /// The route of the feedback.
     #[must_use]
     pub fn route(&self) -> &Route {
         &self.route
@@ -236,21 +237,23 @@ impl<T: Scalar> Feedback<T> {
         hops.map(|index| (self.route.hops()[index], self.shown(index)))
     }
 
-    /// How many random numbers its matrices hold.
+    /// How many numbers the matrices store, factors included.
     #[must_use]
     pub fn matrix_entries(&self) -> usize {
         self.shared.len() + self.matrices.iter().flatten().map(Stored::len).sum::<usize>()
     }
 
-    /// The hops to a layer, each with the shape of its matrix, as users see it, if it has one.
+    /// All hops to a layer. Each has the shape of its matrix as users see it; `None` for the forward
+    /// weights.
     pub(crate) fn hops_to(&self, layer: usize) -> Vec<(Hop, Option<(usize, usize)>)> {
         let hops = self.route.hops().iter().enumerate().filter(|(_, hop)| hop.to == layer);
         let shape = |index: usize| self.matrices[index].as_ref().map(|_| self.shown_shape(index));
         hops.map(|(index, &hop)| (hop, shape(index))).collect()
     }
 
-    /// A copy of the matrix `B_l` through which hidden layer `layer` receives its feedback, if it
-    /// has one of its own; the first, if the route has several.
+    /// A copy of the matrix `B_l` through which hidden layer `layer` receives its feedback. `None` if
+    /// the layer has no matrix of its own. If several hops lead to the layer, it is the first matrix
+    /// among them.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if the network has no such hidden layer.
@@ -259,12 +262,13 @@ impl<T: Scalar> Feedback<T> {
         Ok(self.first[layer].map(|index| self.shown(index)))
     }
 
-    /// Replaces the feedback matrix `B_l` of hidden layer `layer`; the first, if the route has
-    /// several.
+    /// Replaces the feedback matrix `B_l` of hidden layer `layer`. If several hops lead to the layer,
+    /// it is the first matrix among them.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`], [`Error::NoFeedback`] if the rule has none there,
-    /// [`Error::ShapeMismatch`], [`Error::NonFinite`]; the old matrix then stays.
+    /// [`Error::NoSuchLayer`], [`Error::NoFeedback`] if the layer has no matrix, [`Error::Conflict`] if
+    /// the matrix is stored as factors or is part of the shared one, [`Error::ShapeMismatch`],
+    /// [`Error::NonFinite`]. After an error the old matrix stays.
     pub fn set_matrix(&mut self, layer: usize, matrix: DMatrix<T>) -> Result<()> {
         self.require_hidden(layer)?;
         let index =
@@ -272,9 +276,9 @@ impl<T: Scalar> Feedback<T> {
         self.set(index, matrix)
     }
 
-    /// Sends `signal` from now on in the place of the error, or of what was made of it; the matrices
-    /// stay. See [`Route::with_signal`]. The feedback has the name of its rule only as long as it
-    /// has the rule's route.
+    /// From now on sends `signal` in place of the error, or of a signal made from it; the matrices
+    /// stay. See [`Route::with_signal`]. The feedback keeps the name of its rule only if the new route
+    /// is still the route of that rule.
     ///
     /// ```
     /// use feedback_alignment::{Feedback, FeedbackInit, FeedbackRule, Network, Signal, Threshold};
@@ -286,8 +290,7 @@ impl<T: Scalar> Feedback<T> {
     /// # Ok::<(), feedback_alignment::Error>(())
     /// ```
     ///
-    /// # Errors
-    /// Those of [`Route::with_signal`]; the old signal then stays.
+    /// Those of [`Route::with_signal`]; after an error the old signal stays.
     pub fn set_signal(&mut self, signal: Signal) -> Result<()> {
         let route = self.route.with_signal(signal)?;
         self.rule = self.rule.filter(|rule| rule.route(route.layer_count()) == route);
@@ -305,7 +308,7 @@ impl<T: Scalar> Feedback<T> {
         Err(Error::NoSuchLayer { what: "hidden layer", layer, count })
     }
 
-    /// The matrix of a hop that has one.
+    /// The stored matrix of a hop. Only call it for a hop that has one.
     pub(super) fn drawn(&self, index: usize) -> &Stored<T> {
         self.matrices[index].as_ref().expect("made for every hop that needs one")
     }
@@ -328,7 +331,7 @@ impl<T: Scalar> Feedback<T> {
             let with = |layout: &Layout| format!("{layout}, with its residual connections");
             return Err(mismatch(with(&network.layout), with(&self.layout)));
         }
-        // Kernels of other sizes can make the same layout.
+        // Two networks can have layouts of the same sizes but kernels of different sizes.
         for (index, matrix) in self.matrices.iter().enumerate() {
             let hop = self.route.hops()[index];
             let shapes = Shapes::of(network, &self.route, hop);

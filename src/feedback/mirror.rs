@@ -9,32 +9,33 @@ use crate::{
     scalar::Scalar,
 };
 
-/// How a weight mirror learns (Akrout et al. 2019). Noise `x ~ U(±bound)` of `batch` samples enters
-/// the layer above by itself, which answers `y = f(W x + b)`, and
+/// How a weight mirror learns (Akrout et al. 2019). Noise `x ~ U(±bound)` of `batch` samples is the
+/// input of the layer above, apart from the forward pass. That layer answers `y = f(W x + b)`, and
 ///
 /// ```text
 /// B ← (1 − decay) B + rate · Σ x yᵀ      summed over the batch
 /// ```
 ///
-/// so that `B` turns towards `Wᵀ`, which it never reads. `f` is the activation that follows the layer
-/// at once, if one does. With decay, `B` tends to `rate · batch · bound²/3 / decay` times `f' Wᵀ`, to
-/// `f' Wᵀ` by default, and for kernels to as many times that as they have positions; without decay,
-/// as in the authors' runs, it grows.
+/// so that `B` turns towards `Wᵀ` without ever reading it. `f` is the activation directly after the
+/// layer, or the identity. With decay, `B` tends to `rate · batch · bound²/3 / decay` times `f' Wᵀ`.
+/// With the default settings that factor is 1. For a convolution it is larger by the number of
+/// positions of the kernel. Without decay, as in the authors' runs, `B` keeps growing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Mirror {
     /// The learning rate; 0.01 by default.
     pub rate: f64,
-    /// What part of `B` is lost with every batch of noise; 0.01 · 128 · 0.05²/3 by default.
+    /// The fraction of `B` that is lost with every batch of noise; 0.01 · 128 · 0.05²/3 by default.
     pub decay: f64,
     /// The largest magnitude of the noise; 0.05 by default.
     pub bound: f64,
     /// Samples in a batch of noise; 128 by default.
     pub batch: usize,
-    /// Batches of noise before the first step, at least 1; 468 by default. Before every other step
-    /// there is one.
+    /// Batches of noise before the first training step, at least 1; 468 by default. Before every later
+    /// step there is one.
     pub before: usize,
-    /// What the output layer answers with; the identity by default.
+    /// The function `f` of the output layer, which has no activation of its own; the identity by
+    /// default.
     pub output: Activation,
 }
 
@@ -60,14 +61,14 @@ impl Mirror {
     }
 }
 
-/// A mirror at work.
+/// The settings of the mirrors, and how far their noise has come.
 #[derive(Clone)]
 pub(super) struct Mirroring<T> {
     pub(super) how: Mirror,
     pub(super) seed: u64,
     /// Batches of noise so far.
     pub(super) seen: u64,
-    /// `x`, `a` and `y` of the last one.
+    /// `x`, `a` and `y` of the last batch of noise, kept to reuse the memory.
     pub(super) noise: [Columns<T>; 3],
 }
 
@@ -85,7 +86,7 @@ impl<T> fmt::Debug for Mirroring<T> {
 }
 
 impl<T> PartialEq for Mirroring<T> {
-    /// Compares settings and progress, not the memory of the last batch.
+    /// Compares settings and progress, not the numbers left from the last batch.
     fn eq(&self, other: &Self) -> bool {
         (self.how, self.seed, self.seen) == (other.how, other.seed, other.seen)
     }

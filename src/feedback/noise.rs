@@ -1,4 +1,4 @@
-//! Noise that goes through layers, from which their mirrors learn the weights.
+//! Weight mirrors: noise that passes through layers, from which matrices learn the weights.
 
 use super::{
     Feedback,
@@ -19,37 +19,38 @@ use crate::{
 };
 
 impl<T: Scalar> Feedback<T> {
-    /// How the matrices that learn from noise do so: those of [`Mirror`](Through::Mirror).
+    /// The settings of the matrices that learn from noise through [`Mirror`](Through::Mirror).
     #[must_use]
     pub fn mirror(&self) -> Mirror {
         self.mirroring.how
     }
 
-    /// Lets them learn like this from now on. The noise is drawn from the seed of [`new`](Self::new) or
-    /// [`with_route`](Self::with_route), and from seed 0 where the matrices came from elsewhere.
+    /// Sets how these matrices learn from now on. The noise is drawn from the seed of
+    /// [`new`](Self::new) or [`with_route`](Self::with_route), or from seed 0 if the matrices were made
+    /// in another way.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for constants out of their range, [`Error::TooLarge`]; nothing has
-    /// then changed.
+    /// [`Error::InvalidParameter`] for constants out of their range; nothing has then changed.
     pub fn set_mirror(&mut self, mirror: Mirror) -> Result<()> {
         mirror.check::<T>()?;
         self.mirroring.how = mirror;
         Ok(())
     }
 
-    /// The seed of the noise, and how many batches of it there have been.
+    /// The seed of the noise, and how many batches of it have been drawn.
     #[cfg(feature = "safetensors")]
     pub(crate) fn mirrored(&self) -> (u64, u64) {
         (self.mirroring.seed, self.mirroring.seen)
     }
 
-    /// Goes on after so many batches of noise of this seed.
+    /// Restores the seed of the noise and the number of batches drawn so far.
     #[cfg(feature = "safetensors")]
     pub(crate) fn restore_mirror(&mut self, seed: u64, seen: u64) {
         (self.mirroring.seed, self.mirroring.seen) = (seed, seen);
     }
 
-    /// Lets mirrors see the weights: before the first step many times, before any other once.
+    /// Sends noise through the layers: [`Mirror::before`] batches before the first step, one before
+    /// each later step.
     pub(super) fn look_into_mirrors(&mut self, network: &Network<T>) -> Result<()> {
         if !self.route.has_mirrors() {
             return Ok(());
@@ -71,7 +72,7 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// Fails, before anything changes, if a matrix could overflow by the next batch.
+    /// Fails, before anything changes, if a matrix could overflow with the next batch of noise.
     fn require_room(&self, network: &Network<T>) -> Result<()> {
         let Mirror { rate, batch, bound, .. } = self.mirroring.how;
         for (&hop, matrix) in self.route.hops().iter().zip(&self.matrices) {
@@ -94,8 +95,8 @@ impl<T: Scalar> Feedback<T> {
 }
 
 impl<T: Scalar> Stored<T> {
-    /// One batch of noise, for the mirror of the weights of `layer`, which has their shape, and which
-    /// hop `index` goes through.
+    /// Learns from one batch of noise. `layer` is the layer whose weights this matrix mirrors, and
+    /// `index` is the hop that passes through the matrix.
     fn learn_from_noise(
         &mut self,
         network: &Network<T>,

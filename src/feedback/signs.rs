@@ -1,4 +1,4 @@
-//! Matrices that have the signs of the weights.
+//! Matrices whose signs follow the signs of the weights.
 
 use multiversion::multiversion;
 use rand::Rng;
@@ -16,20 +16,24 @@ use crate::{
 };
 
 impl<T: Scalar> Feedback<T> {
-    /// Lets matrices follow the weights of the forward pass that left `activations`. Those of uSF, frSF
-    /// and brSF get the signs of the weights; [`deliver`](Self::deliver) wants it under these rules.
-    /// Under brSF the magnitudes are those of the step: drawn from the distribution and the seed of
-    /// [`new`](Self::new) or [`with_route`](Self::with_route), by default where the matrices came from
-    /// elsewhere. Under WM noise goes through the layers, from which the matrices learn ([`Mirror`]), under
-    /// FDFA from the hidden layers to the output ([`Jacobian`](Through::Jacobian)); it is drawn from the
-    /// seed of [`new`](Self::new) or [`with_route`](Self::with_route), and from seed 0 where the matrices
-    /// came from elsewhere.
-    /// Under all other rules it does nothing, and a second time in the same forward pass neither.
+    /// Lets matrices follow the weights of the forward pass that left `activations`:
+    ///
+    /// - Under uSF, frSF and brSF they take the signs of the weights. [`deliver`](Self::deliver) fails
+    ///   without it.
+    /// - Under brSF the magnitudes are drawn anew. The distribution and the seed are those of
+    ///   [`new`](Self::new) or [`with_route`](Self::with_route), or the defaults if the matrices were
+    ///   made in another way.
+    /// - Under WM noise passes through the layers, and the matrices learn from it ([`Mirror`]).
+    /// - Under FDFA noise passes from the hidden layers to the output
+    ///   ([`Jacobian`](Through::Jacobian)).
+    ///
+    /// The noise of WM and FDFA is drawn from the seed of [`new`](Self::new) or
+    /// [`with_route`](Self::with_route), or from seed 0. Under all other rules this does nothing. A
+    /// second call in the same forward pass does nothing either.
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] for activations or a network that it was not made for,
-    /// [`Error::NonFinite`] for a mirror that could overflow; nothing has then changed.
-    /// [`Error::TooLarge`].
+    /// [`Error::StageMismatch`] for activations or a network that do not fit this feedback,
+    /// [`Error::NonFinite`] for a mirror that could overflow, [`Error::TooLarge`].
     ///
     /// [`Mirror`]: crate::Mirror
     pub fn follow(&mut self, network: &Network<T>, activations: &Activations<T>) -> Result<()> {
@@ -47,7 +51,7 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// Fails if the matrices follow weights, and not those of this forward pass.
+    /// Fails if some matrix has signs of weights, but not those of this forward pass.
     pub(super) fn require_followed(&self, activations: &Activations<T>) -> Result<()> {
         if self.followed == activations.pass || !self.route.has_signs() {
             return Ok(());
@@ -61,18 +65,20 @@ impl<T: Scalar> Feedback<T> {
         })
     }
 
-    /// From now on draws magnitudes that are drawn anew from this distribution, if there are such.
+    /// Draws the magnitudes of every step from this distribution and seed, if the route has such
+    /// matrices.
     pub(crate) fn draw_magnitudes_from(&mut self, init: FeedbackInit, seed: u64) {
         self.magnitudes = self.route.draws_magnitudes().then_some((init, seed));
     }
 
-    /// What such magnitudes are drawn from.
+    /// The distribution and seed of these magnitudes.
     #[cfg(feature = "safetensors")]
     pub(crate) fn magnitudes(&self) -> Option<(FeedbackInit, u64)> {
         self.magnitudes
     }
 
-    /// The signs of the weights, with the magnitudes of step `time`.
+    /// Copies the signs of the weights, and draws the magnitudes of step `time` where they are new in
+    /// every step.
     pub(super) fn copy_signs(&mut self, network: &Network<T>, time: u64) {
         for (index, &hop) in self.route.hops().iter().enumerate() {
             let Through::Signs(magnitudes) = hop.through else { continue };
@@ -107,11 +113,12 @@ impl<T: Scalar> Feedback<T> {
     }
 }
 
-/// Elements that a thread takes on at least.
+/// The elements of one chunk: each has a random stream of its own, so any number of threads draws the
+/// same.
 const SIZE: usize = 1 << 14;
 
-/// Gives `matrix` the signs of `weights`, and magnitudes from this distribution; `stream` is that of a
-/// chunk of [`SIZE`] elements.
+/// Gives `matrix` the signs of `weights` and magnitudes from `spread`. `stream` makes the random stream
+/// of a chunk of [`SIZE`] elements.
 fn draw<T: Scalar, R: Rng>(
     matrix: &mut [T],
     weights: &[T],
@@ -133,8 +140,8 @@ fn draw<T: Scalar, R: Rng>(
     });
 }
 
-/// [`draw`] of magnitudes below `bound`: the middles of 65,536 equal steps, for each of which 16 bits are
-/// enough, a quarter of a random number.
+/// [`draw`] of uniform magnitudes below `bound`. 16 random bits choose one of 65,536 equal steps, and
+/// the magnitude is the middle of that step. So one random number of 64 bits makes four magnitudes.
 fn draw_uniform<T: Scalar>(matrix: &mut [T], weights: &[T], bound: f64, rng: &mut impl Rng) {
     let mut quarters = [0; 1024];
     for (matrix, weights) in matrix.chunks_mut(quarters.len()).zip(weights.chunks(quarters.len())) {
@@ -156,7 +163,7 @@ fn scale<T: Scalar>(matrix: &mut [T], weights: &[T], quarters: &[u16], scale: f6
     }
 }
 
-/// Gives `matrix` the signs of `weights`, and the magnitudes that come of those it has.
+/// Gives `matrix` the signs of `weights`. `magnitude` computes the new magnitude from the old one.
 fn set_signs<T: Scalar>(matrix: &mut [T], weights: &[T], magnitude: &(impl Fn(T) -> T + Sync)) {
     let (count, parts) = (matrix.len().div_ceil(SIZE), small_pieces(matrix.len(), 1));
     let out = Chunks { data: matrix, size: SIZE };

@@ -1,16 +1,16 @@
-//! Noise in the hidden layers, from which matrices learn the slopes of the outputs.
+//! The noise in the hidden layers from which matrices learn the slopes of the outputs (FDFA).
 
 use std::fmt;
 
 use crate::{buffer::Columns, scalar::Scalar, workspace::Deltas};
 
-/// The noise of one forward pass, and what became of it.
+/// The noise of one forward pass, and the changes that it made.
 #[derive(Clone)]
 pub(super) struct Slopes<T> {
     pub(super) seed: u64,
     /// The forward pass; 0 before the first.
     pub(super) pass: usize,
-    /// `v_l` of each hidden layer that has such a matrix.
+    /// `v_l` of each hidden layer whose matrix learns from it.
     pub(super) noise: Vec<Option<Columns<T>>>,
     pub(super) tangents: Deltas<T>,
 }
@@ -29,7 +29,7 @@ impl<T> fmt::Debug for Slopes<T> {
 }
 
 impl<T> PartialEq for Slopes<T> {
-    /// Compares what noise is drawn from, not the memory of the last.
+    /// Compares the seed, not the numbers left from the last pass.
     fn eq(&self, other: &Self) -> bool {
         self.seed == other.seed
     }

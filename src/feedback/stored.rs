@@ -1,4 +1,4 @@
-//! How the matrix of a hop is stored: only the numbers that it consists of.
+//! How the matrix of a hop is stored: only the numbers that make it up.
 
 use std::fmt;
 
@@ -17,25 +17,28 @@ use crate::{
 /// The matrix of a hop, as it is stored.
 #[derive(Clone)]
 pub(super) struct Stored<T> {
-    /// The matrix itself. What stands in for weights is stored in their shape, so that it can take
-    /// their place in the products of a layer. Of two factors, the one that a signal passes last. Of
-    /// a sparse matrix its entries, those of a row below each other. Of a shared matrix nothing but
-    /// the factor that it is multiplied by.
+    /// What it holds depends on the form of the matrix:
+    ///
+    /// - A plain matrix: the matrix itself. If it replaces weights it has their shape, so that the
+    ///   products of a layer can use it in their place.
+    /// - Two factors: the factor that a signal passes last.
+    /// - A sparse matrix: its entries, one column for each row of the matrix.
+    /// - A part of the shared matrix: only the factor that it is multiplied by.
     pub(super) numbers: DMatrix<T>,
     pub(super) beside: Beside<T>,
-    /// A number that no square of an entry of the matrix exceeds.
+    /// An upper bound of the squares of the matrix's entries.
     pub(super) squares: f64,
-    /// Both moments, if it learns; empty before the first step.
+    /// The first and second moments, if it learns; empty before the first step.
     pub(super) moments: [Vec<T>; 2],
 }
 
-/// What a matrix has beside its numbers.
+/// What is stored beside the numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Beside<T> {
     Nothing,
-    /// `V`, which a signal passes first: the matrix is `U V`, with `U` for its numbers.
+    /// `V`, which a signal passes first. The matrix is `U V`, and `U` is in the numbers.
     Right(DMatrix<T>),
-    /// `B`, which a signal passes first: `B R` stands in for the weights, with `R` for its numbers.
+    /// `B`, which a signal passes first. `B R` replaces the weights, and `R` is in the numbers.
     Left(DMatrix<T>),
     /// The column of each entry of a sparse matrix, and how many columns there are.
     Places(Vec<u32>, usize),
@@ -51,7 +54,7 @@ impl<T: fmt::Debug> fmt::Debug for Stored<T> {
 }
 
 impl<T: PartialEq> PartialEq for Stored<T> {
-    /// Compares numbers and moments, not what is known about them.
+    /// Compares numbers and moments, not the bound, which follows from them.
     fn eq(&self, other: &Self) -> bool {
         (&self.numbers, &self.beside) == (&other.numbers, &other.beside)
             && self.moments == other.moments
@@ -88,7 +91,7 @@ impl<T: Scalar> Stored<T> {
         beside && self.numbers.shape() == shapes.numbers()
     }
 
-    /// How many numbers it holds.
+    /// How many numbers it stores; a part of the shared matrix stores none.
     pub(super) fn len(&self) -> usize {
         match &self.beside {
             Beside::Nothing | Beside::Places(..) => self.numbers.len(),
@@ -97,7 +100,7 @@ impl<T: Scalar> Stored<T> {
         }
     }
 
-    /// Rows and columns of the matrix in one piece, transposed if its numbers are.
+    /// Rows and columns of the whole matrix; transposed if the numbers are stored transposed.
     pub(super) fn shape(&self) -> (usize, usize) {
         let (rows, columns) = self.numbers.shape();
         match &self.beside {
@@ -109,13 +112,13 @@ impl<T: Scalar> Stored<T> {
         }
     }
 
-    /// Bounds the squares of the entries, with the matrix that is shared.
+    /// Computes the upper bound of the squares of the entries.
     pub(super) fn measure(&mut self, shared: &DMatrix<T>) {
         let numbers = bound_of_squares(self.numbers.as_slice());
         self.squares = match &self.beside {
             Beside::Nothing | Beside::Places(..) => numbers,
             Beside::Right(first) | Beside::Left(first) => {
-                // No factor of a product has more terms for an entry than this.
+                // An entry of a product is a sum of at most this many terms.
                 let terms = first.nrows().max(first.ncols()) as f64;
                 numbers * bound_of_squares(first.as_slice()) * terms * terms
             }
@@ -123,7 +126,8 @@ impl<T: Scalar> Stored<T> {
         };
     }
 
-    /// Takes the entries of a sparse matrix from a full one, in which all others are 0.
+    /// Takes the entries of a sparse matrix from a full matrix. Fails if a row has too many that are
+    /// not 0.
     pub(super) fn take_entries(&mut self, matrix: &DMatrix<T>, name: String) -> Result<()> {
         let Beside::Places(places, _) = &mut self.beside else { return Ok(()) };
         let entries = self.numbers.nrows();
@@ -141,7 +145,7 @@ impl<T: Scalar> Stored<T> {
             .zip(self.numbers.as_mut_slice().chunks_exact_mut(entries))
             .enumerate()
         {
-            // The entries that are not 0 and, if these are fewer than the row has, some that are.
+            // All entries that are not 0. If the row has room for more, it also keeps some zeros.
             let row = matrix.row(row);
             let mut columns: Vec<usize> = (0..row.len()).collect();
             columns.sort_by_key(|&column| row[column] == T::zero());
@@ -154,7 +158,7 @@ impl<T: Scalar> Stored<T> {
         Ok(())
     }
 
-    /// The matrix in one piece, transposed if its numbers are.
+    /// The whole matrix, multiplied out; transposed if the numbers are stored transposed.
     pub(super) fn whole(&self, shared: &DMatrix<T>) -> DMatrix<T> {
         match &self.beside {
             Beside::Nothing => self.numbers.clone(),
@@ -175,8 +179,8 @@ impl<T: Scalar> Stored<T> {
         }
     }
 
-    /// `y ← M x` for a matrix that leads straight from one layer to another, and `then` on pieces of
-    /// `y` while they are in cache. `between` has room for what has passed a first factor.
+    /// `y ← M x` for a matrix that leads straight from one layer to another. Applies `then` to pieces
+    /// of `y` while they are in cache. `between` has room for the product with the first factor.
     pub(super) fn send(
         &self,
         shared: &DMatrix<T>,
@@ -233,8 +237,8 @@ impl<T: Scalar> Stored<T> {
     }
 }
 
-/// The number of a column as a sparse matrix stores it. Matrices with too many columns have been
-/// refused.
+/// The number of a column as a sparse matrix stores it. [`check`](super::hops::check) has refused
+/// matrices with more columns than that.
 pub(super) fn name_of(unit: usize) -> u32 {
     u32::try_from(unit).expect("more units than that have been refused")
 }

@@ -1,4 +1,4 @@
-//! What noise in the hidden layers does to the outputs, from which matrices learn.
+//! Noise in the hidden layers, and how it changes the outputs: matrices learn the slopes from it.
 
 use super::{Feedback, slopes::Slopes};
 use crate::{
@@ -13,18 +13,19 @@ use crate::{
 };
 
 impl<T: Scalar> Feedback<T> {
-    /// Draws the noise from this seed from now on, if there is some.
+    /// From now on draws the noise from this seed, if the route uses noise.
     pub(crate) fn draw_slopes_from(&mut self, seed: u64) {
         self.slopes.seed = if self.route.has_slopes() { seed } else { 0 };
     }
 
-    /// The seed of the noise, if there is some.
+    /// The seed of the noise, if the route uses noise.
     #[cfg(feature = "safetensors")]
     pub(crate) fn seed_of_slopes(&self) -> Option<u64> {
         self.route.has_slopes().then_some(self.slopes.seed)
     }
 
-    /// Sends noise from hidden layers to the output, beside the forward pass that left `activations`.
+    /// Draws noise for the hidden layers and computes how it changes the outputs, beside the forward
+    /// pass that left `activations`.
     pub(super) fn send_noise(
         &mut self,
         network: &Network<T>,
@@ -58,7 +59,7 @@ impl<T: Scalar> Feedback<T> {
         gradient.iter_mut().zip(b).for_each(|(gradient, &b)| *gradient = b - *gradient / samples);
     }
 
-    /// Fails unless noise has gone along this forward pass.
+    /// Fails unless [`send_noise`](Self::send_noise) has run for this forward pass.
     pub(super) fn require_slopes(&self, activations: &Activations<T>) -> Result<()> {
         if !self.route.has_slopes()
             || (self.slopes.pass == activations.pass && activations.pass != 0)

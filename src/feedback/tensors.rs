@@ -17,8 +17,9 @@ use crate::{
 };
 
 impl<T: Scalar> Feedback<T> {
-    /// For each tensor of the matrices of a route its name, rows and columns: for each matrix, from the
-    /// first hidden layer up, its numbers and what it has beside them, and the matrix that is shared.
+    /// The name, rows and columns of every tensor that a file stores for the matrices of a route. For
+    /// each matrix, from the first hidden layer up: its numbers, then what is stored beside them. The
+    /// shared matrix comes last.
     pub(crate) fn tensor_shapes(
         network: &Network<T>,
         route: &Route,
@@ -56,7 +57,7 @@ impl<T: Scalar> Feedback<T> {
         tensors
     }
 
-    /// The tensors themselves, in this order.
+    /// The tensors, in the order of [`tensor_shapes`](Self::tensor_shapes).
     pub(crate) fn tensors(&self) -> Vec<DMatrix<T>> {
         let mut tensors = Vec::new();
         for index in matrix_hops(&self.route) {
@@ -81,7 +82,7 @@ impl<T: Scalar> Feedback<T> {
         tensors
     }
 
-    /// Feedback of these tensors, whose shapes are right.
+    /// Feedback with these tensors. The caller has checked their shapes.
     pub(crate) fn from_tensors(
         network: &Network<T>,
         rule: Option<FeedbackRule>,
@@ -148,19 +149,19 @@ impl<T: Scalar> Feedback<T> {
         })
     }
 
-    /// Goes on with these moments of the matrices that learn.
+    /// Restores these moments of the matrices that learn.
     pub(crate) fn restore_moments(&mut self, mut moments: [Vec<Vec<T>>; 2]) {
         for learning in self.learning() {
             for (moment, all) in learning.moments.iter_mut().zip(&mut moments) {
                 let saved = if all.is_empty() { Vec::new() } else { all.remove(0) };
-                // Before the first step there are none, which is the same as zeros.
+                // No moments, as before the first step, mean the same as zeros.
                 *moment = if saved.iter().all(|&m| m == T::zero()) { Vec::new() } else { saved };
             }
         }
         self.measure_moments();
     }
 
-    /// The names in files of the matrices of a route that learn, with their rows and columns.
+    /// The names of the learning matrices for the moments in a file, with their rows and columns.
     pub(crate) fn learning_names(
         network: &Network<T>,
         route: &Route,
@@ -173,7 +174,7 @@ impl<T: Scalar> Feedback<T> {
     }
 }
 
-/// The unit that a sparse matrix reads, from a number of a file.
+/// The column of an entry of a sparse matrix, read from a number in a file.
 fn place_of<T: Scalar>(found: T, senders: usize, name: &str) -> Result<u32> {
     let place = found.as_f64();
     if place >= 0.0 && place < senders as f64 && place.fract() == 0.0 {

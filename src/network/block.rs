@@ -1,4 +1,4 @@
-//! A block: what feedback sees of a network.
+//! Blocks: a network as feedback sees it.
 
 use crate::{
     activation::Activation,
@@ -10,8 +10,8 @@ use crate::{
     workspace::{Below, BlockActivations, BlockDeltas, Record},
 };
 
-/// A weighted layer and the local operations after it, up to the next weighted layer. Feedback
-/// enters at the end of a block. Its parameters stand in those of the network.
+/// A weighted layer and the local operations after it, up to the next weighted layer. Feedback enters
+/// at the end of a block. The numbers of its parameters are stored in the network.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub(crate) map: LinearMap,
@@ -22,18 +22,18 @@ pub(crate) struct Block {
     pub(crate) frozen: bool,
 }
 
-/// The way of a delta back through the operations of a block, in two parts: while the product that
-/// brings the feedback is in cache, and afterwards.
+/// The way of a delta back through the operations of a block. It has two parts: one runs while the
+/// product that brings the feedback is still in cache, the other afterwards.
 #[must_use = "a delta is ready after `finish` alone"]
 pub(crate) struct WayBack<'a, T> {
     block: &'a Block,
     activations: &'a BlockActivations<T>,
-    /// What the product takes over.
+    /// The part that the product does, piece by piece.
     pub(crate) beside_product: Derivative<'a, T>,
 }
 
 impl<T: Scalar> WayBack<'_, T> {
-    /// What the product has left to do.
+    /// Does what the product has not done.
     pub(crate) fn finish(self, parameters: OfLayer<T>, deltas: &mut BlockDeltas<T>) {
         if self.beside_product.0.is_none() {
             self.block.backward(parameters, self.activations, deltas);
@@ -41,7 +41,7 @@ impl<T: Scalar> WayBack<'_, T> {
     }
 }
 
-/// `f'(a)` over a batch: the activation `f` with its `a` and `h`; or nothing, a factor of 1.
+/// `f'(a)` over a batch: the activation `f` with its `a` and `h`. `None` stands for a factor of 1.
 #[derive(Clone, Copy)]
 pub(crate) struct Derivative<'a, T>(Option<(Activation, &'a [T], &'a [T])>);
 
@@ -50,7 +50,7 @@ impl<T: Scalar> Derivative<'_, T> {
         Self(None)
     }
 
-    /// Multiplies a piece of a delta that begins at `place` in the batch.
+    /// Multiplies a piece of a delta by `f'(a)`. The piece begins at number `place` of the batch.
     pub(crate) fn multiply(self, place: usize, delta: &mut [T]) {
         if let Some((activation, a, h)) = self.0 {
             let range = place..place + delta.len();
@@ -60,7 +60,7 @@ impl<T: Scalar> Derivative<'_, T> {
 }
 
 impl Block {
-    /// How many multiply-adds gradient and update take.
+    /// How many multiply-adds the gradient and the update of this block take.
     pub(crate) fn work(&self, samples: usize) -> usize {
         self.map.work(self.shape.0 * self.shape.1, samples)
     }
@@ -88,8 +88,8 @@ impl Block {
         *finite &= bound.is_finite();
     }
 
-    /// The way back. If a single product brings all the feedback (`alone`) and the block is a layer and
-    /// an activation, the product multiplies by `f'` piece by piece.
+    /// The way back. The product can multiply by `f'` itself, piece by piece, if it alone brings all
+    /// the feedback (`alone`) and the block is a layer with an activation and nothing else.
     pub(crate) fn way_back<'a, T: Scalar>(
         &'a self,
         activations: &'a BlockActivations<T>,
@@ -104,7 +104,7 @@ impl Block {
         WayBack { block: self, activations, beside_product }
     }
 
-    /// The largest `|f'|` of a block that is a layer and at most an activation.
+    /// An upper bound of `|f'|`. The block may have at most an activation after its layer.
     pub(crate) fn steepest(&self) -> f64 {
         match self.operations[..] {
             [Operation::Activation(activation)] => activation.steepest().max(1.0),
@@ -112,7 +112,7 @@ impl Block {
         }
     }
 
-    /// A number that no `h²` of this block exceeds.
+    /// An upper bound of all `h²` of this block.
     pub(crate) fn output_squares<T: Scalar>(&self, activations: &BlockActivations<T>) -> f64 {
         let bound = match self.operations[..] {
             [] => activations.bound,
@@ -122,7 +122,7 @@ impl Block {
         bound * bound
     }
 
-    /// `δ ← δ ∘ f'(a)`: takes what has arrived at the end of the block back through its operations.
+    /// `δ ← δ ∘ f'(a)`: takes the feedback at the end of the block back through its operations.
     pub(crate) fn backward<T: Scalar>(
         &self,
         parameters: OfLayer<T>,
@@ -149,8 +149,8 @@ impl Block {
         }
     }
 
-    /// Takes a signal at `a` up to the end of the block, from where it goes on. Only pooling changes
-    /// it: it picks the winners of the forward pass, or takes means.
+    /// Takes a signal from `a` up to the end of the block, from where hops go on. Only pooling changes
+    /// it: it picks the units that won in the forward pass, or takes means.
     pub(crate) fn send_up<T: Scalar>(
         &self,
         activations: &BlockActivations<T>,
@@ -160,8 +160,8 @@ impl Block {
         deltas.sent_up = true;
     }
 
-    /// The same for what has arrived at `a` from the block below. Residual connections add what has
-    /// gone up from where they come from, one of the blocks `below`.
+    /// The same for a signal that has arrived at `a` from the block below. A residual connection adds
+    /// what went up in the block where it starts, one of the blocks `below`.
     pub(crate) fn receive_from_below<T: Scalar>(
         &self,
         activations: &BlockActivations<T>,
@@ -195,8 +195,9 @@ impl Block {
     }
 }
 
-/// Every operation in turn, from `x` on; the first has the index `first` after its layer. Returns
-/// false if one of them met a number that is not finite and does not show in what it made.
+/// Applies every operation in turn, beginning with `x`. `first` is the index of the first operation in
+/// its block. Returns false if an operation met a number that is not finite and whose output does not
+/// show it.
 pub(super) fn operate<T: Scalar>(
     (operations, first): (&[Operation], usize),
     (parameters, below): (OfLayer<T>, Below<T>),

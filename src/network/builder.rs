@@ -29,8 +29,8 @@ pub struct NetworkBuilder<T> {
 }
 
 impl<T: Scalar> Network<T> {
-    /// Starts a network that reads so many features, or images of a shape such as `(3, 32, 32)`:
-    /// channels, height, width.
+    /// Starts a network. `input` is a number of features, or the shape of an image such as `(3, 32,
+    /// 32)`: channels, height, width.
     pub fn builder(input: impl std::convert::Into<Shape>) -> NetworkBuilder<T> {
         NetworkBuilder::new(input.into())
     }
@@ -72,7 +72,7 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.push(Item::AvgPool2d(pool))
     }
 
-    /// The mean of each whole plane: one feature for each channel.
+    /// The mean of each channel over the whole image: one feature per channel.
     pub fn global_avg_pool2d(self) -> Self {
         self.push(Item::GlobalAvgPool2d)
     }
@@ -83,7 +83,7 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.batch_norm_with(momentum, epsilon)
     }
 
-    /// Batch normalisation with a momentum in (0, 1] and a positive `ε` of one's own.
+    /// Batch normalisation with your own momentum in (0, 1] and your own positive `ε`.
     pub fn batch_norm_with(self, momentum: f64, epsilon: f64) -> Self {
         self.push(Item::BatchNorm { momentum, epsilon })
     }
@@ -93,14 +93,15 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.layer_norm_with(LayerNorm::EPSILON)
     }
 
-    /// Layer normalisation with a positive `ε` of one's own.
+    /// Layer normalisation with your own positive `ε`.
     pub fn layer_norm_with(self, epsilon: f64) -> Self {
         self.push(Item::LayerNorm { epsilon })
     }
 
-    /// A residual connection past so many weighted layers, at least 1: adds what entered the first of
-    /// them to what stands here, which has to have the same shape, or to be an image of every second,
-    /// third, ... row and column with as many channels or more; see [`Skip`].
+    /// A residual connection past the last `layers` weighted layers, at least 1. It adds what entered
+    /// the first of these layers to the values at this place. Both have to have the same shape. Or this
+    /// place has an image with every second, third, ... row and column of the other, and at least as
+    /// many channels; see [`Skip`].
     ///
     /// ```
     /// use feedback_alignment::Network;
@@ -114,14 +115,14 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.push(Item::Skip { layers })
     }
 
-    /// Dropout with a probability in `[0, 1)`; also directly on the input.
+    /// Dropout with a probability in `[0, 1)`. It may also stand directly on the input.
     pub fn dropout(self, probability: f64) -> Self {
         self.push(Item::Dropout(probability))
     }
 
-    /// From here on the values of an image are plain features: they stay where they are, channel
-    /// by channel and row by row, but batch normalisation takes each by itself. A dense layer
-    /// flattens what it reads anyway.
+    /// From here on the values of an image count as plain features. They keep their order, channel by
+    /// channel and row by row. The difference is that batch normalisation then treats each value as a
+    /// feature of its own. A dense layer needs no `flatten` before it: it does the same.
     pub fn flatten(self) -> Self {
         self.push(Item::Flatten)
     }
@@ -171,7 +172,7 @@ impl<T: Scalar> NetworkBuilder<T> {
         self.activation(Activation::Softplus)
     }
 
-    /// What the weights and biases are drawn from; [`Init::FanIn`] by default.
+    /// The distribution of the weights and biases; [`Init::FanIn`] by default.
     pub fn init(mut self, init: Init) -> Self {
         self.init = init;
         self
@@ -187,10 +188,11 @@ impl<T: Scalar> NetworkBuilder<T> {
     ///
     /// # Errors
     /// [`Error::ZeroWidth`] for an input or a layer without units, [`Error::NoWeightedLayer`],
-    /// [`Error::OperationBeforeFirstLayer`], [`Error::OutputNotLinear`], [`Error::Window`] for a
-    /// kernel that does not fit, [`Error::Skip`] for a residual connection that does not, [`Error::InvalidParameter`] for an activation, dropout,
-    /// normalisation or [`Init`] out of range, [`Error::NonFinite`] where the scalar cannot
-    /// represent what is drawn, and [`Error::TooLarge`] where memory does not suffice.
+    /// [`Error::OperationBeforeFirstLayer`], [`Error::OutputNotLinear`], [`Error::Window`] for a kernel
+    /// that does not fit, [`Error::Skip`] for a residual connection that does not fit,
+    /// [`Error::InvalidParameter`] for an activation, dropout, normalisation or [`Init`] out of range,
+    /// [`Error::NonFinite`] if the scalar type cannot represent a drawn number, and [`Error::TooLarge`]
+    /// if there is not enough memory.
     pub fn build(self) -> Result<Network<T>> {
         self.init.check()?;
         let mut network = assemble(Architecture::new(self.input, self.items)?)?;
@@ -214,12 +216,12 @@ pub(super) fn assemble<T: Scalar>(architecture: Architecture) -> Result<Network<
     assembly.finish(architecture)
 }
 
-/// A network that is being put together, and the shape of what it yields so far.
+/// A network that is being put together, and the shape of its output so far.
 struct Assembly<T> {
     layout: Layout,
     blocks: Vec<Block>,
     shape: Shape,
-    /// The shapes of what enters each layer.
+    /// The shape of the input of each layer.
     entering: Vec<Shape>,
     dropouts: u64,
     scalar: std::marker::PhantomData<T>,
@@ -252,7 +254,7 @@ impl<T: Scalar> Assembly<T> {
                 let conv = config.over(self.shape)?;
                 let too_large = Error::TooLarge { rows: config.channels, columns: conv.fan_in };
                 config.channels.checked_mul(conv.fan_in).ok_or(too_large)?;
-                let tiles = conv.in_tiles(1); // The largest.
+                let tiles = conv.in_tiles(1); // Fewer samples make no larger tiles.
                 self.require_scratch(tiles.size.saturating_add(tiles.scratch));
                 self.require_scratch(conv.scratch::<T>());
                 let shape = (config.channels, conv.fan_in);
@@ -303,7 +305,7 @@ impl<T: Scalar> Assembly<T> {
         self.shape = output;
     }
 
-    /// Notes how many numbers a thread will need for itself.
+    /// Notes how many numbers of scratch memory a thread will need.
     fn require_scratch(&mut self, numbers: usize) {
         self.layout.scratch = self.layout.scratch.max(numbers);
     }
@@ -347,7 +349,7 @@ impl<T: Scalar> Assembly<T> {
     }
 }
 
-/// Draws weights and biases of every layer, each layer from a stream of its own.
+/// Draws the weights and biases. Each layer has a random stream of its own.
 fn draw<T: Scalar>(network: &mut Network<T>, init: Init, seed: u64) -> Result<()> {
     let Network { blocks, parameters, .. } = network;
     let saturates = |operation: &Operation| matches!(operation, Operation::Activation(activation) if activation.saturates());

@@ -1,4 +1,4 @@
-//! The same network in another scalar.
+//! The same network in another scalar type.
 
 use super::{Network, builder::assemble};
 use crate::{
@@ -7,8 +7,8 @@ use crate::{
 };
 
 impl<T: Scalar> Network<T> {
-    /// The same network in another scalar: `f64` exactly, `f32` with every parameter rounded to the
-    /// nearest. Dropout has the same masks for the same seed and time.
+    /// The same network in another scalar type. Into `f64` it is exact; into `f32` every parameter is
+    /// rounded to the nearest number. For the same seed and step, dropout has the same masks in both.
     ///
     /// ```
     /// use feedback_alignment::{Network, nalgebra::DMatrix};
@@ -24,8 +24,8 @@ impl<T: Scalar> Network<T> {
     ///
     /// # Errors
     /// [`Error::NonFinite`](crate::Error::NonFinite) for a parameter that is too large for `f32`,
-    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a setting that is,
-    /// [`Error::TooLarge`](crate::Error::TooLarge) if there is no memory for it.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a setting that is out of range
+    /// in `f32`, [`Error::TooLarge`](crate::Error::TooLarge) if there is not enough memory.
     pub fn cast<U: Scalar>(&self) -> Result<Network<U>> {
         let mut network: Network<U> = assemble(self.architecture.clone())?;
         for slot in self.parameters.slots() {

@@ -1,4 +1,4 @@
-//! What a network consists of, to look at and to set.
+//! The network itself: its parts, and the methods to look at them and to set them.
 
 use std::{fmt, sync::Arc};
 
@@ -17,9 +17,9 @@ use crate::{
 
 /// A feed-forward network, `a_l = W_l h_{l-1} + b_l`, `h_l = f_l(a_l)`, `h_0 = x`.
 ///
-/// It holds the forward parameters only: the same type whatever rule trains it. Samples are
-/// columns, layers are counted from 0, and the last layer is linear: what it yields are logits,
-/// for a [`Loss`](crate::Loss) to interpret.
+/// It holds the forward parameters only, so its type is the same for every learning rule. Samples are
+/// columns, and layers are counted from 0. The last layer is linear: its outputs are logits, and a
+/// [`Loss`](crate::Loss) says what they mean.
 ///
 /// ```
 /// use feedback_alignment::{Network, nalgebra::DMatrix};
@@ -106,8 +106,8 @@ impl<T: Scalar> Network<T> {
         })
     }
 
-    /// Replaces a parameter of weighted layer `layer`, or of the first normalisation after it that
-    /// has one, by numbers in the order of [`Slot`]: a matrix column by column.
+    /// Replaces a parameter of weighted layer `layer`, or of the first normalisation after it that has
+    /// such a parameter. The order of `values` is that of [`Slot`]: a matrix column by column.
     ///
     /// ```
     /// use feedback_alignment::{Network, Part};
@@ -119,9 +119,9 @@ impl<T: Scalar> Network<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`], [`Error::NoSuchParameter`], [`Error::ShapeMismatch`] for another
-    /// number of numbers, [`Error::NonFinite`], [`Error::InvalidParameter`] for a variance below 0;
-    /// nothing has then changed.
+    /// [`Error::NoSuchLayer`], [`Error::NoSuchParameter`], [`Error::ShapeMismatch`] if `values` has the
+    /// wrong length, [`Error::NonFinite`], [`Error::InvalidParameter`] for a variance below 0. After an
+    /// error nothing has changed.
     pub fn set_parameter(&mut self, layer: usize, part: Part, values: &[T]) -> Result<()> {
         self.layer(layer)?;
         let slot = self.parameters.find(layer, part);
@@ -136,14 +136,14 @@ impl<T: Scalar> Network<T> {
         Ok(())
     }
 
-    /// Leaves weighted layer `layer` as it is while the others are trained, until it is
-    /// [released](Self::release): its weights, its bias, and the normalisations after it.
-    /// Batch normalisation then uses its running statistics in training as in evaluation. The
-    /// layer's moments rest too, and no gradient is computed for it where that can be saved. Layers are counted from
-    /// 0. To freeze a layer twice is to freeze it.
+    /// Keeps weighted layer `layer` as it is while the others are trained, until it is
+    /// [released](Self::release). That holds for its weights, its bias and the normalisations after it.
+    /// Batch normalisation then uses its running statistics in training too. The layer's moments do not
+    /// change, and its gradient is not computed where that saves time. Layers are counted from 0.
+    /// Freezing a layer twice has no further effect.
     ///
-    /// Which layers are frozen is part of training, not of the network: comparing networks and
-    /// [saving](Self::save) one ignore it, a checkpoint keeps it.
+    /// Which layers are frozen belongs to training, not to the network: comparing and
+    /// [saving](Self::save) networks ignore it. A checkpoint of a trainer keeps it.
     ///
     /// ```
     /// use feedback_alignment::Network;
@@ -199,13 +199,13 @@ impl<T: Scalar> Network<T> {
         self.set_parameter(layer, Part::Bias, bias.as_slice())
     }
 
-    /// What a step takes, as [`Block::work`] counts it.
+    /// The work of a step, counted as in [`Block::work`].
     pub(crate) fn work(&self, samples: usize) -> usize {
         self.blocks.iter().map(|block| block.work(samples)).fold(0, usize::saturating_add)
     }
 
-    /// How many samples a training batch needs: two, where batch normalisation sees one value of
-    /// each.
+    /// The smallest batch that can be trained on. It is 2 if a batch normalisation sees one value per
+    /// sample, because one value has no variance.
     pub(crate) fn smallest_batch(&self) -> usize {
         let single = |operation: &Operation| matches!(operation, Operation::BatchNorm(norm) if norm.plane() == 1);
         let learning = self.blocks.iter().filter(|block| !block.frozen);

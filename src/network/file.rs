@@ -13,22 +13,22 @@ use crate::{
     scalar::Scalar,
 };
 
-/// What the description of such a file calls it.
+/// The kind of file that the description names.
 const KIND: &str = "network";
 
 impl<T: Scalar> Network<T> {
-    /// Saves architecture and parameters as a safetensors file that [`load`](Self::load) makes the
-    /// same network of, to the bit. The parameters are named, shaped and ordered as PyTorch does in
-    /// the `state_dict()` of an `nn.Sequential` of the same list: see [`files`](crate::files).
+    /// Saves architecture and parameters as a safetensors file. [`load`](Self::load) makes the same
+    /// network from it, bit for bit. The parameters have the names, shapes and order of PyTorch's
+    /// `state_dict()` for an `nn.Sequential` with the same list of layers: see [`files`](crate::files).
     ///
     /// ```python
     /// model = torch.nn.Sequential(torch.nn.Linear(784, 800), torch.nn.Tanh(), torch.nn.Linear(800, 10))
     /// model.load_state_dict(safetensors.torch.load_file("network.safetensors"))
     /// ```
     ///
-    /// The file is written under another name in the same folder and then takes the place of
-    /// `path`, or of the file that a symbolic link leads to: whatever happens, `path` holds the old
-    /// content or the new. It keeps the mode of the old file ([`files`](crate::files#saving)).
+    /// The file is first written under another name in the same folder. Then it replaces `path`, or the
+    /// file that a symbolic link leads to. So at any time `path` holds either the old content or the
+    /// new. The new file keeps the access rights of the old one ([`files`](crate::files#saving)).
     ///
     /// ```
     /// use feedback_alignment::Network;
@@ -42,9 +42,9 @@ impl<T: Scalar> Network<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), also for a read-only file and for what is no regular file;
-    /// [`Error::NonFinite`](crate::Error::NonFinite) if a parameter is infinite, as the last step of a training that diverges may leave it; the old file then
-    /// stays.
+    /// [`Error::Io`](crate::Error::Io), also for a read-only file and for anything that is not a
+    /// regular file. [`Error::NonFinite`](crate::Error::NonFinite) if a parameter is not finite, as
+    /// after training that diverged. The old file then stays.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.draft(path.as_ref())?.save()
     }
@@ -62,7 +62,7 @@ impl<T: Scalar> Network<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NonFinite`](crate::Error::NonFinite) if a parameter is infinite; nothing is then
+    /// [`Error::NonFinite`](crate::Error::NonFinite) if a parameter is not finite; nothing is then
     /// written. [`Error::Io`](crate::Error::Io) if the writer fails.
     pub fn write_to(&self, writer: impl Write) -> Result<()> {
         self.draft(Path::new(WRITER))?.write_to(writer)
@@ -74,8 +74,8 @@ impl<T: Scalar> Network<T> {
         Ok(draft)
     }
 
-    /// Loads a network that [`save`](Self::save) wrote, to the bit. One of `f32` can be loaded as
-    /// `f64`; for the other way load it as `f64` and [`cast`](Self::cast) it.
+    /// Loads a network that [`save`](Self::save) wrote, bit for bit. A network of `f32` can be loaded
+    /// as `f64`. For the opposite direction, load it as `f64` and [`cast`](Self::cast) it.
     ///
     /// # Errors
     /// [`Error::Io`]; for a file that is cut off, damaged or no safetensors file
@@ -109,7 +109,7 @@ impl<T: Scalar> Network<T> {
         Self::from_contents(path, &read(path)?)
     }
 
-    /// [`load`](Self::load) from a reader, which has to end with the network; see
+    /// [`load`](Self::load) from a reader. The reader has to end where the network ends; see
     /// [`files`](crate::files#readers-and-writers). Memory is taken only as bytes arrive.
     ///
     /// # Errors
@@ -129,12 +129,13 @@ impl<T: Scalar> Network<T> {
         Self::from_file(&file, architecture)
     }
 
-    /// Replaces all parameters by those of a file: one that [`save`](Self::save) wrote, or one
-    /// from PyTorch or elsewhere that names, shapes and orders them alike (see
-    /// [`files`](crate::files)). Tensors of `f16`, `bf16` and `f32` are read exactly, those of `f64` into
-    /// a network of `f64` only. Activations and other operations stay as they are: a file from
-    /// elsewhere does not say which they were, and one of this crate may be of a network with
-    /// another dropout, say. [`load_parameters_with`](Self::load_parameters_with) maps other names.
+    /// Replaces all parameters by those of a file. The file is one that [`save`](Self::save) wrote, or
+    /// one from PyTorch or elsewhere with the same names, shapes and order of tensors (see
+    /// [`files`](crate::files)). Tensors of `f16`, `bf16` and `f32` are read exactly. Tensors of `f64`
+    /// can only be read into a network of `f64`. Activations and other operations stay as they are: a
+    /// file from elsewhere does not name them, and a file of this crate may belong to a network with,
+    /// say, another dropout. If the names differ, use
+    /// [`load_parameters_with`](Self::load_parameters_with).
     ///
     /// ```python
     /// safetensors.torch.save_file(model.state_dict(), "model.safetensors")
@@ -154,8 +155,9 @@ impl<T: Scalar> Network<T> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`load`](Self::load); [`Error::MissingTensor`], [`Error::UnexpectedTensor`] and
-    /// [`Error::TensorShape`] tell of parameters of another network. Nothing has then changed.
+    /// Those of [`load`](Self::load). [`Error::MissingTensor`], [`Error::UnexpectedTensor`] and
+    /// [`Error::TensorShape`] mean that the parameters belong to another network. After an error
+    /// nothing has changed.
     ///
     /// [`Error::MissingTensor`]: crate::Error::MissingTensor
     /// [`Error::TensorShape`]: crate::Error::TensorShape
@@ -164,8 +166,8 @@ impl<T: Scalar> Network<T> {
         self.load_parameters_with(path, &LoadOptions::default())
     }
 
-    /// [`load_parameters`](Self::load_parameters) from a file that names its tensors otherwise,
-    /// holds tensors that are not used, or has a layer of another size: see [`LoadOptions`].
+    /// [`load_parameters`](Self::load_parameters) from a file with other names, with tensors to leave
+    /// out, or with a layer of another size: see [`LoadOptions`].
     ///
     /// ```
     /// use feedback_alignment::{LoadOptions, Network};
@@ -185,11 +187,11 @@ impl<T: Scalar> Network<T> {
     /// ```
     ///
     /// # Errors
-    /// Those of [`load_parameters`](Self::load_parameters); [`Error::MissingTensor`] too for a name
-    /// in `rename` that no tensor has, [`Error::SameTensor`] if two tensors get the same name,
-    /// [`Error::TensorValue`] for a number that is too large for `f32`, [`Error::NoSuchLayer`] and
-    /// [`Error::InvalidParameter`] for a layer in `keep` that is not there, or all of them. Nothing
-    /// has then changed.
+    /// Those of [`load_parameters`](Self::load_parameters). Also [`Error::MissingTensor`] for a name in
+    /// `rename` that no tensor has, [`Error::SameTensor`] if two tensors get the same name,
+    /// [`Error::TensorValue`] for a number too large for `f32`, [`Error::NoSuchLayer`] if `keep` names
+    /// a layer that does not exist, and [`Error::InvalidParameter`] if it names all layers. After an
+    /// error nothing has changed.
     ///
     /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
     /// [`Error::MissingTensor`]: crate::Error::MissingTensor
@@ -205,8 +207,8 @@ impl<T: Scalar> Network<T> {
         self.take_contents(path, &read(path)?, options)
     }
 
-    /// [`load_parameters_with`](Self::load_parameters_with) from a reader, which has to end with the
-    /// file; see [`files`](crate::files#readers-and-writers).
+    /// [`load_parameters_with`](Self::load_parameters_with) from a reader. The reader has to end where
+    /// the file ends; see [`files`](crate::files#readers-and-writers).
     ///
     /// # Errors
     /// Those of [`load_parameters_with`](Self::load_parameters_with).

@@ -1,4 +1,4 @@
-//! The first stage of a training step, and the pass that evaluates.
+//! The first stage of a training step, and the forward pass for evaluation.
 
 use std::ops::Range;
 
@@ -18,19 +18,19 @@ use crate::{
 /// speed, few enough for the activations to stay in cache.
 pub(crate) const EVALUATION_BATCH: usize = 256;
 
-/// What errors call it.
+/// How error messages call the input.
 const INPUT: &str = "the input (features × samples)";
 
 impl<T: Scalar> Network<T> {
-    /// The training pass: computes `a_l` and `h_l` of every layer for the samples `x`, of shape
-    /// `n_0 × N`: a matrix, or a view of some columns, a vector, a slice. Dropout draws the masks of
-    /// the seed and time that `activations` keeps.
+    /// The forward pass of training: computes `a_l` and `h_l` of every layer for the samples `x`, of
+    /// shape `n_0 × N`. `x` may be a matrix, a view of some columns, a vector or a slice. Dropout draws
+    /// its masks from the seed and the step number in `activations`.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] for another number of features, [`Error::Empty`] for no samples,
-    /// [`Error::NonFinite`] for a NaN or an infinity in `x` or in what a layer makes of it,
-    /// [`Error::BatchTooSmall`] if batch normalisation would see a single value,
-    /// [`Error::TooLarge`] if there is no memory for the activations.
+    /// [`Error::ShapeMismatch`] for the wrong number of features, [`Error::Empty`] for no samples,
+    /// [`Error::NonFinite`] for a NaN or an infinity in `x` or in what a layer computes,
+    /// [`Error::BatchTooSmall`] if batch normalisation would see a single value, [`Error::TooLarge`] if
+    /// there is not enough memory for the activations.
     pub fn forward<'x>(
         &self,
         x: impl Into<DMatrixView<'x, T>>,
@@ -40,7 +40,7 @@ impl<T: Scalar> Network<T> {
         activations.require_finite()
     }
 
-    /// [`forward`](Self::forward) at a given time, without a look at what comes out.
+    /// [`forward`](Self::forward) at a given step; does not check that the results are finite.
     pub(crate) fn train_pass(
         &self,
         x: DMatrixView<T>,
@@ -63,8 +63,9 @@ impl<T: Scalar> Network<T> {
         })
     }
 
-    /// A pass over so many samples, which `write` puts into the input, or finds there if the pass before
-    /// was over as many. It returns a number that no `x²` exceeds; in evaluation nobody asks for it.
+    /// A forward pass over `samples` samples. `write` puts them into the input, or leaves them there if
+    /// the last pass had as many. It returns an upper bound of all `x²`; evaluation does not use that
+    /// bound.
     pub(crate) fn pass(
         &self,
         activations: &mut Activations<T>,
@@ -78,8 +79,8 @@ impl<T: Scalar> Network<T> {
         Ok(())
     }
 
-    /// The part of a pass that goes through some layers. What enters the first of them already stands
-    /// in `activations`, which have the room for all.
+    /// The part of a pass that goes through `layers`. The input of the first of them already stands in
+    /// `activations`, which have room for all layers.
     pub(crate) fn pass_through(
         &self,
         layers: Range<usize>,
@@ -99,10 +100,10 @@ impl<T: Scalar> Network<T> {
         }
     }
 
-    /// The evaluation pass: the logits of the samples `x`, of shape `n_L × N`.
+    /// The forward pass of evaluation: returns the logits of the samples `x`, of shape `n_L × N`.
     ///
     /// # Errors
-    /// As for [`forward`](Self::forward), for a batch of any size.
+    /// Those of [`forward`](Self::forward), except that any size of batch is allowed.
     pub fn predict<'x>(&self, x: impl Into<DMatrixView<'x, T>>) -> Result<DMatrix<T>> {
         let x = x.into();
         self.check_input(x)?;
@@ -135,9 +136,9 @@ impl<T: Scalar> Network<T> {
     }
 }
 
-/// Copies a matrix whose columns may lie apart.
+/// Copies a matrix whose columns need not lie side by side in memory.
 fn copy<T: Scalar>(x: DMatrixView<T>, to: &mut [T]) {
-    /// To call a copy of memory takes longer than to copy so few numbers one by one.
+    /// For columns this short, a call that copies memory takes longer than a loop.
     const FEW: usize = 16;
     for (x, to) in x.column_iter().zip(to.chunks_exact_mut(x.nrows())) {
         if to.len() < FEW {

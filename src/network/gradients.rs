@@ -11,11 +11,11 @@ use crate::{
 };
 
 impl<T: Scalar> Network<T> {
-    /// `δ_l ← δ_l ∘ f'(a_l)` of hidden layer `layer`: takes what stands at the end of the layer
-    /// ([`Deltas::arriving_mut`]) back through its pooling, normalisation, dropout and activation
-    /// by their exact derivatives. The layer then learns from it. With this, whoever invents a rule
-    /// writes its feedback in a few lines. Nothing takes the short way of a residual connection: the
-    /// rule adds that to what arrives, if it wants it.
+    /// `δ_l ← δ_l ∘ f'(a_l)` of hidden layer `layer`. Takes what stands at the end of the layer
+    /// ([`Deltas::arriving_mut`]) back through its pooling, normalisation, dropout and activation by
+    /// their exact derivatives. The layer then learns from the result. So a rule of your own takes only
+    /// a few lines: it writes the feedback, and this does the rest. Residual connections send nothing
+    /// here. If your rule wants that, it adds it to what arrives.
     ///
     /// ```
     /// use feedback_alignment::*;
@@ -59,7 +59,7 @@ impl<T: Scalar> Network<T> {
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] for a layer that is not hidden, [`Error::StageMismatch`] if the
-    /// activations or deltas are of another network, or of two forward passes.
+    /// activations or deltas belong to another network or to different forward passes.
     pub fn backward(
         &self,
         layer: usize,
@@ -77,12 +77,12 @@ impl<T: Scalar> Network<T> {
         Ok(())
     }
 
-    /// The gradients of every parameter, whatever rule delivered the deltas:
-    /// `∂W_l = δ_l h_{l-1}ᵀ` and `∂b_l = Σ δ_l` over the samples (Nøkland 2016, eq. 10; the mean
-    /// over the batch is in `δ`). They are 0 where no feedback has arrived.
+    /// The gradients of every parameter, the same for every rule: `∂W_l = δ_l h_{l-1}ᵀ` and `∂b_l = Σ
+    /// δ_l` over the samples (Nøkland 2016, eq. 10). The `1/N` of the mean over the batch is already in
+    /// `δ`. Where no feedback has arrived the gradients are 0.
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] if the activations or deltas are of another network, or of two
+    /// [`Error::StageMismatch`] if the activations or deltas belong to another network or to different
     /// forward passes, or if feedback has not been delivered; [`Error::TooLarge`].
     pub fn gradients(
         &self,
@@ -118,7 +118,8 @@ impl<T: Scalar> Network<T> {
         Ok(())
     }
 
-    /// `x ← ∂J/∂x` under backpropagation, of the deltas that it has delivered: one more hop.
+    /// `gradient ← ∂J/∂x`, for deltas that backpropagation has delivered: the same way one layer
+    /// further down.
     pub(crate) fn input_gradient(
         &self,
         activations: &Activations<T>,

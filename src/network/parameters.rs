@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Architecture {
-    /// What a parameter is in a file.
+    /// The name and shape that a parameter has in a file.
     pub(crate) fn tensor(&self, slot: &Slot) -> Expected {
         let name = match slot.part {
             Part::Weights | Part::Scale => "weight",
@@ -30,7 +30,8 @@ impl Architecture {
         Expected { name: format!("{}.{name}", slot.item), shape }
     }
 
-    /// Fails unless a file has all parameters as tensors of type `T`; returns these.
+    /// Fails unless the file has all parameters as tensors of type `T`. Returns the names and shapes of
+    /// these tensors.
     pub(crate) fn require_in<T: Scalar>(&self, file: &File) -> Result<Vec<Expected>> {
         let table = self.table().map_err(|error| file.blame(error))?;
         let tensors: Vec<_> = table.slots().iter().map(|slot| self.tensor(slot)).collect();
@@ -60,8 +61,8 @@ impl<T: Scalar> Network<T> {
         })
     }
 
-    /// Takes every parameter from a file, except those of the layers in `keep`; or none if there is
-    /// an error.
+    /// Takes every parameter from a file, except those of the layers in `keep`. After an error it has
+    /// taken none.
     pub(crate) fn take_from(&mut self, file: &File, keep: &[usize]) -> Result<()> {
         let slots = self.layout.table.slots().iter().filter(|slot| !keep.contains(&slot.layer));
         let values = slots.map(|slot| {
@@ -80,7 +81,7 @@ impl<T: Scalar> Network<T> {
     }
 }
 
-/// A matrix of `rows` rows that stands column by column, row by row.
+/// Turns a matrix of `rows` rows that is stored column by column into one stored row by row.
 pub(crate) fn row_major<T: Scalar>(values: &[T], rows: usize) -> Vec<T> {
     let mut by_rows = Vec::with_capacity(values.len());
     for row in 0..rows {
@@ -89,7 +90,7 @@ pub(crate) fn row_major<T: Scalar>(values: &[T], rows: usize) -> Vec<T> {
     by_rows
 }
 
-/// A matrix of `rows` rows that stands row by row, column by column.
+/// Turns a matrix of `rows` rows that is stored row by row into one stored column by column.
 pub(crate) fn column_major<T: Scalar>(values: &[T], rows: usize) -> Vec<T> {
     row_major(values, values.len() / rows)
 }

@@ -8,12 +8,13 @@ use crate::{
 };
 
 impl<T: Scalar> Network<T> {
-    /// Calls `visit` with `(W_L ⋯ W_{l+1})ᵀ` of every hidden layer from the last down to `lowest`, as
-    /// far as it is defined: pooling and residual connections end it.
+    /// Calls `visit` with `(W_L ⋯ W_{l+1})ᵀ` of every hidden layer, from the last one down to `lowest`.
+    /// It stops early below a layer with pooling or a residual connection, because the product is not
+    /// defined there.
     ///
-    /// The product is what becomes of a batch of unit errors that goes back through the weights alone,
-    /// which is `n_L` columns for each layer instead of a product of whole matrices, and does not care
-    /// whether a layer is a convolution.
+    /// The product is computed by sending a batch of unit errors back through the weights, without
+    /// derivatives. That takes `n_L` columns per layer instead of a product of whole matrices, and
+    /// works for convolutions too.
     pub(crate) fn products_above(
         &self,
         lowest: usize,

@@ -1,4 +1,4 @@
-//! Tangents: what becomes of small changes on their way up.
+//! Tangents: small changes, and how the network passes them on from layer to layer.
 
 use super::{block::Block, definition::Network};
 use crate::{
@@ -10,15 +10,15 @@ use crate::{
 };
 
 impl<T: Scalar> Network<T> {
-    /// Adds small changes to what hidden layers pass on, in the forward pass that left `activations`, and
-    /// finds what becomes of them: the change `ȧ_L` of the outputs, to first order.
+    /// Adds small changes to the outputs of hidden layers, in the forward pass that left `activations`,
+    /// and computes their effect: the change `ȧ_L` of the network's outputs, to first order.
     ///
     /// ```text
     /// ȧ_l = W_l ḣ_{l-1}        ḣ_l = ∂h_l/∂a_l ȧ_l + v_l        ḣ_0 = 0
     /// ```
     ///
-    /// `noise` has the `v_l` of each hidden layer, or nothing. The tangents stand in the place of deltas,
-    /// which have to have room for this pass.
+    /// `noise` has the `v_l` of each hidden layer; `None` stands for 0. The tangents are stored in
+    /// `tangents`, a [`Deltas`] that already has room for this pass.
     pub(crate) fn tangents(
         &self,
         activations: &Activations<T>,
@@ -37,8 +37,8 @@ impl<T: Scalar> Network<T> {
 }
 
 impl Block {
-    /// The change at the end of the block, and on the way there, that those at the ends of the blocks
-    /// `below` make.
+    /// The change at each operation of this block, up to its end, that follows from the changes at the
+    /// ends of the blocks `below`.
     fn tangent<T: Scalar>(
         &self,
         parameters: OfLayer<T>,

@@ -1,4 +1,4 @@
-//! Parameters from files that name their tensors otherwise, or hold others too.
+//! Loading parameters from files with other tensor names, or with further tensors.
 
 use super::Network;
 use crate::{
@@ -11,8 +11,9 @@ use crate::{
 /// How [`Network::load_parameters_with`] takes the tensors of a file for the parameters of a
 /// network. By default it takes them as [`Network::load_parameters`] does.
 ///
-/// The fields apply in their order. A name in `ignore` and `rename` stands for the tensor of that
-/// name and for all whose names go on with a dot after it: `fc1` for `fc1.weight` and `fc1.bias`.
+/// The fields apply in their order. A name in `ignore` or `rename` stands for the tensor with exactly
+/// that name and for all tensors whose name continues with a dot. For example, `fc1` stands for
+/// `fc1.weight` and `fc1.bias`.
 ///
 /// ```
 /// use feedback_alignment::LoadOptions;
@@ -35,23 +36,23 @@ use crate::{
     serde(default, deny_unknown_fields)
 )]
 pub struct LoadOptions {
-    /// What names in the file may begin with and is dropped, as often as it comes, such as
-    /// `module.` of `DataParallel` and `_orig_mod.` of `torch.compile`.
+    /// Prefixes to remove from the names in the file, as often as they occur, such as `module.` of
+    /// `DataParallel` and `_orig_mod.` of `torch.compile`.
     pub strip: Vec<String>,
-    /// Tensors of the file that are not used.
+    /// Tensors of the file to leave out.
     pub ignore: Vec<String>,
-    /// Names in the file, and the names of the format beside each: the place in the list (`"2"`), or
-    /// the whole name (`"2.weight"`). The first that fits is taken.
+    /// Pairs of a name in the file and the new name. The new name is the place in the network's list
+    /// (`"2"`), or the whole name (`"2.weight"`). The first pair that fits is used.
     pub rename: Vec<(String, String)>,
-    /// Weighted layers, counted from 0, that keep the parameters they have, with the
-    /// normalisations after them; tensors of the file with their names are not used.
+    /// Weighted layers, counted from 0, that keep their present parameters, with the normalisations
+    /// after them. Tensors of the file for these layers are left out.
     pub keep: Vec<usize>,
-    /// Whether `f64` tensors are rounded to `f32`; they are refused otherwise.
+    /// Whether `f64` tensors may be rounded to `f32`. Otherwise they are an error.
     pub narrow: bool,
 }
 
 impl LoadOptions {
-    /// The name of a tensor without what is stripped, or nothing if the tensor is not used.
+    /// The name of a tensor without its prefixes; `None` if the tensor is left out.
     fn stripped<'a>(&self, mut name: &'a str) -> Option<&'a str> {
         let prefixes = self.strip.iter().filter(|prefix| !prefix.is_empty());
         while let Some(rest) = prefixes.clone().find_map(|prefix| name.strip_prefix(&**prefix)) {
@@ -61,14 +62,14 @@ impl LoadOptions {
         (!is_ignored).then_some(name)
     }
 
-    /// The name that the format has for a tensor of a file, or nothing if the tensor is not used.
+    /// The name that a tensor of the file gets; `None` if the tensor is left out.
     fn name(&self, name: &str) -> Option<String> {
         let name = self.stripped(name)?;
         let mut renamed = self.rename.iter().filter_map(|(from, to)| Some((to, part(name, from)?)));
         Some(renamed.next().map_or(name.to_owned(), |(to, rest)| format!("{to}{rest}")))
     }
 
-    /// The file with its tensors named as in the format.
+    /// The file with its tensors renamed.
     fn apply<'a>(&self, file: File<'a>) -> Result<File<'a>> {
         for (from, _) in &self.rename {
             let mut names = file.names().filter_map(|name| self.stripped(name));
@@ -81,13 +82,13 @@ impl LoadOptions {
     }
 }
 
-/// What follows `start` in a name: nothing, or a dot and more.
+/// The rest of `name` after `start`: nothing, or a dot and more. `None` if `name` does not begin so.
 fn part<'a>(name: &'a str, start: &str) -> Option<&'a str> {
     name.strip_prefix(start).filter(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 impl<T: Scalar> Network<T> {
-    /// Takes the parameters of a file, whose tensors are mapped by `options`.
+    /// Takes the parameters from a file, with the names that `options` give them.
     pub(super) fn take_parameters(&mut self, file: File, options: &LoadOptions) -> Result<()> {
         let count = self.layer_count();
         if let Some(&layer) = options.keep.iter().find(|&&layer| layer >= count) {

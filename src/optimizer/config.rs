@@ -48,7 +48,8 @@ pub enum Momentum {
     Nesterov(f64),
 }
 
-/// How the weights shrink, by `λ ≥ 0`. Biases, and the parameters of normalisations, do not.
+/// How the weights shrink, with a rate `λ ≥ 0`. Biases and the parameters of normalisations do not
+/// shrink.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -185,7 +186,7 @@ impl Optimizer {
         }
     }
 
-    /// What errors call the kind.
+    /// How error messages call the kind.
     pub(super) fn kind(self) -> &'static str {
         match self {
             Self::Sgd(_) => "SGD",

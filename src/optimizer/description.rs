@@ -6,17 +6,17 @@ use crate::{
     files::{Entry, Line},
 };
 
-/// What the line of an [`Optimizer`] is called.
+/// The name of the line with the [`Optimizer`].
 pub(crate) const OPTIMIZER: &str = "optimizer";
 
-/// What the line of one for feedback that learns is called.
+/// The name of the line with the optimiser of feedback that learns.
 pub(crate) const FEEDBACK_OPTIMIZER: &str = "feedback-optimizer";
 
-/// What the line of a [`Schedule`] is called.
+/// The name of the line with the [`Schedule`].
 pub(crate) const SCHEDULE: &str = "schedule";
 
 impl Optimizer {
-    /// A line of this name.
+    /// The optimiser as a line with the name `called`.
     pub(crate) fn line(self, called: &str) -> Line {
         let named = |name| Line::new(called).word("name", name);
         match self {

@@ -1,10 +1,10 @@
-//! Keeping what a step writes finite.
+//! Making sure that a step leaves only finite numbers.
 //!
-//! A step updates weights in place, tile by tile and on several threads, so it cannot be taken back
-//! once a weight has overflowed. Bounds tell beforehand whether that can happen: the gradient of a
-//! weight is a sum of products `δ h`, no larger than their number times the largest `δ` and the
-//! largest `h`. As long as training goes well the bound is some twenty orders of magnitude away
-//! from the largest number. Where it is not, the step is made with a copy to go back to.
+//! A step updates weights in place, tile by tile and on several threads. So once a weight has
+//! overflowed, the step cannot be taken back. Therefore bounds are computed beforehand. The gradient of
+//! a weight is a sum of products `δ h`, so it is at most their number times the largest `δ` times the
+//! largest `h`. In healthy training this bound is some twenty orders of magnitude below the largest
+//! number. If it is not, the step is made with a copy to go back to.
 
 use super::{NextStep, Numbers, OptimizerState};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     workspace::Gradients,
 };
 
-/// A number that no square of a gradient exceeds, of the layers that learn.
+/// An upper bound of the squared gradients of all layers that learn.
 pub(crate) fn of_gradients<T: Scalar>(network: &Network<T>, gradients: &Gradients<T>) -> f64 {
     let learning = network.blocks.iter().enumerate().filter(|(_, block)| !block.frozen);
     learning.fold(0.0, |largest, (layer, _)| {
@@ -24,16 +24,17 @@ pub(crate) fn of_gradients<T: Scalar>(network: &Network<T>, gradients: &Gradient
     })
 }
 
-/// The same of what operations learn, and of the statistics that running ones follow.
+/// The same for what operations learn: gradients of normalisations, and the statistics of the batch
+/// that running statistics follow.
 pub(crate) fn of_learned<T: Scalar>(learned: &[Learned<T>]) -> f64 {
     let parts = learned.iter().flatten().filter(|part| !part.is_empty());
     parts.fold(0.0, |largest, part| f64::max(largest, bound_of_squares(part)))
 }
 
 impl<T: Scalar> NextStep<'_, T> {
-    /// Whether nothing can overflow, and a number that no first moment exceeds afterwards: with
-    /// gradients whose squares are at most `squares`, first moments of at most `moment` and weights of
-    /// at most `weights()`.
+    /// Whether nothing can overflow, and an upper bound of the first moments after the step. Known are
+    /// bounds before it: of squared gradients (`squares`), of first moments (`moment`), and of weights
+    /// (`weights()`).
     pub(crate) fn is_safe(
         &self,
         squares: f64,
@@ -42,7 +43,8 @@ impl<T: Scalar> NextStep<'_, T> {
     ) -> (bool, f64) {
         let gradient = squares.sqrt();
         let (change, moment) = self.longest().largest_change(gradient, moment, weights);
-        // The square of a gradient, and less than half of the last digit of the largest weight.
+        // The gradient squared must fit. The change must be below half of the last digit of the largest
+        // weight.
         let (square, digit) = (T::LARGEST.sqrt() / 4.0, T::LARGEST * T::EPSILON / 8.0);
         (gradient < square && change < digit && moment < digit, moment)
     }
@@ -55,7 +57,7 @@ impl<T: Scalar> OptimizerState<T> {
         NextStep::new(self.optimizer, (rate, t), self.max_norm, &self.rates)
     }
 
-    /// Whether the step along these gradients can overflow nothing.
+    /// Whether the step along these gradients is certain not to overflow.
     pub(crate) fn is_safe(&self, network: &Network<T>, squares: f64) -> bool {
         let weights = || bound_of_squares(network.parameters.as_slice()).sqrt();
         self.next_step().is_safe(squares, self.largest_moment, weights).0
@@ -73,15 +75,15 @@ impl<T: Scalar> OptimizerState<T> {
         self.feedback.unwrap_or(self.optimizer).moments()
     }
 
-    /// The parameters and moments of all layers, to be shared out.
+    /// The parameters and moments of all layers, to be divided among threads.
     #[cfg(feature = "mpi")]
     pub(crate) fn all_numbers<'a>(&'a mut self, network: &'a mut Network<T>) -> Numbers<'a, T> {
         let [first, second] = &mut self.moments;
         Numbers::new([network.parameters.all_layers(), first.all_layers(), second.all_layers()])
     }
 
-    /// Makes `step`, with gradients whose squares are at most `squares`. Fails if a parameter, a moment or a
-    /// running statistic would not be finite after it; nothing has then changed.
+    /// Makes `step` for gradients whose squares are at most `squares`. Fails if a parameter, a moment
+    /// or a running statistic would not be finite after it; nothing has then changed.
     pub(crate) fn guarded(
         &mut self,
         network: &mut Network<T>,
@@ -109,12 +111,12 @@ impl<T: Scalar> OptimizerState<T> {
         Ok(())
     }
 
-    /// Looks for the largest first moment.
+    /// Computes the upper bound of the first moments anew.
     pub(crate) fn measure_moments(&mut self) {
         self.largest_moment = bound_of_squares(self.moments[0].as_slice()).sqrt();
     }
 
-    /// Fails with the first number that is not finite.
+    /// Fails at the first number that is not finite.
     fn require_finite(&self, network: &Network<T>) -> Result<()> {
         for slot in network.parameters.slots() {
             let what = || format!("{slot} after this step");

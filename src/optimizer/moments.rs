@@ -1,4 +1,4 @@
-//! The moments of an optimiser, for files.
+//! The moments of an optimiser, as files store them.
 
 use super::{Optimizer, OptimizerState};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     workspace::require_layout,
 };
 
-/// What files call the first and the second moment, before the name of the parameter.
+/// The names of the first and the second moment in files. The name of the parameter follows.
 pub(crate) const MOMENTS: [&str; 2] = ["first_moment", "second_moment"];
 
 impl Optimizer {
@@ -15,7 +15,7 @@ impl Optimizer {
         0..self.moments()
     }
 
-    /// Which moment is a mean of squares, so at least 0.
+    /// Which moment is a mean of squares and so never negative.
     pub(crate) fn square(self) -> Option<usize> {
         match self {
             Self::Sgd(_) => None,
@@ -31,7 +31,7 @@ impl<T: Scalar> OptimizerState<T> {
         &self.moments[index]
     }
 
-    /// Goes on where another state was after `steps` steps, with its `moments`.
+    /// Restores the state that another had after `steps` steps.
     pub(crate) fn restore(&mut self, steps: u64, moments: [Parameters<T>; 2]) {
         self.steps = steps;
         self.moments = moments;

@@ -1,10 +1,10 @@
-//! How the learning rate changes as training goes on.
+//! How the learning rate changes in the course of training.
 
 use crate::error::{Result, require};
 
-/// How the learning rate changes with the steps made: a linear warm-up, then a decay.
+/// How the learning rate changes with the number of steps: a linear warm-up, then a decay.
 ///
-/// Time is counted in optimiser steps; an epoch has as many as there are batches in the dataset.
+/// Steps are those of the optimiser; an epoch has one for each batch.
 ///
 /// ```
 /// use feedback_alignment::{Decay, Schedule};
@@ -21,14 +21,14 @@ use crate::error::{Result, require};
     serde(default, deny_unknown_fields)
 )]
 pub struct Schedule {
-    /// The learning rate rises linearly over so many steps, to the full rate in the last of them;
-    /// 0 by default.
+    /// The number of steps over which the learning rate rises linearly. The last of them has the full
+    /// rate; 0 by default.
     pub warm_up: u64,
-    /// What follows, counted from the end of the warm-up; [`Decay::Constant`] by default.
+    /// The decay after the warm-up, whose steps are counted from there; [`Decay::Constant`] by default.
     pub decay: Decay,
 }
 
-/// How the learning rate falls, as a factor after `s` steps.
+/// How the learning rate falls: the factor after `s` steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -44,14 +44,14 @@ pub enum Decay {
     Step {
         /// Steps from one fall to the next, at least 1.
         every: u64,
-        /// What the rate is multiplied by, in `(0, 1]`.
+        /// The factor that each fall multiplies the rate by, in `(0, 1]`.
         factor: f64,
     },
-    /// `factor^(s / every)`: as [`Step`](Self::Step), without the stairs.
+    /// `factor^(s / every)`: as [`Step`](Self::Step), but smooth.
     Exponential {
         /// Steps in which the rate falls by `factor`, at least 1.
         every: u64,
-        /// What the rate is multiplied by in that time, in `(0, 1]`.
+        /// The factor by which the rate falls in that time, in `(0, 1]`.
         factor: f64,
     },
     /// `½ (1 + cos(π s / steps))`, and 0 from then on (Loshchilov and Hutter 2017, eq. 5).
@@ -68,9 +68,9 @@ impl From<Decay> for Schedule {
 }
 
 impl Schedule {
-    /// What the learning rate is multiplied by in the step after `steps` steps.
+    /// The factor of the learning rate in the step that follows `steps` steps.
     ///
-    /// An `every` of 0, which no optimiser takes, counts as 1.
+    /// An `every` of 0 counts as 1 here. Optimisers refuse it.
     #[must_use]
     pub fn factor(self, steps: u64) -> f64 {
         if steps < self.warm_up {

@@ -8,9 +8,9 @@ impl<T: Scalar> OptimizerState<T> {
     /// [frozen](Network::freeze).
     ///
     /// # Errors
-    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the gradients, or this state, are
-    /// of another network; [`Error::NonFinite`](crate::Error::NonFinite) if a parameter, a moment
-    /// or a running statistic would become infinite or NaN. Nothing has then changed.
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the gradients or this state belong to
+    /// another network. [`Error::NonFinite`](crate::Error::NonFinite) if a parameter, a moment or a
+    /// running statistic would become infinite or NaN. After an error nothing has changed.
     pub fn step(&mut self, network: &mut Network<T>, gradients: &Gradients<T>) -> Result<()> {
         self.require_gradients(network, gradients)?;
         let bound = of_gradients(network, gradients);

@@ -1,4 +1,4 @@
-//! What an optimiser remembers from step to step, and its settings.
+//! The state of an optimiser: its settings, and what it remembers from step to step.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     workspace::{Gradients, Layout, require_layout},
 };
 
-/// What errors call the stage of an optimiser.
+/// How error messages call this stage.
 pub(super) const STAGE: &str = "optimizer step";
 
 /// An optimiser at work on one network: its moments and the number of steps made.
@@ -22,21 +22,21 @@ pub struct OptimizerState<T> {
     pub(super) optimizer: Optimizer,
     pub(super) schedule: Schedule,
     pub(super) max_norm: Option<f64>,
-    /// What the learning rate of each layer is multiplied by; empty while all factors are 1.
+    /// The factor of each layer's learning rate; empty while all factors are 1.
     pub(super) rates: Vec<f64>,
-    /// What feedback that learns is taught by, if by one of its own.
+    /// The optimiser of feedback that learns, if it has its own.
     pub(super) feedback: Option<Optimizer>,
     pub(super) steps: u64,
-    /// The network that the moments are of.
+    /// The network that the moments belong to.
     pub(super) layout: Arc<Layout>,
-    /// The first and the second moment of every parameter; those that the optimiser lacks are empty.
+    /// The first and the second moment of every parameter; empty if the optimiser does not have it.
     pub(super) moments: [Parameters<T>; 2],
-    /// A number that no first moment exceeds.
+    /// An upper bound of the magnitudes of all first moments.
     pub(super) largest_moment: f64,
 }
 
 impl<T: PartialEq> PartialEq for OptimizerState<T> {
-    /// Compares configuration, steps and moments, not the network that they are of.
+    /// Compares settings, steps and moments, not the network that they belong to.
     fn eq(&self, other: &Self) -> bool {
         (self.optimizer, self.schedule, self.max_norm, self.steps)
             == (other.optimizer, other.schedule, other.max_norm, other.steps)
@@ -50,7 +50,7 @@ impl<T: Scalar> OptimizerState<T> {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
-    /// range, also where the scalar rounds it to something else: 1e39 is infinite in `f32`;
+    /// range, also if it is out of range only in the scalar type: 1e39 is infinite in `f32`.
     /// [`Error::TooLarge`](crate::Error::TooLarge).
     pub fn new(network: &Network<T>, optimizer: impl Into<Optimizer>) -> Result<Self> {
         let optimizer = optimizer.into();
@@ -135,8 +135,8 @@ impl<T: Scalar> OptimizerState<T> {
         Ok(())
     }
 
-    /// Replaces the constants by others of the same kind of optimiser; moments and steps stay.
-    /// Momentum that [`Sgd`] did not have starts at 0.
+    /// Replaces the constants by others of the same kind of optimiser; moments and steps stay. If
+    /// [`Sgd`] had no momentum before, it starts at 0.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
@@ -158,7 +158,7 @@ impl<T: Scalar> OptimizerState<T> {
         if self.optimizer.moments() == optimizer.moments() {
             optimizer.check::<T>()?;
         } else {
-            // Only momentum comes and goes within a kind.
+            // Of one kind, only SGD can change its number of moments, by its momentum.
             self.moments = Self::new(network, optimizer)?.moments;
             self.largest_moment = 0.0;
         }
@@ -166,15 +166,16 @@ impl<T: Scalar> OptimizerState<T> {
         Ok(())
     }
 
-    /// What feedback that learns is taught by; `None` is the network's own optimiser.
+    /// The optimiser of feedback that learns; `None` means the network's optimiser.
     #[must_use]
     pub fn feedback_optimizer(&self) -> Option<Optimizer> {
         self.feedback
     }
 
-    /// Teaches feedback that learns, as under KP, DKP and PFA, by an optimiser of its own, at its rate
-    /// times the schedule's factor. Moments of another kind start at 0. `None`, the default, is the
-    /// network's optimiser with its rates.
+    /// Sets a separate optimiser for feedback that learns, as under KP, DKP, FDFA and PFA. Its learning
+    /// rate is multiplied by the schedule's factor. Where it has another number of moments, they start
+    /// at 0. With `None`, the default, the feedback uses the network's optimiser and the rate factors
+    /// of the layers.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
@@ -187,7 +188,7 @@ impl<T: Scalar> OptimizerState<T> {
         Ok(())
     }
 
-    /// Replaces the schedule, whose steps count from the first step of this state.
+    /// Replaces the schedule. Its steps count from the first step of this state.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a schedule out of its range;
@@ -199,7 +200,7 @@ impl<T: Scalar> OptimizerState<T> {
         Ok(())
     }
 
-    /// Replaces or lifts the bound of [`with_max_norm`](Self::with_max_norm).
+    /// Replaces or removes the bound of [`with_max_norm`](Self::with_max_norm).
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive in the
@@ -212,8 +213,9 @@ impl<T: Scalar> OptimizerState<T> {
         Ok(())
     }
 
-    /// Multiplies the learning rate of weighted layer `layer`, its bias and the normalisations
-    /// after it by `factor`, on top of the schedule; 1 by default. Layers are counted from 0.
+    /// Multiplies the learning rate of weighted layer `layer` by `factor`, in addition to the schedule;
+    /// 1 by default. It applies to the layer's weights and bias and to the normalisations after it.
+    /// Layers are counted from 0.
     ///
     /// ```
     /// use feedback_alignment::{Network, OptimizerState, Sgd};
@@ -227,9 +229,9 @@ impl<T: Scalar> OptimizerState<T> {
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer);
-    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless factor and rate are
-    /// positive in the scalar (to stop a layer, [freeze](Network::freeze) it); nothing has then
-    /// changed.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless the factor, and the rate
+    /// times the factor, are positive in the scalar type (to stop a layer, [freeze](Network::freeze)
+    /// it). After an error nothing has changed.
     pub fn set_rate_factor(&mut self, layer: usize, factor: f64) -> Result<()> {
         self.rate_factor(layer)?;
         require_positive::<T>("rate_factor", factor)?;
@@ -248,7 +250,7 @@ impl<T: Scalar> OptimizerState<T> {
         rates.try_for_each(|rate| require_positive::<T>("rate_factor × learning_rate", rate))
     }
 
-    /// What [`set_rate_factor`](Self::set_rate_factor) has set for a layer.
+    /// The factor that [`set_rate_factor`](Self::set_rate_factor) has set for a layer.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`](crate::Error::NoSuchLayer).
@@ -266,13 +268,13 @@ impl<T: Scalar> OptimizerState<T> {
         self.steps
     }
 
-    /// The learning rate of the next step, after the schedule.
+    /// The learning rate of the next step, schedule included.
     #[must_use]
     pub fn learning_rate(&self) -> f64 {
         self.optimizer.learning_rate() * self.schedule.factor(self.steps)
     }
 
-    /// Fails unless gradients and this state are of the network.
+    /// Fails unless the gradients and this state belong to the network.
     pub(crate) fn require_gradients(
         &self,
         network: &Network<T>,

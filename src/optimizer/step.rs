@@ -12,10 +12,10 @@ use crate::{
     workspace::BlockDeltas,
 };
 
-/// A piece of the weights, and of both moments where there are some.
+/// A piece of the weights, and the same piece of both moments, if they exist.
 type Tiled<'a, T> = (Chunks<'a, T>, (Chunks<'a, T>, Chunks<'a, T>));
 
-/// The parameters of some layers in a row, and both moments of them, which may be empty.
+/// The parameters of several neighbouring layers and both their moments, which may be empty.
 pub(crate) struct Numbers<'a, T>([Layers<'a, T>; 3]);
 
 impl<'a, T> Numbers<'a, T> {
@@ -23,7 +23,7 @@ impl<'a, T> Numbers<'a, T> {
         Self(numbers)
     }
 
-    /// Those of the layers before layer `middle`, and the rest.
+    /// The numbers of the layers before layer `middle`, and the rest.
     #[inline]
     pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
         let [w, m, v] = self.0;
@@ -41,7 +41,7 @@ impl<'a, T> Numbers<'a, T> {
     }
 }
 
-/// What a step does to every layer.
+/// The next step: what it does to the parameters of every layer.
 pub(crate) struct NextStep<'a, T> {
     pub(super) weights: Update<T>,
     /// The same without weight decay, for everything else.
@@ -49,7 +49,7 @@ pub(crate) struct NextStep<'a, T> {
     pub(super) max_norm: Option<T>,
     /// The learning rate and the number of this step.
     pub(super) at: (Optimizer, f64, u64),
-    /// What the learning rate of each layer is multiplied by; empty if all factors are 1.
+    /// The factor of each layer's learning rate; empty if all factors are 1.
     pub(super) rates: &'a [f64],
 }
 
@@ -66,7 +66,7 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         Self { weights, others, max_norm: max_norm.map(T::of), at: (optimizer, rate, t), rates }
     }
 
-    /// The step of a layer's weights.
+    /// The update of a layer's weights.
     fn of_weights(&self, layer: usize) -> Update<T> {
         let (optimizer, rate, t) = self.at;
         match self.rates.get(layer) {
@@ -75,12 +75,12 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         }
     }
 
-    /// The step of everything else in a layer.
+    /// The update of a layer's other parameters.
     fn of_others(&self, layer: usize) -> Update<T> {
         if self.rates.is_empty() { self.others } else { self.of_weights(layer).without_decay() }
     }
 
-    /// The step of the layer with the largest rate.
+    /// The update of the layer with the largest learning rate.
     pub(super) fn longest(&self) -> Update<T> {
         let (optimizer, rate, t) = self.at;
         if self.rates.is_empty() {
@@ -89,8 +89,8 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         Update::new(optimizer, rate * self.rates.iter().copied().fold(0.0, f64::max), t)
     }
 
-    /// Makes the gradient of a block tile by tile and updates the weights by each tile while it is in
-    /// cache. The whole gradient is never in memory.
+    /// Computes the gradient of a block tile by tile, and updates the weights by each tile while it is
+    /// in cache. So the whole gradient is never in memory.
     pub(crate) fn learn_block(
         &self,
         (layer, block, slots): (usize, &Block, &[Slot]),
@@ -126,7 +126,7 @@ impl<'a, T: Scalar> NextStep<'a, T> {
             }
         };
         if map.is_outer(h.batch()) {
-            return finish(delta.as_slice()); // Of one sample there is nothing to sum up.
+            return finish(delta.as_slice()); // For one sample the bias gradient is the delta itself.
         }
         let biases = slots.get(1).filter(|slot| slot.part == Part::Bias).map_or(0, Slot::len);
         T::with_scratch(biases, |bias| {
@@ -137,7 +137,8 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         });
     }
 
-    /// Updates a layer by gradients that are stored, where they are there to be followed.
+    /// Updates a layer by stored gradients. Skips parameters that `learned` marks as having no
+    /// gradient.
     pub(super) fn follow(
         &self,
         (layer, block): (usize, &Block),
@@ -159,10 +160,10 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         }
     }
 
-    /// Updates a matrix as the weights of a layer are, but for their max-norm: it, its moments, and the
-    /// gradient of the weights.
+    /// Updates a matrix as the weights of a layer are updated, but without max-norm. `numbers` are the
+    /// matrix and its moments.
     pub(crate) fn follow_matrix(&self, layer: usize, numbers: [&mut [T]; 3], gradient: &[T]) {
-        /// Elements that a thread takes on at least.
+        /// The elements of one piece of work of a thread.
         const SIZE: usize = 1 << 14;
         let update = self.of_weights(layer);
         let (count, parts) =
@@ -177,7 +178,7 @@ impl<'a, T: Scalar> NextStep<'a, T> {
     /// Scales down every row of `weights` that is longer than the max-norm.
     pub(super) fn bound(&self, weights: &mut [T], rows: usize) {
         let Some(bound) = self.max_norm else { return };
-        // Squares of so small a length, and of what is as small, would lose digits.
+        // If the bound is this small, squares of the weights lose digits near the smallest number.
         let tiny = bound.as_f64() * bound.as_f64() * T::EPSILON <= T::SMALLEST_NORMAL;
         T::with_scratch(rows, |factors| {
             sum_columns(weights, factors, |w| w * w);
@@ -197,7 +198,7 @@ impl<'a, T: Scalar> NextStep<'a, T> {
         });
     }
 
-    /// Updates a parameter that is no matrix of weights. An empty gradient changes nothing.
+    /// Updates a parameter that is not a weight matrix. An empty gradient changes nothing.
     fn finish(&self, slot: &Slot, block: &Block, numbers: [&mut [T]; 3], gradient: &[T]) {
         if gradient.is_empty() {
             return;
@@ -212,8 +213,8 @@ impl<'a, T: Scalar> NextStep<'a, T> {
     }
 }
 
-/// What a row of weights is multiplied by so that its length is at most `bound`, where the squares
-/// of the weights are out of range.
+/// The factor that makes a row of weights at most `bound` long, for weights whose squares are too large
+/// or too small for the scalar type.
 fn factor_of<'a, T: Scalar>(row: impl Iterator<Item = &'a T> + Clone, bound: T) -> T {
     let largest = row.clone().fold(T::zero(), |largest, w| largest.max(w.abs()));
     if largest == T::zero() {

@@ -1,12 +1,12 @@
-//! The arithmetic of an optimiser: what becomes of a parameter, given its gradient and moments.
+//! The arithmetic of an optimiser: a parameter's new value from its gradient and moments.
 
 use multiversion::multiversion;
 
 use super::{Adam, AdamW, Momentum, Optimizer, RmsProp, Sgd, WeightDecay};
 use crate::scalar::Scalar;
 
-/// One step of an optimiser with its constants in the network's scalar: the same function of a
-/// parameter, its gradient and its moments for every parameter.
+/// One step of an optimiser, with its constants in the network's scalar type. It treats every parameter
+/// the same.
 #[derive(Clone, Copy)]
 pub(super) enum Update<T> {
     Sgd { rate: T, l2: T, keep: T, momentum: Option<(T, Lookahead)> },
@@ -76,9 +76,9 @@ impl<T: Scalar> Update<T> {
         self
     }
 
-    /// A number that no change of a parameter in this step exceeds, beside its decay, and one that
-    /// no first moment exceeds after it: for gradients of at most `g`, first moments of at most
-    /// `moment` before it and weights of at most `weights()`. Infinite where too little is known.
+    /// Two upper bounds for this step: of the change of a parameter, its decay aside, and of the first
+    /// moments after it. Known are bounds before it: of gradients (`g`), of first moments (`moment`)
+    /// and of weights (`weights()`). The bounds are infinite if nothing better can be said.
     pub(super) fn largest_change(
         self,
         g: f64,
@@ -89,7 +89,7 @@ impl<T: Scalar> Update<T> {
             Self::Sgd { rate, l2, keep, momentum } => {
                 let (rate, l2) = (rate.as_f64(), l2.as_f64());
                 if keep.abs() > T::one() || l2 > 1.0 || rate * l2 > 1.0 {
-                    return (f64::INFINITY, f64::INFINITY); // Decay makes weights grow.
+                    return (f64::INFINITY, f64::INFINITY); // Such a decay would make weights grow.
                 }
                 let Some((mu, _)) = momentum else { return (rate * g, 0.0) };
                 let g = if l2 > 0.0 { g + l2 * weights() } else { g };
@@ -112,23 +112,23 @@ impl<T: Scalar> Update<T> {
         }
     }
 
-    /// Steps on the parameters `w` with gradients `g`; the moments are as long as `w`, where the
-    /// optimiser has them.
+    /// Makes the step on the parameters `w` with gradients `g`. A moment that the optimiser has is as
+    /// long as `w`.
     pub(super) fn apply(&self, w: &mut [T], g: &[T], moments: [&mut [T]; 2]) {
         if !g.is_empty() {
             self.apply_outer(w, (g, &[T::one()]), moments);
         }
     }
 
-    /// Steps on whole columns `w` with the gradient `δ hᵀ` of a single sample, which is never in
-    /// memory.
+    /// Makes the step on whole columns `w` with the gradient `δ hᵀ` of a single sample. The product is
+    /// never stored.
     pub(super) fn apply_outer(
         &self,
         w: &mut [T],
         (delta, h): (&[T], &[T]),
         [first, second]: [&mut [T]; 2],
     ) {
-        // A single row is worked on as a column is, all of it at once.
+        // A matrix of one row is treated as one column, to work on all of it at once.
         let (delta, h) = if let [_] = delta { (h, delta) } else { (delta, h) };
         if w.len() < FEW {
             return step_on_columns(self, w, delta, h, first, second);
@@ -137,7 +137,7 @@ impl<T: Scalar> Update<T> {
     }
 }
 
-/// For fewer numbers, to choose an instruction set takes longer than it saves.
+/// For fewer numbers, choosing an instruction set takes longer than it saves.
 const FEW: usize = 16;
 
 /// [`step_on_columns`], for the instruction set of this processor.
@@ -210,14 +210,16 @@ fn step_on_columns<T: Scalar>(
     }
 }
 
-/// A mean of squares, without subnormal numbers. It is never below 0, so its sign need not be looked at.
+/// A mean of squares, with subnormal numbers set to 0. It is never negative, so its sign need not be
+/// checked.
 #[allow(clippy::inline_always)] // As below.
 #[inline(always)]
 fn normal_or_zero<T: Scalar>(mean: T) -> T {
     if mean < T::of(T::SMALLEST_NORMAL) { T::zero() } else { mean }
 }
 
-/// Takes a column off. Chunks would be counted by a division, which takes as long as a small matrix.
+/// Takes one column off. Iterating over chunks would divide to count them, which takes as long as a
+/// small matrix does.
 #[allow(clippy::inline_always)] // For loops that are vectorised.
 #[inline(always)]
 #[allow(clippy::mut_mut)] // It takes off what it returns.

@@ -11,55 +11,56 @@ pub enum Through {
     /// The weights between two neighbouring layers: `W_{l+1}ᵀ` on the way down to layer `l`, `W_l`
     /// on the way up to it (without the bias); written `W`.
     Weights,
-    /// Fixed random weights in the place of those; written `R`. For a convolution these are
-    /// kernels, used as its own are.
+    /// Fixed random weights that replace the forward weights; written `R`. For a convolution these are
+    /// kernels, and the feedback uses them as a convolution does.
     LikeWeights,
     /// `B`, fixed and random, with a row for every unit that receives and a column for every unit
     /// that sends; written `B`.
     Matrix,
-    /// `B` with so many entries in a row, at random places, all others 0: each unit sees so many of
-    /// those that send (Crafton et al. 2019). Only the entries are stored and worked on. Written `Bs1`
-    /// for one entry.
+    /// A sparse `B`: each row has this many entries at random places, and the rest is 0. So each
+    /// receiving unit sees only a few of the sending units (Crafton et al. 2019). Zeros take neither
+    /// memory nor time. Written `Bs1` for one entry.
     Sparse(usize),
-    /// `B` of so small a rank: the product `U V` of a factor of so many columns and one of so many rows
-    /// (Crafton et al. 2019). Only the factors are stored and worked on. Written `Br1` for rank 1.
+    /// A `B` of this rank: the product `U V`, where `U` has this many columns and `V` this many rows
+    /// (Crafton et al. 2019). Only the two factors are stored and multiplied. Written `Br1` for rank 1.
     LowRank(usize),
-    /// `B` from one matrix for all hops of this kind: each takes its first rows and columns, times a
-    /// factor that makes the entries as large as those of a matrix of its own (Launay, Poli and
-    /// Krzakala 2019). Written `Bc`, for common.
+    /// A `B` cut from one matrix that all hops of this kind share. Each hop takes its first rows and
+    /// columns and multiplies them by a factor, so that the entries are as large as those of a matrix
+    /// drawn for this hop alone (Launay, Poli and Krzakala 2019). Written `Bc`, for common.
     Shared,
-    /// In the place of those weights a matrix of their signs, as they are in the forward pass of the
-    /// step, and of magnitudes of its own (Liao, Leibo and Poggio 2016). A weight of 0 gives its sign
-    /// bit. Written `S`, `F` or `N` for [`Uniform`](Magnitudes::Uniform), [`Fixed`](Magnitudes::Fixed)
-    /// or [`New`](Magnitudes::New).
+    /// A matrix that replaces the forward weights: it has their signs in the forward pass of the step,
+    /// and magnitudes of its own (Liao, Leibo and Poggio 2016). Where a weight is 0, the sign bit of
+    /// that 0 counts. Written `S`, `F` or `N` for [`Uniform`](Magnitudes::Uniform),
+    /// [`Fixed`](Magnitudes::Fixed) or [`New`](Magnitudes::New).
     Signs(Magnitudes),
-    /// In the place of those weights a matrix that gets every update of theirs: the same gradient, the
-    /// same optimiser with moments of its own, the same decay (Kolen and Pollack 1994). It never reads
-    /// the weights. Written `K`.
+    /// A matrix that replaces the forward weights and gets every update that they get: the same
+    /// gradient, the same optimiser with moments of its own, the same decay (Kolen and Pollack 1994).
+    /// It never reads the weights. Written `K`.
     KolenPollack,
-    /// `B` that learns along `∂B = h sᵀ`, with what the receiving layer passes on, `h`, and what is
-    /// sent to it, `s` (Webster, Choi and Ahn 2021). Written `D`.
+    /// A `B` that learns along `∂B = h sᵀ`. Here `h` is the output of the receiving layer and `s` is
+    /// the signal sent to it (Webster, Choi and Ahn 2021). Written `D`.
     DirectKolenPollack,
-    /// `B` that learns the slopes of the outputs, `(∂a_L/∂h_l)ᵀ`, from noise, along `∂B = B − v dᵀ`, the mean
-    /// over the batch: `v ~ N(0, 1)` is added to what each hidden layer passes on, in a pass of small
-    /// changes along the forward pass of the step, and `d` is what becomes of them at the output. It
-    /// starts from 0, and learns at the rate of the layer that it leads to (Bacho and Chu 2022). Written
+    /// A `B` that learns the slopes of the outputs, `(∂a_L/∂h_l)ᵀ`, from noise. Its gradient is `∂B = B
+    /// − v dᵀ`, the mean over the batch. The noise `v ~ N(0, 1)` is added to the output of each hidden
+    /// layer, and `d` is the change that this makes at the output of the network, to first order. A
+    /// second pass beside the forward pass computes it; the forward pass itself has no noise. `B`
+    /// starts from 0 and learns at the rate of the layer that it leads to (Bacho and Chu 2022). Written
     /// `J`.
     Jacobian,
-    /// In the place of those weights a matrix that learns their direction from noise, which goes
-    /// through the layer by itself: `B ← B + rate · Σ x yᵀ` (Akrout et al. 2019); see
+    /// A matrix that replaces the forward weights and learns their direction from noise. The noise
+    /// passes through the layer alone: `B ← B + rate · Σ x yᵀ` (Akrout et al. 2019), with a decay; see
     /// [`Mirror`](crate::Mirror). Written `M`.
     Mirror,
-    /// In the place of `W_{l+1}ᵀ` the product `Rᵀ Bᵀ` of a fixed `B`, of shape `n_{l+1} × k n_{l+1}`
-    /// with this `k`, and an `R` that learns along `∂R = (Bᵀ δ_{l+1}) h_lᵀ` (Li et al. 2024). Written
+    /// The product `Rᵀ Bᵀ`, which replaces `W_{l+1}ᵀ`. `B` is fixed and of shape `n_{l+1} × k n_{l+1}`,
+    /// where `k` is this number. `R` learns along `∂R = (Bᵀ δ_{l+1}) h_lᵀ` (Li et al. 2024). Written
     /// `P1` for `k = 1`.
     Product(usize),
 }
 
-/// The magnitudes of a matrix that has the signs of the weights.
+/// The magnitudes of the entries of a matrix that takes its signs from the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Magnitudes {
-    /// All `√(2/(fan_in + fan_out))` of the layer whose signs they have.
+    /// All equal to `√(2/(fan_in + fan_out))` of the layer that the signs come from.
     Uniform,
     /// Random, drawn once.
     Fixed,
@@ -68,12 +69,13 @@ pub enum Magnitudes {
 }
 
 impl Through {
-    /// Whether it is a matrix in the shape of the weights between two layers, in their place.
+    /// Whether it is one matrix that replaces the weights between two layers and has their shape.
     pub(crate) fn is_like_weights(self) -> bool {
         matches!(self, Self::LikeWeights | Self::Signs(_) | Self::KolenPollack | Self::Mirror)
     }
 
-    /// Whether it stands between any two layers, and not for weights.
+    /// Whether it can connect any two layers. Otherwise it is, or replaces, the weights between
+    /// neighbours.
     pub(crate) fn is_straight(self) -> bool {
         match self {
             Self::Matrix
@@ -91,12 +93,13 @@ impl Through {
         }
     }
 
-    /// Whether it gets a step of the optimiser.
+    /// Whether the optimiser trains it.
     pub(crate) fn learns(self) -> bool {
         matches!(self, Self::KolenPollack) || self.has_gradient()
     }
 
-    /// Whether it learns along a gradient of its own, and not along that of the weights.
+    /// Whether it has a gradient of its own. Kolen-Pollack matrices learn too, but along the gradient
+    /// of the weights.
     pub(crate) fn has_gradient(self) -> bool {
         matches!(self, Self::DirectKolenPollack | Self::Jacobian | Self::Product(_))
     }

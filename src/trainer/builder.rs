@@ -95,17 +95,17 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
-    /// A rule with matrices of one's own, in place of [`rule`](Self::rule) and
+    /// Feedback with your own matrices or route, in place of [`rule`](Self::rule) and
     /// [`feedback_init`](Self::feedback_init).
     pub fn feedback(mut self, feedback: Feedback<T>) -> Self {
         self.feedback = Some(feedback);
         self
     }
 
-    /// What hidden layers are sent in the place of the error; the error itself by default. So any rule
-    /// can learn from a centred error, which lets it through the stall at the start of training, or
-    /// from a ternary one. Such feedback has no rule's name, and a checkpoint keeps its route;
-    /// [`Trainer::set_rule`] goes back to the error, [`Feedback::set_signal`] to any signal.
+    /// The signal that hidden layers receive in place of the error; the error itself by default. With
+    /// it any rule can learn from a centred error, which shortens the stall at the start of training,
+    /// or from a ternary one. Such feedback has no rule's name, so a checkpoint saves its route.
+    /// [`Trainer::set_rule`] goes back to the error, and [`Feedback::set_signal`] sets any signal.
     ///
     /// ```
     /// use feedback_alignment::{FeedbackRule, Network, Signal, Threshold, Trainer};
@@ -123,16 +123,17 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
-    /// Feedback matrices that start along the weights they stand in for, see [`Feedback::align`];
-    /// off by default. Those that [`Trainer::set_rule`] draws later do not.
+    /// Starts with feedback matrices along the weights that they stand in for, see [`Feedback::align`];
+    /// off by default. Matrices that [`Trainer::set_rule`] draws later are not aligned.
     pub fn aligned(mut self) -> Self {
         self.aligned = true;
         self
     }
 
-    /// The mean target of each output, from which the output bias starts, see
-    /// [`Network::set_output_prior`]: with class labels the share of each class,
-    /// [`Dataset::mean_target`](crate::Dataset::mean_target). By default the bias stays as it is.
+    /// The mean target of each output. The output bias starts from it, see
+    /// [`Network::set_output_prior`]. For class labels it is the share of each class,
+    /// [`Dataset::mean_target`](crate::Dataset::mean_target). By default the bias stays as it was
+    /// drawn.
     ///
     /// ```
     /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::DMatrix};
@@ -156,9 +157,9 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
-    /// A weight `w_c` for each class in the loss of steps, epochs and evaluations, so that rare
-    /// classes are not neglected: `J = Σ w_{y_i} ℓ_i / Σ w_{y_i}` over each batch. All count the
-    /// same by default; error rates and confusion matrices always count samples. See
+    /// A weight `w_c` for each class, so that rare classes are not neglected. The loss of steps, epochs
+    /// and evaluations becomes `J = Σ w_{y_i} ℓ_i / Σ w_{y_i}` over each batch. By default all classes
+    /// count the same. Error rates and confusion matrices always count samples. See
     /// [`Loss::error_weighted`].
     ///
     /// ```
@@ -183,9 +184,8 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
-    /// An optimiser of its own for feedback that learns, as under KP, DKP and PFA; the same as the
-    /// network's by default. See
-    /// [`set_feedback_optimizer`](OptimizerState::set_feedback_optimizer).
+    /// A separate optimiser for feedback that learns, as under KP, DKP, FDFA and PFA; by default it is
+    /// the network's. See [`set_feedback_optimizer`](OptimizerState::set_feedback_optimizer).
     pub fn feedback_optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
         self.feedback_optimizer = Some(optimizer.into());
         self
@@ -203,9 +203,9 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
-    /// Multiplies the learning rate of layer `layer`, counted from 0, by `factor`; 1 by default.
-    /// See [`OptimizerState::set_rate_factor`]. A fast output layer (10 is a good factor) soon knows
-    /// how often each class comes, and ends the stall of deep networks under DFA.
+    /// Multiplies the learning rate of layer `layer`, counted from 0, by `factor`; 1 by default. See
+    /// [`OptimizerState::set_rate_factor`]. A fast output layer (a factor of 10 is good) soon learns
+    /// how often each class occurs. That ends the stall of deep networks under DFA.
     pub fn rate_factor(mut self, layer: usize, factor: f64) -> Self {
         self.rate_factors.push((layer, factor));
         self
@@ -217,8 +217,8 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
-    /// Leaves out a last batch that is smaller than the others; no by default. Batch normalisation
-    /// is glad of it.
+    /// Leaves out the last batch of an epoch if it is smaller than the others; off by default. This
+    /// helps batch normalisation, whose statistics are poor on a small batch.
     pub fn drop_last(mut self, drop_last: bool) -> Self {
         self.drop_last = drop_last;
         self
@@ -230,7 +230,7 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
-    /// When [`Trainer::is_finished`] says so; never by default.
+    /// When [`Trainer::is_finished`] becomes true; never by default.
     pub fn stopping(mut self, rule: StoppingRule) -> Self {
         self.stopping = Some(rule);
         self
@@ -249,15 +249,16 @@ impl<T: Scalar> TrainerBuilder<T> {
         self
     }
 
-    /// How many threads steps and evaluations may use; results do not depend on it. By default
-    /// they share those of the rayon pool that the caller is in, or of the global one, which has as
-    /// many as there are cores unless `RAYON_NUM_THREADS` says otherwise. With a number the trainer
-    /// keeps a pool of its own; with 1 it works on the caller's thread and on no other. A network
-    /// that is too small to be shared is never waited for by more than one thread. Without the
-    /// feature `parallel` there is one thread, whatever the number.
+    /// How many threads steps and evaluations may use. The results do not depend on it.
     ///
-    /// Not part of a checkpoint, which may go on on another machine:
-    /// [`Trainer::set_threads`] sets it there.
+    /// By default the threads are those of the rayon pool that the caller runs in, or of the global
+    /// pool. The global pool has one thread per core unless `RAYON_NUM_THREADS` says otherwise. With a
+    /// number, the trainer has a pool of its own; with 1 it works on the caller's thread only. If a
+    /// network is too small for sharing to pay, its step runs on one thread. Without the feature
+    /// `parallel` there is always one thread.
+    ///
+    /// The number is not saved in a checkpoint, because training may continue on another machine. There
+    /// [`Trainer::set_threads`] sets it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
@@ -266,20 +267,24 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// Draws the feedback matrices.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for a hyper-parameter out of its range,
-    /// [`Error::ShapeMismatch`] for an augmentation of other images and for another number of class
-    /// weights than of classes,
-    /// [`Error::SoftmaxNeedsTwoOutputs`], [`Error::StageMismatch`] for feedback of another
-    /// network, [`Error::Conflict`] where one setting makes another useless: a rule beside feedback
-    /// of another rule, a distribution beside matrices of one's own, weights that
-    /// [`Init::nokland`](crate::Init::nokland) drew for another rule, batch normalisation after a
-    /// layer that no feedback leads to and that is not frozen, a [signal](Self::signal) where no
-    /// error is sent, [aligned](Self::aligned) matrices where there is nothing to align;
-    /// those of [`Network::set_output_prior`] for a [prior](Self::prior); [`Error::NoSuchLayer`] for the
-    /// [rate factor](Self::rate_factor) of a layer that is not there; and [`Error::CannotLearn`]
-    /// for a network whose weights are all zero where feedback cannot leave that point: where it
-    /// passes through the weights, as under BP with a hidden layer and IFA with two or more, and
-    /// where a hidden layer has a ReLU.
+    /// [`Error::InvalidParameter`] for a hyper-parameter out of its range. [`Error::ShapeMismatch`] for
+    /// an augmentation of images of another shape, or if the number of class weights is not the number
+    /// of classes. [`Error::SoftmaxNeedsTwoOutputs`]. [`Error::StageMismatch`] for feedback of another
+    /// network. [`Error::NoSuchLayer`] for the [rate factor](Self::rate_factor) of a layer that does
+    /// not exist. Those of [`Network::set_output_prior`] for a [prior](Self::prior).
+    ///
+    /// [`Error::Conflict`] if one setting makes another useless:
+    ///
+    /// - a rule beside feedback of another rule,
+    /// - a distribution beside feedback with its own matrices,
+    /// - weights that [`Init::nokland`](crate::Init::nokland) drew for another rule,
+    /// - batch normalisation after a layer that no feedback leads to and that is not frozen,
+    /// - a [signal](Self::signal) if no hop sends the error,
+    /// - [aligned](Self::aligned) matrices if there is nothing to align.
+    ///
+    /// [`Error::CannotLearn`] for a network whose weights are all zero, if feedback could not change
+    /// that: it passes through the weights (BP with a hidden layer, IFA with two or more), or learns
+    /// what they do (FDFA), or a hidden layer has a ReLU.
     ///
     /// [`Error::CannotLearn`]: crate::Error::CannotLearn
     /// [`Error::Conflict`]: crate::Error::Conflict
@@ -361,7 +366,7 @@ impl<T: Scalar> TrainerBuilder<T> {
     }
 }
 
-/// Fails if feedback of one's own stands beside settings that it makes useless.
+/// Fails if the user gives feedback together with settings that it makes useless.
 fn require_no_conflict<T: Scalar>(
     rule: Option<FeedbackRule>,
     init: Option<FeedbackInit>,
@@ -381,8 +386,7 @@ fn require_no_conflict<T: Scalar>(
     Ok(())
 }
 
-/// Fails if the weights were drawn for another rule. A route has no name by which they could have
-/// been drawn for it.
+/// Fails if the weights were drawn for another rule. Feedback on a route without a name always passes.
 fn require_drawn_for<T: Scalar>(network: &Network<T>, feedback: &Feedback<T>) -> Result<()> {
     let another = |&drawn: &FeedbackRule| feedback.rule().is_some_and(|rule| rule != drawn);
     let Some(other) = network.drawn_for.filter(another) else { return Ok(()) };

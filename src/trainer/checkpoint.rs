@@ -24,21 +24,27 @@ use crate::{
     scalar::Scalar,
 };
 
-/// What the description of such a file calls it.
+/// The kind of file that the description names.
 const KIND: &str = "checkpoint";
 
 impl<T: Scalar> Trainer<T> {
-    /// Saves the whole training run as a safetensors file: network and running statistics, rule
-    /// and feedback matrices, loss and class weights, optimiser with its moments, schedule and max-norm, stopping
-    /// rule and its average, augmentation, perturbation, frozen layers, batch size, seed, steps and epochs.
-    /// Training that goes on from there ([`load`](Self::load)) is the one that was never
-    /// interrupted, to the bit. See [`files`](crate::files) for the format.
+    /// Saves the whole training run as a safetensors file:
     ///
-    /// Between any two calls is a good time, after a single [`step`](Self::step) as much as after
-    /// an [`epoch`](Self::epoch). The data are not saved.
+    /// - network with running statistics and frozen layers,
+    /// - rule with feedback matrices and the settings by which they learn,
+    /// - loss and class weights,
+    /// - optimisers with moments, rate factors, schedule and max-norm,
+    /// - stopping rule with its average, augmentation and perturbation,
+    /// - batch size, seed, steps and epochs.
     ///
-    /// The file is written under another name in the same folder and then takes the place of
-    /// `path`: whatever happens, `path` holds the old checkpoint or the new.
+    /// A run that continues from this file ([`load`](Self::load)) is bit for bit the same as a run that
+    /// was never interrupted. See [`files`](crate::files) for the format.
+    ///
+    /// It may be called between any two calls: after a single [`step`](Self::step) as well as after an
+    /// [`epoch`](Self::epoch). The data are not saved.
+    ///
+    /// The file is first written under another name in the same folder and then replaces `path`. So at
+    /// any time `path` holds either the old checkpoint or the new.
     ///
     /// ```
     /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::DMatrix};
@@ -59,10 +65,10 @@ impl<T: Scalar> Trainer<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), [`Error::NonFinite`](crate::Error::NonFinite) if a parameter
-    /// or moment is infinite, as the last step of a training that diverges may leave it,
+    /// [`Error::Io`](crate::Error::Io), [`Error::NonFinite`](crate::Error::NonFinite) if a parameter or
+    /// moment is not finite, as after training that diverged,
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network was replaced by one of
-    /// other shapes; the old file then stays.
+    /// other shapes. The old file then stays.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.draft(path.as_ref())?.save()
     }
@@ -70,8 +76,8 @@ impl<T: Scalar> Trainer<T> {
     /// Writes the bytes of the file that [`save`](Self::save) makes.
     ///
     /// # Errors
-    /// Those of [`save`](Self::save), before anything is written but for
-    /// [`Error::Io`](crate::Error::Io), if the writer fails.
+    /// Those of [`save`](Self::save), found before anything is written; and
+    /// [`Error::Io`](crate::Error::Io) if the writer fails.
     pub fn write_to(&self, writer: impl Write) -> Result<()> {
         self.draft(Path::new(WRITER))?.write_to(writer)
     }
@@ -95,7 +101,7 @@ impl<T: Scalar> Trainer<T> {
             for ((name, _), (moment, (rows, columns))) in
                 of_feedback.iter().zip(self.feedback.moments(index))
             {
-                // Before the first step there are none.
+                // Before the first step there are no moments, which is the same as zeros.
                 let zeros = vec![T::zero(); rows * columns];
                 let moment = if moment.is_empty() { &zeros } else { moment };
                 let tensor =
@@ -113,7 +119,7 @@ impl<T: Scalar> Trainer<T> {
         Ok(draft)
     }
 
-    /// Goes on with the training run that [`save`](Self::save) saved.
+    /// Loads a training run that [`save`](Self::save) saved, to continue it.
     ///
     /// # Errors
     /// As for [`Network::load`], for checkpoints.
@@ -122,7 +128,7 @@ impl<T: Scalar> Trainer<T> {
         Self::from_contents(path, &read(path)?)
     }
 
-    /// [`load`](Self::load) from a reader, which has to end with the checkpoint; see
+    /// [`load`](Self::load) from a reader. The reader has to end where the checkpoint ends; see
     /// [`files`](crate::files#readers-and-writers). Memory is taken only as bytes arrive.
     ///
     /// # Errors
@@ -304,13 +310,13 @@ impl Settings {
     }
 }
 
-/// The feedback matrices of a route, from the first hidden layer up.
+/// The tensors of the feedback matrices of a route, from the first hidden layer up.
 fn feedback_tensors<T: Scalar>(network: &Network<T>, route: &Route) -> Vec<Expected> {
     let tensors = Feedback::tensor_shapes(network, route).into_iter();
     tensors.map(|(name, (rows, columns))| Expected { name, shape: vec![rows, columns] }).collect()
 }
 
-/// The moments of the matrices of a route that learn.
+/// The tensors of moment `index` of the matrices that learn.
 fn feedback_moments<T: Scalar>(network: &Network<T>, route: &Route, index: usize) -> Vec<Expected> {
     let names = Feedback::<T>::learning_names(network, route).into_iter();
     let tensor = |(name, (rows, columns)): (String, _)| Expected {
@@ -334,7 +340,7 @@ fn moment_tensor<T: Scalar>(network: &Network<T>, index: usize, slot: &Slot) -> 
     Expected { name: format!("{}.{name}", MOMENTS[index]), shape }
 }
 
-/// The moments that an optimiser has, from a file that has been found to hold them.
+/// Reads the moments that an optimiser has. The file has been checked to hold them.
 fn read_moments<T: Scalar>(
     file: &File,
     network: &Network<T>,

@@ -1,4 +1,4 @@
-//! Which classes were taken for which.
+//! The confusion matrix: which classes were taken for which.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -27,8 +27,8 @@ use std::{collections::BTreeMap, fmt};
 )]
 pub struct ConfusionMatrix {
     classes: usize,
-    /// By actual and predicted class; only what has been seen, since a network may tell many
-    /// classes apart.
+    /// Counts by actual and predicted class. Pairs that never occurred take no memory, because a
+    /// network may have many classes.
     counts: BTreeMap<(usize, usize), usize>,
 }
 
@@ -47,7 +47,7 @@ impl ConfusionMatrix {
         self.classes
     }
 
-    /// Samples of class `actual` that were taken for `predicted`; 0 for classes there are not.
+    /// Samples of class `actual` that were taken for `predicted`; 0 for a class that does not exist.
     #[must_use]
     pub fn count(&self, actual: usize, predicted: usize) -> usize {
         self.counts.get(&(actual, predicted)).copied().unwrap_or(0)
@@ -59,15 +59,15 @@ impl ConfusionMatrix {
         self.counts.values().sum()
     }
 
-    /// Precision of a class, `TP / (TP + FP)`: the share of what was taken for it that was right.
-    /// `None` if nothing was taken for it.
+    /// Precision of a class, `TP / (TP + FP)`: of the samples taken for this class, the share that
+    /// belongs to it. `None` if no sample was taken for it.
     #[must_use]
     pub fn precision(&self, class: usize) -> Option<f64> {
         precision(self.of_class(class))
     }
 
-    /// Recall of a class, `TP / (TP + FN)`: the share of its samples that was found. `None` if it
-    /// has no samples.
+    /// Recall of a class, `TP / (TP + FN)`: of the samples of this class, the share that was
+    /// recognised. `None` if it has no samples.
     #[must_use]
     pub fn recall(&self, class: usize) -> Option<f64> {
         recall(self.of_class(class))
@@ -80,9 +80,9 @@ impl ConfusionMatrix {
         f1(self.of_class(class))
     }
 
-    /// The mean of [`precision`](Self::precision) over all classes that have samples or were
-    /// predicted, where `None` counts as 0 (as in scikit-learn's macro average). `None` without
-    /// samples.
+    /// The mean of [`precision`](Self::precision) over all classes that have samples or were predicted.
+    /// `None` counts as 0 in it, as in scikit-learn's macro average. The result is `None` if there are
+    /// no samples.
     #[must_use]
     pub fn macro_precision(&self) -> Option<f64> {
         self.mean(precision)

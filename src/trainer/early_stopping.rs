@@ -6,8 +6,8 @@ use crate::{
     scalar::Scalar,
 };
 
-/// Keeps the network with the best score so far, and tells when to stop: after so many scores in
-/// a row that are no better. Smaller scores are better, as error rates and losses are.
+/// Keeps the network with the best score so far, and says when to stop: after `patience` scores in a
+/// row that are no better. Smaller scores are better, as with error rates and losses.
 ///
 /// ```
 /// use feedback_alignment::{Dataset, EarlyStopping, Network, Trainer, nalgebra::DMatrix};
@@ -35,7 +35,8 @@ pub struct EarlyStopping<T> {
 }
 
 impl<T: Scalar> EarlyStopping<T> {
-    /// Stops after `patience` scores in a row that are no better than the best, at least 1.
+    /// Stops after `patience` scores in a row that are no better than the best. `patience` is at least
+    /// 1.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a patience of 0.
@@ -44,8 +45,7 @@ impl<T: Scalar> EarlyStopping<T> {
         Ok(Self { patience, waited: 0, best: None })
     }
 
-    /// Takes note of a score, and of the network if the score is the best so far; says whether it
-    /// is.
+    /// Takes note of a score. If it is the best so far, keeps a copy of the network and returns true.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a score that is NaN; nothing

@@ -18,16 +18,18 @@ use crate::{
 };
 
 impl<T: Scalar> Trainer<T> {
-    /// One epoch: every sample once, in an order drawn from the seed and the epoch's number, in
-    /// batches of which the last may be smaller, or is
-    /// [left out](crate::TrainerBuilder::drop_last).
+    /// One epoch: every sample once, in batches. The order is drawn from the seed and the number of the
+    /// epoch. The last batch may be smaller; [`drop_last`](crate::TrainerBuilder::drop_last) leaves it
+    /// out.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] for another number of features, those of [`Loss::error_weighted`] for
-    /// targets that do not fit, [`Error::BatchTooSmall`] if batch normalisation would see a single
-    /// value in the last batch or if no batch is whole, [`Error::NoClasses`] if a stopping rule has
-    /// no error rate to go by or class weights no classes, all before anything is learned; [`Error::NonFiniteLoss`] or
-    /// [`Error::NonFinite`] in the step that finds it, with the weights as they were before it.
+    /// [`Error::ShapeMismatch`] for the wrong number of features. Those of [`Loss::error_weighted`] for
+    /// targets that do not fit. [`Error::BatchTooSmall`] if batch normalisation would see a single
+    /// value in the last batch, or if there are too few samples for one full batch with `drop_last`.
+    /// [`Error::NoClasses`] for targets without classes, if a stopping rule needs an error rate or
+    /// there are class weights. All of these come before anything is learned. [`Error::NonFiniteLoss`]
+    /// or [`Error::NonFinite`] come in the step that meets such a number; the weights are then as they
+    /// were before that step.
     ///
     /// [`Loss::error_weighted`]: crate::Loss::error_weighted
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
@@ -42,11 +44,11 @@ impl<T: Scalar> Trainer<T> {
         })
     }
 
-    /// [`epoch`](Self::epoch), but `change` gets the gradients of every step before the optimiser
-    /// does, as in [`step_with`](Self::step_with).
+    /// [`epoch`](Self::epoch), but in every step `change` gets the gradients before the optimiser does,
+    /// as in [`step_with`](Self::step_with).
     ///
     /// # Errors
-    /// As for [`epoch`](Self::epoch), and whatever error `change` returns: the epoch then ends in
+    /// Those of [`epoch`](Self::epoch), and any error that `change` returns. The epoch then ends in
     /// that step, with the weights as they were before it.
     pub fn epoch_with(
         &mut self,
@@ -61,7 +63,7 @@ impl<T: Scalar> Trainer<T> {
         })
     }
 
-    /// Stages 1 to 4 on some samples of a dataset that has been checked, into the gradients in the scratch.
+    /// Stages 1 to 4 for some samples of a checked dataset. The gradients go to the scratch memory.
     fn stages_to_gradients(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<Step> {
         let threads = self.threads.clone();
         threads.run(self.network.work(indices.len()), || {
@@ -72,7 +74,7 @@ impl<T: Scalar> Trainer<T> {
         })
     }
 
-    /// The same into other gradients.
+    /// The same, but the gradients go to `gradients`.
     #[cfg(feature = "mpi")]
     pub(crate) fn gradients_on(
         &mut self,
@@ -86,7 +88,7 @@ impl<T: Scalar> Trainer<T> {
         step
     }
 
-    /// An epoch whose steps are made by `step`, of the samples of these indices.
+    /// An epoch whose steps are made by `step`. It gets the indices of the samples of each batch.
     pub(crate) fn epoch_by(
         &mut self,
         train: &Dataset<T>,
@@ -105,14 +107,15 @@ impl<T: Scalar> Trainer<T> {
         Ok(self.end_epoch(&tally, learning_rate))
     }
 
-    /// The order of the samples in this epoch. Put it back into the scratch when the epoch is over.
+    /// The order of the samples in this epoch. It is taken out of the scratch memory; put it back after
+    /// the epoch.
     pub(crate) fn take_order(&mut self, train: &Dataset<T>) -> Vec<usize> {
         let mut order = std::mem::take(&mut self.scratch.order);
         train.shuffle(self.seed, self.epochs, &mut order);
         order
     }
 
-    /// The batches of an epoch in this order.
+    /// The batches of an epoch whose samples have this order.
     pub(crate) fn batches_of<'o>(
         &self,
         order: &'o [usize],
@@ -121,7 +124,7 @@ impl<T: Scalar> Trainer<T> {
         order[..order.len() - left_out].chunks(self.batch_size)
     }
 
-    /// Counts an epoch that has been made.
+    /// Counts a finished epoch and returns its scores.
     pub(crate) fn end_epoch(&mut self, tally: &Tally, learning_rate: f64) -> Epoch {
         self.epochs += 1;
         let (loss, error_rate) = (tally.loss(), tally.error_rate());
@@ -131,7 +134,7 @@ impl<T: Scalar> Trainer<T> {
         Epoch { number: self.epochs, loss, error_rate, learning_rate }
     }
 
-    /// Stage 1, on some samples of a dataset that has been checked; their targets are gathered.
+    /// Stage 1 for some samples of a checked dataset. Their targets are gathered too.
     pub(crate) fn pass_on(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
         let Scratch { activations, targets, .. } = &mut self.scratch;
         train.gather_targets(indices, targets);
@@ -142,8 +145,8 @@ impl<T: Scalar> Trainer<T> {
         })
     }
 
-    /// The part of [`pass_on`](Self::pass_on) that goes through some layers. What enters the first of them
-    /// stands in the activations, unless it is the input.
+    /// The part of [`pass_on`](Self::pass_on) that goes through some layers. The input of the first of
+    /// them has to stand in the activations already, unless it is the input of the network.
     #[cfg(feature = "mpi")]
     pub(crate) fn pass_part_on(
         &mut self,
@@ -161,7 +164,7 @@ impl<T: Scalar> Trainer<T> {
         self.network.pass_through(layers, activations, when);
     }
 
-    /// [`score`](Self::score) by the targets that were gathered.
+    /// [`score`](Self::score) with the targets that were gathered.
     pub(crate) fn score_gathered(&mut self) -> Result<Step> {
         let nothing = BatchTargets::Labels(Vec::new());
         let targets = std::mem::replace(&mut self.scratch.targets, nothing);
@@ -170,13 +173,13 @@ impl<T: Scalar> Trainer<T> {
         step
     }
 
-    /// The size of the last batch of an epoch, which is the smallest, of so many samples.
+    /// The size of the last batch of an epoch with `samples` samples. It is the smallest batch.
     pub(crate) fn last_batch(&self, samples: usize) -> usize {
         if self.drop_last { self.batch_size } else { (samples - 1) % self.batch_size + 1 }
     }
 
-    /// Fails if the stopping rule could never fire, if the augmentation is of other images, or if
-    /// some batch could not be trained on.
+    /// Fails if the stopping rule could never fire, if the augmentation is for images of another shape,
+    /// or if some batch could not be trained on.
     pub(crate) fn check_batches(&self, train: &Dataset<T>) -> Result<()> {
         if self.stopping.is_some() && !self.loss.has_classes(&train.targets()) {
             return Err(Error::NoClasses { what: "a stopping rule" });
@@ -200,8 +203,8 @@ impl<T: Scalar> Trainer<T> {
     }
 }
 
-/// `x ←` some samples, varied by an augmentation of this seed and epoch. Returns a number that no `x²`
-/// exceeds.
+/// Writes samples to `x`, varied by an augmentation of this seed and epoch. Returns an upper bound of
+/// all `x²`.
 fn write<T: Scalar>(
     train: &Dataset<T>,
     indices: &[usize],

@@ -1,4 +1,4 @@
-//! What a trained network is worth on a dataset.
+//! Evaluating a network on a dataset.
 
 use std::ops::Range;
 
@@ -21,20 +21,20 @@ use crate::{
 };
 
 impl<T: Scalar> Trainer<T> {
-    /// Loss, error rate and confusion matrix on a dataset; changes nothing, so that several threads
-    /// can evaluate one trainer at a time. It takes the memory of one batch of 256 samples.
+    /// Loss, error rate and confusion matrix on a dataset. It changes nothing, so several threads can
+    /// evaluate one trainer at the same time. It needs the memory for one batch of 256 samples.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`], those of [`Loss::error_weighted`] for targets that do not fit, and
-    /// [`Error::NonFinite`] where a layer or the loss overflows.
+    /// [`Error::NonFinite`] if a layer or the loss overflows.
     pub fn evaluate(&self, data: &Dataset<T>) -> Result<Evaluation> {
         self.check(data)?;
         let (steps, classes) = self.score_batches(data, 0..data.len())?;
         Ok(self.evaluation(data, &steps, &classes))
     }
 
-    /// What each batch of some samples scores, of a dataset that has been checked, and the class that
-    /// each sample is taken for.
+    /// The scores of each batch of some samples of a checked dataset, and the predicted class of each
+    /// sample.
     pub(crate) fn score_batches(
         &self,
         data: &Dataset<T>,
@@ -79,9 +79,8 @@ impl<T: Scalar> Trainer<T> {
         Evaluation { loss: tally.loss(), error_rate, confusion }
     }
 
-    /// The share of samples whose class is not among the `k` that the network takes for the most
-    /// likely, from 0 to 1; of equal logits the first counts as more likely. With `k = 1` it is
-    /// the error rate.
+    /// The share of samples, from 0 to 1, whose class is not among the `k` most likely ones. Of two
+    /// equal logits the first counts as more likely. With `k = 1` this is the error rate.
     ///
     /// ```
     /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::{DMatrix, DVector}};
@@ -97,8 +96,8 @@ impl<T: Scalar> Trainer<T> {
     /// ```
     ///
     /// # Errors
-    /// As for [`evaluate`](Self::evaluate); [`Error::InvalidParameter`] unless `k` is from 1 to
-    /// the number of outputs, of which there are at least two; [`Error::NoClasses`].
+    /// Those of [`evaluate`](Self::evaluate). [`Error::InvalidParameter`] unless the network has at
+    /// least two outputs and `k` is between 1 and their number. [`Error::NoClasses`].
     pub fn top_k_error(&self, data: &Dataset<T>, k: usize) -> Result<f64> {
         self.check(data)?;
         let outputs = self.network.output_len();
@@ -119,8 +118,8 @@ impl<T: Scalar> Trainer<T> {
         Ok(wrong as f64 / data.len() as f64)
     }
 
-    /// Calls `score` with the targets and the logits of one batch of these samples after the other, of a
-    /// dataset that has been checked. The memory is that of the first batch and is given back at the end.
+    /// Calls `score` with the targets and logits of these samples of a checked dataset, batch by batch.
+    /// The memory for one batch is taken once and given back at the end.
     fn for_each_batch(
         &self,
         data: &Dataset<T>,
@@ -144,7 +143,7 @@ impl<T: Scalar> Trainer<T> {
         })
     }
 
-    /// The class of each column of `x`, under the loss.
+    /// The predicted class of each column of `x`.
     ///
     /// # Errors
     /// As for [`Network::predict`](crate::Network::predict).
@@ -155,7 +154,7 @@ impl<T: Scalar> Trainer<T> {
     }
 }
 
-/// How many samples are in the wrong class; unknown where targets are no classes.
+/// How many samples are put into the wrong class; `None` if the targets are not classes.
 pub(super) fn count_errors<T: Scalar>(
     loss: Loss,
     targets: &Targets<T>,

@@ -1,4 +1,4 @@
-//! How feedback was drawn and how it changes, as lines of text.
+//! The distribution of feedback matrices, and how mirrors learn, as lines of text.
 
 use crate::{
     activation::Activation,
@@ -8,7 +8,7 @@ use crate::{
     init::FeedbackInit,
 };
 
-/// `line` with a distribution of feedback matrices.
+/// Adds a distribution of feedback matrices to `line`.
 pub(super) fn init_line(line: Line, init: FeedbackInit) -> Line {
     let named = |name| line.word("init", name);
     match init {
@@ -22,7 +22,7 @@ pub(super) fn init_line(line: Line, init: FeedbackInit) -> Line {
     }
 }
 
-/// What [`init_line`] writes.
+/// Reads what [`init_line`] writes.
 pub(super) fn read_init(entry: &Entry) -> Result<FeedbackInit> {
     Ok(match entry.word("init")? {
         "nokland" => FeedbackInit::Nokland,
@@ -36,7 +36,7 @@ pub(super) fn read_init(entry: &Entry) -> Result<FeedbackInit> {
     })
 }
 
-/// A mirror, the seed of its noise, and how many batches of it there have been.
+/// The settings of mirrors, the seed of their noise, and how many batches of it have been drawn.
 pub(super) fn mirror_line((mirror, seed, seen): (Mirror, u64, u64)) -> Line {
     let Mirror { rate, decay, bound, batch, before, output } = mirror;
     let line = Line::new("mirror")
@@ -51,7 +51,7 @@ pub(super) fn mirror_line((mirror, seed, seen): (Mirror, u64, u64)) -> Line {
     output.constants(line)
 }
 
-/// What [`mirror_line`] writes.
+/// Reads what [`mirror_line`] writes.
 pub(super) fn read_mirror(entry: &Entry) -> Result<(Mirror, u64, u64)> {
     let output = entry.word("output")?.parse::<Activation>();
     let output = output.map_err(|_| entry.refuse("'output=' with an activation"))?;

@@ -2,14 +2,14 @@
 
 use crate::error::{Result, require};
 
-/// Lowers the learning rate after so many scores in a row that are no better. Smaller scores are
-/// better, as error rates and losses are.
+/// Lowers the learning rate after `patience` scores in a row that are no better than the best. Smaller
+/// scores are better, as with error rates and losses.
 ///
 /// A score `s` is better than the best so far, `s*`, if `s < s* − threshold · |s*|`. After `patience`
-/// scores in a row that are not, the rate becomes `max(factor · rate, lowest)`, and the waiting begins
-/// anew. Time is counted in scores, of which there usually is one an epoch. The rate is that before
-/// the factor of a [`Schedule`](crate::Schedule). A checkpoint of the trainer keeps its rate, not this:
-/// with the feature `serde` it can be saved beside it.
+/// scores in a row that are not better, the rate becomes `max(factor · rate, lowest)`, and counting
+/// starts again. Usually there is one score per epoch. The rate is the one before a
+/// [`Schedule`](crate::Schedule) multiplies it. A checkpoint of the trainer saves the rate, but not
+/// this value. With the feature `serde` you can save it beside the checkpoint.
 ///
 /// ```
 /// use feedback_alignment::{Dataset, Network, Plateau, Trainer, nalgebra::DMatrix};
@@ -47,8 +47,8 @@ pub struct Plateau {
 }
 
 impl Plateau {
-    /// Begins at `learning_rate` and lowers it after `patience` scores in a row that are no better
-    /// than the best, at least 1.
+    /// Begins at `learning_rate` and lowers it after `patience` scores in a row that are no better than
+    /// the best. `patience` is at least 1.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a rate that is not positive and
@@ -61,7 +61,7 @@ impl Plateau {
         Ok(Self { learning_rate, patience, factor, threshold, lowest, waited: 0, best: None })
     }
 
-    /// What the rate is multiplied by, in `(0, 1)`; 0.1 by default.
+    /// The factor that the rate is multiplied by, in `(0, 1)`; 0.1 by default.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for any other number.
@@ -70,8 +70,8 @@ impl Plateau {
         Ok(Self { factor, ..self })
     }
 
-    /// The share of the best score by which another has to be below it to be better, in `[0, 1)`;
-    /// 1e-4 by default.
+    /// How much better a score has to be to count, as a fraction of the best score, in `[0, 1)`; 1e-4
+    /// by default.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for any other number.
@@ -81,7 +81,7 @@ impl Plateau {
         Ok(Self { threshold, ..self })
     }
 
-    /// The rate at which it stops falling, from 0 to the rate at the start; 0 by default.
+    /// The lowest rate, from 0 to the learning rate; 0 by default.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for any other number.
@@ -91,7 +91,7 @@ impl Plateau {
         Ok(Self { lowest, ..self })
     }
 
-    /// Takes note of a score, and returns the new learning rate if it is time for one, for
+    /// Takes note of a score. Returns the new learning rate if it falls now, to be given to
     /// [`Trainer::set_learning_rate`](crate::Trainer::set_learning_rate).
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl Plateau {
         }
         self.waited = 0;
         let rate = (self.factor * self.learning_rate).max(self.lowest);
-        // A rate of 0 is none: where numbers end, it stays.
+        // A learning rate has to be positive. If the product underflows to 0, the old rate stays.
         let falls = rate > 0.0 && rate < self.learning_rate;
         Ok(falls.then(|| {
             self.learning_rate = rate;
@@ -117,7 +117,7 @@ impl Plateau {
         }))
     }
 
-    /// Whether a score is better than another. From infinity everything finite is a way down.
+    /// Whether a score is better than another. Any finite score is better than infinity.
     fn is_better(&self, score: f64, best: f64) -> bool {
         let margin = if best.is_finite() { self.threshold * best.abs() } else { 0.0 };
         score < best - margin

@@ -1,4 +1,4 @@
-//! Where feedback could not do its work.
+//! Refusing settings with which feedback could not work.
 
 use crate::{
     activation::Activation,
@@ -9,7 +9,7 @@ use crate::{
     scalar::Scalar,
 };
 
-/// Fails if nothing would move under `rule`: weights that are all zero stop some of the signals.
+/// Fails if no weight would ever change: if all weights are zero, some routes carry no signal.
 pub(super) fn require_movable<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,
@@ -33,8 +33,8 @@ pub(super) fn require_movable<T: Scalar>(
     Err(Error::CannotLearn { rule: feedback.rule_name(), reason })
 }
 
-/// Fails if a layer that no feedback leads to has batch normalisation and is not frozen. Training
-/// would normalise by the batch, but evaluation by running statistics that never follow it.
+/// Fails if a layer that no feedback leads to has batch normalisation and is not frozen. Training would
+/// use the statistics of the batch, but evaluation would use running statistics that never change.
 pub(super) fn require_statistics<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,

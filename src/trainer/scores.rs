@@ -1,10 +1,10 @@
-//! How training and evaluation went, in numbers.
+//! The scores of training and evaluation.
 
 use std::fmt;
 
 use super::confusion::ConfusionMatrix;
 
-/// What one training step saw, before it changed the weights.
+/// The scores of one training step, computed before it changed the weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -13,25 +13,24 @@ pub struct Step {
     pub loss: f64,
     /// Samples in the batch.
     pub samples: usize,
-    /// The sum of their class weights, by which losses of several batches are averaged; without
-    /// class weights, the number of samples.
+    /// The sum of their class weights, by which losses of several batches are averaged. Without class
+    /// weights it is the number of samples.
     pub weight: f64,
-    /// Samples put into the wrong class; `None` where targets are no classes.
+    /// Samples put into the wrong class; `None` if the targets are not classes.
     pub errors: Option<usize>,
 }
 
-/// What the training passes of one epoch saw, as they happened.
+/// The scores of one epoch of training. Each batch is scored just before its step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Epoch {
     /// Number of the epoch, counted from 1.
     pub number: u64,
-    /// Mean loss of a sample, weighted by class where the trainer has
-    /// [class weights](crate::TrainerBuilder::class_weights).
+    /// Mean loss per sample, weighted by class if the trainer has [class
+    /// weights](crate::TrainerBuilder::class_weights).
     pub loss: f64,
-    /// Share of samples put into the wrong class, from 0 to 1; `None` where targets are no
-    /// classes.
+    /// Share of samples put into the wrong class, from 0 to 1; `None` if the targets are not classes.
     pub error_rate: Option<f64>,
     /// The learning rate of the epoch's first step.
     pub learning_rate: f64,
@@ -44,18 +43,18 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// How a network does on a dataset.
+/// The scores of a network on a dataset.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Evaluation {
-    /// Mean loss of a sample, weighted by class where the trainer has
-    /// [class weights](crate::TrainerBuilder::class_weights).
+    /// Mean loss per sample, weighted by class if the trainer has [class
+    /// weights](crate::TrainerBuilder::class_weights).
     pub loss: f64,
-    /// Share of samples put into the wrong class, from 0 to 1, each counting the same; `None` where
-    /// targets are no classes.
+    /// Share of samples put into the wrong class, from 0 to 1. Every sample counts the same. `None` if
+    /// the targets are not classes.
     pub error_rate: Option<f64>,
-    /// Which classes are taken for which; `None` where targets are no classes.
+    /// How often each class was taken for each other; `None` if the targets are not classes.
     pub confusion: Option<ConfusionMatrix>,
 }
 
@@ -73,12 +72,12 @@ fn write_scores(f: &mut fmt::Formatter<'_>, loss: f64, error_rate: Option<f64>) 
     }
 }
 
-/// Adds up what steps saw.
+/// Adds up the scores of steps.
 pub(crate) struct Tally {
     loss: f64,
     weight: f64,
     samples: usize,
-    /// None as soon as one step could not tell.
+    /// `None` as soon as one step has no count of errors.
     errors: Option<usize>,
 }
 

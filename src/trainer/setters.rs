@@ -1,5 +1,5 @@
-//! What can be changed in the middle of a run: everything but the network's shape and the seed.
-//! Weights, moments, counters and the order of the samples stay.
+//! Changing settings in the middle of a run. Everything can change but the seed and the shapes of the
+//! network. Weights, moments, counters and the order of the samples stay.
 
 use super::{
     require::{require_movable, require_statistics},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl<T: Scalar> Trainer<T> {
-    /// Goes on at another learning rate, before the schedule's factor.
+    /// Sets another learning rate, before the schedule's factor.
     ///
     /// ```
     /// use feedback_alignment::{Network, Trainer};
@@ -38,7 +38,7 @@ impl<T: Scalar> Trainer<T> {
         self.optimizer.set_learning_rate(learning_rate)
     }
 
-    /// Goes on with the learning rate of layer `layer` multiplied by `factor`; see
+    /// Multiplies the learning rate of layer `layer` by `factor` from now on; see
     /// [`OptimizerState::set_rate_factor`](crate::OptimizerState::set_rate_factor).
     ///
     /// # Errors
@@ -49,8 +49,8 @@ impl<T: Scalar> Trainer<T> {
         self.optimizer.set_rate_factor(layer, factor)
     }
 
-    /// Goes on with other constants of the same kind of optimiser, which keeps its moments.
-    /// Momentum that [`Sgd`](crate::Sgd) did not have starts at 0.
+    /// Sets other constants of the same kind of optimiser. The moments stay. If [`Sgd`](crate::Sgd) had
+    /// no momentum before, it starts at 0.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
@@ -60,7 +60,7 @@ impl<T: Scalar> Trainer<T> {
         self.optimizer.set_optimizer(&self.network, optimizer)
     }
 
-    /// Teaches feedback that learns by another optimiser from now on; see
+    /// Sets a separate optimiser for feedback that learns, or none; see
     /// [`OptimizerState::set_feedback_optimizer`](crate::OptimizerState::set_feedback_optimizer).
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl<T: Scalar> Trainer<T> {
         self.optimizer.set_feedback_optimizer(optimizer)
     }
 
-    /// Goes on with another schedule. Its steps count from the beginning of the run.
+    /// Sets another schedule. Its steps count from the beginning of the run.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a schedule out of its range;
@@ -79,7 +79,7 @@ impl<T: Scalar> Trainer<T> {
         self.optimizer.set_schedule(schedule)
     }
 
-    /// Goes on with another bound on the norm of every unit's incoming weights, or without one.
+    /// Sets another bound on the norm of every unit's incoming weights, or none.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) unless it is positive in the
@@ -88,7 +88,7 @@ impl<T: Scalar> Trainer<T> {
         self.optimizer.set_max_norm(max_norm)
     }
 
-    /// Goes on with batches of another size, from the next epoch on.
+    /// Sets another size of batches, from the next epoch on.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for 0.
@@ -98,13 +98,13 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
-    /// Leaves a smaller last batch out from now on, or takes it in.
+    /// Whether a smaller last batch is left out from now on.
     pub fn set_drop_last(&mut self, drop_last: bool) {
         self.drop_last = drop_last;
     }
 
-    /// Goes on with another stopping rule, or without one. Its running average stays: it is that
-    /// of the epochs that had a rule, and 1 before the first of them.
+    /// Sets another stopping rule, or none. The running average stays. It covers the epochs that had a
+    /// rule, and starts from 1.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a rule out of its range; the
@@ -117,7 +117,7 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
-    /// Goes on with another loss.
+    /// Sets another loss.
     ///
     /// # Errors
     /// [`Error::SoftmaxNeedsTwoOutputs`](crate::Error::SoftmaxNeedsTwoOutputs); the old one then
@@ -128,13 +128,13 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
-    /// Goes on with other weights of the classes in the loss, or without any; see
+    /// Sets other weights of the classes in the loss, or none; see
     /// [`TrainerBuilder::class_weights`](crate::TrainerBuilder::class_weights).
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) for another number than that of
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if their number is not the number of
     /// classes, [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a weight that is not
-    /// positive or above 1e100; the old ones then stay.
+    /// positive or is above 1e100. After an error the old weights stay.
     pub fn set_class_weights(&mut self, weights: Option<Vec<f64>>) -> Result<()> {
         if let Some(weights) = &weights {
             require_class_weights(weights, self.network.output_len())?;
@@ -143,12 +143,12 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
-    /// Goes on with other variations of the images, or without any.
+    /// Sets other random variations of the images, or none.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter),
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) for other images than the network
-    /// reads; the old one then stays.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if the images have another shape than the
+    /// network's input. After an error the old setting stays.
     pub fn set_augmentation(&mut self, augmentation: Option<Augmentation>) -> Result<()> {
         if let Some(augmentation) = &augmentation {
             augmentation.require_fits(self.network.input_len())?;
@@ -157,7 +157,7 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
-    /// Goes on with perturbations of another size, or without any.
+    /// Sets another size of the perturbations, or none.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter); the old one then stays.
@@ -167,8 +167,8 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
-    /// Goes on with another learning rule: its feedback matrices are drawn from the trainer's
-    /// seed, weights and optimiser state stay.
+    /// Sets another learning rule. Its feedback matrices are drawn from the trainer's seed. Weights and
+    /// optimiser state stay.
     ///
     /// # Errors
     /// [`Error::CannotLearn`] if the rule cannot leave the present weights; nothing has then
@@ -180,7 +180,7 @@ impl<T: Scalar> Trainer<T> {
         self.set_feedback(feedback)
     }
 
-    /// Goes on with feedback of one's own.
+    /// Sets feedback that you have made yourself.
     ///
     /// # Errors
     /// [`Error::StageMismatch`] if it was made for another network, [`Error::CannotLearn`],
@@ -198,7 +198,7 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
-    /// Works on so many threads of its own from now on; see [`TrainerBuilder::threads`].
+    /// Uses a pool of `threads` threads from now on; see [`TrainerBuilder::threads`].
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for 0, or more than the system can start.
@@ -210,9 +210,8 @@ impl<T: Scalar> Trainer<T> {
         Ok(())
     }
 
-    /// Leaves weighted layer `layer` as it is from now on, until it is
-    /// [released](Self::release), as Nøkland (2016, figure 2) does with the first hidden layer.
-    /// See [`Network::freeze`]; checkpoints keep it.
+    /// Keeps weighted layer `layer` as it is until it is [released](Self::release). Nøkland (2016,
+    /// figure 2) does so with the first hidden layer. See [`Network::freeze`]; checkpoints keep it.
     ///
     /// ```
     /// use feedback_alignment::{Network, Trainer, nalgebra::DMatrix};

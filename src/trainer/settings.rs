@@ -1,4 +1,4 @@
-//! All of a training run but its network and its numbers, as text in the metadata of a file.
+//! The settings and counters of a training run as text in the metadata of a file.
 
 use std::{fmt, str::FromStr};
 
@@ -18,16 +18,16 @@ use crate::{
     rule::FeedbackRule,
 };
 
-/// Counts beyond this are no counts: a step a nanosecond would take years. So nothing that is
-/// added to them overflows, and a float has them exactly.
+/// Counters have to be below this. No real run gets there. Below it, sums of counters do not overflow
+/// and `f64` represents each exactly.
 const MOST: u64 = 1 << 53;
 
-/// What a trainer was set up with, and how far it has come.
+/// The settings of a trainer, and how far its run has come.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) rule: Rule,
     pub(super) loss: Loss,
-    /// For each class, or empty.
+    /// One for each class, or empty.
     pub(super) class_weights: Vec<f64>,
     pub(super) batch_size: usize,
     pub(super) drop_last: bool,
@@ -35,29 +35,29 @@ pub(super) struct Settings {
     pub(super) epochs: u64,
     pub(super) steps: u64,
     pub(super) feedback_init: FeedbackInit,
-    /// What the magnitudes of brSF are drawn from.
+    /// The distribution and seed of brSF's magnitudes.
     pub(super) magnitudes: Option<(FeedbackInit, u64)>,
-    /// How mirrors learn, the seed of their noise, and how many batches of it there have been.
+    /// The settings of mirrors, the seed of their noise, and how many batches of it have been drawn.
     pub(super) mirror: Option<(Mirror, u64, u64)>,
     /// The seed of the noise from which matrices learn the slopes of the outputs.
     pub(super) slopes: Option<u64>,
     pub(super) optimizer: Optimizer,
-    /// What feedback that learns is taught by, if by one of its own.
+    /// The optimiser of feedback that learns, if it has its own.
     pub(super) feedback_optimizer: Option<Optimizer>,
     pub(super) schedule: Schedule,
     pub(super) max_norm: Option<f64>,
-    /// Layers, in order, that have a learning rate of their own, and the factor.
+    /// Layers whose learning rate has a factor, in order, and the factor.
     pub(super) rate_factors: Vec<(usize, f64)>,
     pub(super) adversarial: Option<f64>,
-    /// With the running average.
+    /// Its running average is `running_error`.
     pub(super) stopping: Option<StoppingRule>,
     pub(super) running_error: f64,
     pub(super) augmentation: Option<Augmentation>,
-    /// Layers, in order.
+    /// The frozen layers, in order.
     pub(super) frozen: Vec<usize>,
 }
 
-/// What the line `rule=` holds: the name of a rule, or a route that has none.
+/// The value of `rule=`: the name of a rule, or a route without a name.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Rule {
     Named(FeedbackRule),
@@ -124,7 +124,7 @@ impl Settings {
         lines
     }
 
-    /// Takes the lines of the settings; others may follow.
+    /// Takes the lines of the settings. Lines of something else may follow them.
     pub(super) fn read(lines: &mut Lines) -> Result<Self> {
         let trainer = lines.take("trainer")?;
         let (feedback, optimizer, schedule) =
@@ -213,7 +213,7 @@ fn read_augmentation(entry: &Entry) -> Result<Augmentation> {
     Ok(Augmentation { shape, flip, crop_padding })
 }
 
-/// A line for each class, in order, or none.
+/// Reads one line for each class, in order; there may be none.
 fn read_class_weights(lines: &mut Lines) -> Result<Vec<f64>> {
     let mut weights = Vec::new();
     while let Some(entry) = lines.take_if("class-weight") {
@@ -225,7 +225,7 @@ fn read_class_weights(lines: &mut Lines) -> Result<Vec<f64>> {
     Ok(weights)
 }
 
-/// A line for each layer that has one, in order.
+/// Reads one line for each layer with a factor, in order.
 fn read_rate_factors(lines: &mut Lines) -> Result<Vec<(usize, f64)>> {
     let mut factors: Vec<(usize, f64)> = Vec::new();
     while let Some(entry) = lines.take_if("rate") {
@@ -241,7 +241,7 @@ fn read_rate_factors(lines: &mut Lines) -> Result<Vec<(usize, f64)>> {
     Ok(factors)
 }
 
-/// A line for each layer, in order.
+/// Reads one line for each frozen layer, in order.
 fn read_frozen(lines: &mut Lines) -> Result<Vec<usize>> {
     let mut frozen = Vec::new();
     while let Some(entry) = lines.take_if("frozen") {

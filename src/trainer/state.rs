@@ -1,4 +1,4 @@
-//! What a trainer consists of, to look at.
+//! The trainer itself: its parts, and the methods to look at them.
 
 use super::stopping::StoppingRule;
 use crate::{
@@ -17,9 +17,9 @@ use crate::{
     workspace::{Activations, Deltas, Gradients},
 };
 
-/// Trains a network: owns it, the feedback, the optimiser's state and the scratch memory.
+/// Trains a network. It owns the network, the feedback, the optimiser's state and the scratch memory.
 ///
-/// A step is five calls, which anyone can make without a trainer and get the same bits:
+/// A step is these calls. You can make them without a trainer and get the same result, bit for bit:
 ///
 /// ```
 /// use feedback_alignment::{
@@ -54,7 +54,7 @@ pub struct Trainer<T> {
     pub(crate) feedback: Feedback<T>,
     pub(crate) feedback_init: FeedbackInit,
     pub(crate) loss: Loss,
-    /// For each class, or empty.
+    /// One for each class, or empty.
     pub(crate) class_weights: Vec<f64>,
     pub(crate) optimizer: OptimizerState<T>,
     pub(crate) batch_size: usize,
@@ -77,7 +77,7 @@ pub(crate) struct Scratch<T> {
     pub(crate) deltas: Deltas<T>,
     pub(crate) order: Vec<usize>,
     pub(crate) targets: BatchTargets<T>,
-    /// Used only by those calls that show gradients.
+    /// Used only by methods that store gradients.
     pub(crate) gradients: Gradients<T>,
 }
 
@@ -88,8 +88,8 @@ impl<T: Scalar> Trainer<T> {
         &self.network
     }
 
-    /// The network, to set weights from outside. Put a network of other shapes in its place and the
-    /// next step is refused with [`Error::StageMismatch`](crate::Error::StageMismatch).
+    /// The network, for example to set its weights. If you replace it by a network of other shapes, the
+    /// next step fails with [`Error::StageMismatch`](crate::Error::StageMismatch).
     pub fn network_mut(&mut self) -> &mut Network<T> {
         &mut self.network
     }
@@ -106,8 +106,8 @@ impl<T: Scalar> Trainer<T> {
         &self.feedback
     }
 
-    /// The feedback, to change its matrices from step to step, as a rule does whose feedback
-    /// learns. Put feedback of another network in its place and the next step is refused with
+    /// The feedback, for example to change its matrices between steps, as a learning rule of your own
+    /// may do. If you replace it by feedback of another network, the next step fails with
     /// [`Error::StageMismatch`](crate::Error::StageMismatch).
     pub fn feedback_mut(&mut self) -> &mut Feedback<T> {
         &mut self.feedback
@@ -116,8 +116,8 @@ impl<T: Scalar> Trainer<T> {
     /// The layers of the network with their sizes and their feedback, as a table.
     ///
     /// # Errors
-    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if one of them was replaced by one that does
-    /// not fit the other.
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) if the network or the feedback was
+    /// replaced and they no longer fit each other.
     pub fn summary(&self) -> Result<Summary> {
         self.feedback.summary(&self.network)
     }
@@ -128,7 +128,7 @@ impl<T: Scalar> Trainer<T> {
         self.loss
     }
 
-    /// The weight of each class in the loss; `None` where all count the same.
+    /// The weight of each class in the loss; `None` if all count the same.
     #[must_use]
     pub fn class_weights(&self) -> Option<&[f64]> {
         Some(&*self.class_weights).filter(|weights| !weights.is_empty())
@@ -146,19 +146,19 @@ impl<T: Scalar> Trainer<T> {
         self.seed
     }
 
-    /// Number of epochs made.
+    /// Number of finished epochs.
     #[must_use]
     pub fn epochs(&self) -> u64 {
         self.epochs
     }
 
-    /// Whether the stopping rule says that training is done; never, without one.
+    /// Whether the stopping rule says that training is done. Without a rule it is always false.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.stopping.is_some_and(|rule| self.running_error <= rule.threshold)
     }
 
-    /// Fails unless the dataset suits network and loss.
+    /// Fails unless the dataset fits the network and the loss.
     pub(crate) fn check(&self, data: &Dataset<T>) -> Result<()> {
         require_shape(
             || "the dataset's input (features × samples)".into(),

@@ -1,4 +1,4 @@
-//! A training step: the five stages in a row.
+//! A training step: the five stages one after the other.
 
 use nalgebra::DMatrixView;
 
@@ -21,10 +21,10 @@ impl<T: Scalar> Trainer<T> {
     /// One training step on the samples `x`, of shape `n_0 × N`.
     ///
     /// # Errors
-    /// Those of [`Network::forward`] and [`Loss::error_weighted`] for inputs and targets that do not fit,
-    /// [`Error::NonFiniteLoss`], or [`Error::NonFinite`] for an overflow in a layer that the loss
-    /// does not see and for a step that would leave a parameter that is not finite. Weights,
-    /// moments, running statistics and counters are then as they were.
+    /// Those of [`Network::forward`] and [`Loss::error_weighted`] for inputs and targets that do not
+    /// fit. [`Error::NonFiniteLoss`]. [`Error::NonFinite`] if a layer overflows without the loss
+    /// showing it, or if the step would make a parameter that is not finite. Weights, moments, running
+    /// statistics and counters are then as they were.
     ///
     /// [`Loss::error_weighted`]: crate::Loss::error_weighted
     /// [`Network::forward`]: crate::Network::forward
@@ -43,9 +43,9 @@ impl<T: Scalar> Trainer<T> {
         })
     }
 
-    /// [`step`](Self::step), but `change` gets the gradients before the optimiser does: to clip
-    /// them, add noise, or look at them. If it changes nothing, the result is that of
-    /// [`step`](Self::step) to the bit; it takes longer, because the gradients are stored.
+    /// [`step`](Self::step), but `change` gets the gradients before the optimiser does: to clip them,
+    /// add noise, or look at them. If it changes nothing, the result is the same as that of
+    /// [`step`](Self::step), bit for bit. It is slower, because the gradients are stored.
     ///
     /// ```
     /// use feedback_alignment::{Network, Trainer, nalgebra::DMatrix};
@@ -63,8 +63,8 @@ impl<T: Scalar> Trainer<T> {
     /// ```
     ///
     /// # Errors
-    /// As for [`step`](Self::step), and whatever error `change` returns; nothing has then been
-    /// learned.
+    /// Those of [`step`](Self::step), and any error that `change` returns. After an error nothing has
+    /// been learned.
     pub fn step_with<'x, 'a>(
         &mut self,
         x: impl Into<DMatrixView<'x, T>>,
@@ -77,9 +77,9 @@ impl<T: Scalar> Trainer<T> {
         Ok(step)
     }
 
-    /// Computes the gradients that [`step`](Self::step) would follow, and leaves the weights as they
-    /// are: stages 1 to 4. Several batches can so be added up to one step of
-    /// [`apply`](Self::apply).
+    /// Computes the gradients that [`step`](Self::step) would use, and leaves the weights as they are:
+    /// stages 1 to 4. So you can add up the gradients of several batches and make one step of
+    /// [`apply`](Self::apply) with the sum.
     ///
     /// ```
     /// use feedback_alignment::{Gradients, Network, Trainer, nalgebra::DMatrix};
@@ -104,7 +104,7 @@ impl<T: Scalar> Trainer<T> {
     /// # Ok::<(), feedback_alignment::Error>(())
     /// ```
     ///
-    /// Dropout draws the masks of the next step, so that several batches of one step share them.
+    /// Dropout draws the masks of the next step, so all batches of one step share them.
     ///
     /// # Errors
     /// As for [`step`](Self::step).
@@ -121,8 +121,8 @@ impl<T: Scalar> Trainer<T> {
         step
     }
 
-    /// One step of the optimiser along these gradients: stage 5. Feedback that learns, as under
-    /// Kolen-Pollack, makes its step too.
+    /// One step of the optimiser along these gradients: stage 5. Feedback that learns, as under KP,
+    /// makes its step too.
     ///
     /// # Errors
     /// Those of [`OptimizerState::step`](crate::OptimizerState::step).
@@ -132,7 +132,7 @@ impl<T: Scalar> Trainer<T> {
         threads.run(work, || optimizer.step_with_feedback(network, feedback, gradients))
     }
 
-    /// [`apply`](Self::apply) of the gradients in the scratch.
+    /// [`apply`](Self::apply) with the gradients in the scratch memory.
     pub(crate) fn follow_gradients(&mut self) -> Result<()> {
         let Self { network, feedback, optimizer, threads, .. } = self;
         let gradients = &self.scratch.gradients;
@@ -140,7 +140,7 @@ impl<T: Scalar> Trainer<T> {
         threads.run(work, || optimizer.step_with_feedback(network, feedback, gradients))
     }
 
-    /// Stages 1 to 4, into the gradients in the scratch.
+    /// Stages 1 to 4. The gradients go to the scratch memory.
     fn step_to_gradients(&mut self, x: DMatrixView<T>, targets: &Targets<T>) -> Result<Step> {
         let threads = self.threads.clone();
         threads.run(self.network.work(x.ncols()), || {
@@ -157,7 +157,7 @@ impl<T: Scalar> Trainer<T> {
         self.network.train_pass(x, &mut self.scratch.activations, when)
     }
 
-    /// Stages 3 and 4, into the gradients in the scratch.
+    /// Stages 3 and 4. The gradients go to the scratch memory.
     pub(crate) fn find_gradients(&mut self) -> Result<()> {
         let Scratch { activations, deltas, gradients, .. } = &mut self.scratch;
         self.feedback.follow(&self.network, activations)?;
@@ -166,8 +166,9 @@ impl<T: Scalar> Trainer<T> {
         self.feedback.gradients(&self.network, activations, deltas, gradients)
     }
 
-    /// Perturbs the samples of the last forward pass, where that is wanted, and passes again. Class
-    /// weights do not show in the sign of a sample's gradient.
+    /// If adversarial training is on, perturbs the samples of the last forward pass and makes the pass
+    /// again. Class weights play no part: they are positive, so they do not change the sign of a
+    /// sample's gradient.
     fn perturb(&mut self, targets: &Targets<T>) -> Result<()> {
         let Some(attack) = &mut self.adversarial else { return Ok(()) };
         let activations = &mut self.scratch.activations;
@@ -199,7 +200,7 @@ impl<T: Scalar> Trainer<T> {
     /// Stages 3 to 5 in one.
     pub(crate) fn learn(&mut self) -> Result<()> {
         if self.feedback.learns() {
-            // Its matrices learn from gradients that have to be stored first.
+            // The feedback matrices learn from whole gradients, so these have to be stored first.
             self.find_gradients()?;
             let Self { network, feedback, optimizer, scratch: Scratch { gradients, .. }, .. } =
                 self;

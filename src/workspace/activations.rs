@@ -1,4 +1,4 @@
-//! What the forward pass leaves behind.
+//! The results of the forward pass.
 
 use std::{
     cell::Cell,
@@ -18,21 +18,21 @@ use crate::{
     scalar::Scalar,
 };
 
-/// What the forward pass leaves behind: `h_0 = x`, and `a_l`, `h_l` of every block.
+/// The results of the forward pass: `h_0 = x`, and `a_l`, `h_l` of every block.
 ///
-/// Fitted to the network and the batch by [`Network::forward`](crate::Network::forward), so that
-/// one value serves any network. Layers are counted from 0; the last one is the output layer.
+/// [`Network::forward`](crate::Network::forward) fits it to the network and the batch, so one value
+/// serves any network. Layers are counted from 0; the last one is the output layer.
 #[derive(Clone, Debug)]
 pub struct Activations<T> {
     pub(crate) layout: Arc<Layout>,
     pub(crate) batch: usize,
-    /// Which forward pass of this process it was, so that a later stage can tell whether it was
-    /// given the same one; 0 before the first.
+    /// A number for the forward pass, unique in this process, by which later stages recognise it; 0
+    /// before the first.
     pub(crate) pass: usize,
     /// Whether there is room for everything.
     fits: bool,
     pub(crate) input: Columns<T>,
-    /// A number that no `x²` exceeds.
+    /// An upper bound of all `x²`.
     pub(crate) input_squares: f64,
     pub(crate) input_operations: Vec<Record<T>>,
     pub(crate) blocks: Vec<BlockActivations<T>>,
@@ -41,18 +41,18 @@ pub struct Activations<T> {
     time: u64,
 }
 
-/// `a` of one block and what each of its local operations made of it, the last being `h`.
+/// `a` of one block and the output of each of its local operations. The last output is `h`.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockActivations<T> {
     pub(crate) a: Columns<T>,
-    /// A number that no `|a|` exceeds; ∞ if some `a` is NaN or infinite.
+    /// An upper bound of all `|a|`; ∞ if some `a` is NaN or infinite.
     pub(crate) bound: f64,
     /// Whether `a`, and the statistics of batch normalisation, are free of NaN and infinities.
     pub(crate) finite: bool,
     pub(crate) operations: Vec<Record<T>>,
 }
 
-/// What one operation made of its input.
+/// The output of one operation, and its notes for the way back.
 #[derive(Clone, Debug)]
 pub(crate) struct Record<T> {
     pub(crate) output: Columns<T>,
@@ -72,8 +72,8 @@ impl<T: Scalar> Record<T> {
     }
 }
 
-/// A number that no other forward pass of this process has. Each thread takes many at once, since
-/// threads that count together slow each other down.
+/// A number that no other forward pass of this process has. Each thread reserves many at once, because
+/// threads that share one counter slow each other down.
 fn unique_pass() -> usize {
     const MANY: usize = 1 << 16;
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
@@ -88,7 +88,7 @@ fn unique_pass() -> usize {
     last + 1
 }
 
-/// What the forward pass has made before it comes to a block.
+/// The results of the forward pass below a block.
 #[derive(Clone, Copy)]
 pub(crate) struct Below<'a, T> {
     input: &'a Columns<T>,
@@ -96,12 +96,12 @@ pub(crate) struct Below<'a, T> {
 }
 
 impl<'a, T: Scalar> Below<'a, T> {
-    /// What the block reads.
+    /// The input of the block.
     pub(crate) fn entering(self) -> &'a Columns<T> {
         self.blocks.last().map_or(self.input, BlockActivations::output)
     }
 
-    /// What an operation of the block reads beside what stands before it.
+    /// The second input of an operation of the block: for a residual connection, the values it adds.
     pub(crate) fn beside(self, operation: &Operation) -> &'a [T] {
         match operation.skip().map(|skip| skip.from) {
             None => &[],
@@ -110,7 +110,7 @@ impl<'a, T: Scalar> Below<'a, T> {
         }
     }
 
-    /// Nothing but an input.
+    /// Only an input, and no blocks.
     pub(crate) fn of_input(input: &'a Columns<T>) -> Self {
         Self { input, blocks: &[] }
     }
@@ -122,14 +122,15 @@ impl<T: Scalar> BlockActivations<T> {
         self.operations.last().map_or(&self.a, |record| &record.output)
     }
 
-    /// [`output`](Self::output), to be written in the place of a pass, with a number that no `|a|` exceeds.
+    /// [`output`](Self::output), for a caller that writes it in place of a forward pass. `bound` is an
+    /// upper bound of all `|a|`.
     #[cfg(feature = "mpi")]
     pub(crate) fn write_output(&mut self, bound: f64) -> &mut Columns<T> {
         self.bound = bound;
         self.operations.last_mut().map_or(&mut self.a, |record| &mut record.output)
     }
 
-    /// Fails with the first number of weighted layer `layer` that is not finite.
+    /// Fails at the first number of weighted layer `layer` that is not finite.
     fn require_finite(&self, layer: usize) -> Result<()> {
         let what = || format!("a of weighted layer {layer} (units × samples)");
         require_finite(what, self.a.rows(), self.a.as_slice())?;
@@ -137,14 +138,15 @@ impl<T: Scalar> BlockActivations<T> {
             let what = |name| format!("the {name} of the normalisation after layer {layer}");
             let Statistics { mean, variance, .. } = statistics;
             require_finite(|| what("mean"), mean.len(), mean)?;
-            // The running variance follows n/(n − 1) times that of the batch, at most twice.
+            // The running variance follows `n/(n − 1)` times the variance of the batch, at most twice
+            // as much.
             let doubled: Vec<T> = variance.iter().map(|&v| v + v).collect();
             require_finite(|| what("variance"), doubled.len(), &doubled)?;
         }
         Ok(())
     }
 
-    /// What operation `index` was given.
+    /// The input of operation `index`.
     pub(crate) fn before(&self, index: usize) -> &Columns<T> {
         match index {
             0 => &self.a,
@@ -160,8 +162,8 @@ impl<T: Scalar> Activations<T> {
         Self::seeded(0)
     }
 
-    /// Empty scratch for any network. The first forward pass draws the dropout masks of the first
-    /// step of a training run with this seed, the next one those of the second, and so on.
+    /// Empty scratch for any network. The first forward pass draws the dropout masks of the first step
+    /// of a training run with this seed, the second pass those of the second step, and so on.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self {
@@ -178,7 +180,7 @@ impl<T: Scalar> Activations<T> {
         }
     }
 
-    /// Makes room for the next `batch` samples in a network of this layout.
+    /// Makes room for `batch` samples in a network of this layout.
     pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) -> Result<()> {
         self.pass = 0;
         let same = Layout::same(&self.layout, layout);
@@ -202,7 +204,7 @@ impl<T: Scalar> Activations<T> {
                 })
                 .collect();
         }
-        // Deep inside a pass, where the scratch is taken, it is too late for an error.
+        // The scratch memory is used deep inside a pass, where an error could no longer be returned.
         if !T::reserve_scratch(layout.scratch) {
             return Err(Error::TooLarge { rows: layout.scratch, columns: 1 });
         }
@@ -219,7 +221,7 @@ impl<T: Scalar> Activations<T> {
         Ok(())
     }
 
-    /// Begins a pass.
+    /// Begins a pass: gives it a number and a time if it is a training pass.
     pub(crate) fn begin_pass(&mut self, when: When) -> Pass {
         match when {
             When::Next => {}
@@ -278,14 +280,14 @@ impl<T: Scalar> Activations<T> {
             .ok_or_else(|| Error::Empty { what: "the activations".into() })
     }
 
-    /// What stands below the blocks from `layer` on, and these.
+    /// The results below block `layer`, and the blocks from `layer` on.
     pub(crate) fn split_at(&mut self, layer: usize) -> (Below<'_, T>, &mut [BlockActivations<T>]) {
         let (blocks, from) = self.blocks.split_at_mut(layer);
         let input = self.input_operations.last().map_or(&self.input, |record| &record.output);
         (Below { input, blocks }, from)
     }
 
-    /// What block `layer` reads: the output of the one below, or the input.
+    /// The input of block `layer`: the output of the block below, or the input of the network.
     pub(crate) fn entering(&self, layer: usize) -> &Columns<T> {
         match layer {
             0 => self.input_operations.last().map_or(&self.input, |record| &record.output),
@@ -293,9 +295,9 @@ impl<T: Scalar> Activations<T> {
         }
     }
 
-    /// Fails if some `a`, or a variance of batch normalisation, has overflowed. The loss need not
-    /// show it: `σ(∞)`, `tanh ∞` and `1/√∞` are fine numbers. An `h` that overflows shows in the
-    /// next `a`.
+    /// Fails if some `a`, or a variance of batch normalisation, has overflowed. The loss alone would
+    /// not show it, because `σ(∞)`, `tanh ∞` and `1/√∞` are finite. If an `h` overflows, the next `a`
+    /// does too.
     pub(crate) fn require_finite(&self) -> Result<()> {
         match self.blocks.iter().position(|block| !block.finite) {
             Some(layer) => self.blocks[layer].require_finite(layer),

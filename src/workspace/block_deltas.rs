@@ -10,29 +10,28 @@ use crate::{
 /// The delta of one block on its way back.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockDeltas<T> {
-    /// First `δ`, at `a`; then, for each pooling operation, what is at its output. Feedback
-    /// arrives in the last one.
+    /// First `δ`, at `a`; then, for each pooling operation, the delta at its output. Feedback arrives
+    /// in the last one.
     pub(crate) stages: Vec<Columns<T>>,
-    /// What each operation learns on the way.
+    /// The gradients that each operation finds on the way.
     pub(crate) learned: Vec<Learned<T>>,
-    /// For each operation the copy of the delta that a residual connection sends the short way, in the
-    /// shape that it has here: adding it there takes it back.
+    /// For each operation that is a residual connection: the copy of the delta that it sends down. The
+    /// copy has the shape at this end; adding it below converts it.
     pub(crate) skipped: Vec<Columns<T>>,
-    /// Whether `δ` has been taken to the end of the block, to go up from there.
+    /// Whether the signal has been taken to the end of the block, from where it goes up.
     pub(crate) sent_up: bool,
-    /// Whether feedback has arrived, from which the block then learns.
+    /// Whether feedback has arrived. Only then does the block learn.
     pub(crate) served: bool,
-    /// Signals between the two factors of a matrix: for each hop to this block that has such a matrix,
-    /// its index and the signal after the first factor.
+    /// Signals between the two factors of a matrix. For each hop to this block with such a matrix: its
+    /// index, and the signal after the first factor.
     between: Vec<(usize, Columns<T>)>,
-    /// The sum of the hops so far, while the next one is made. Takes no memory where a single hop
-    /// leads to the block.
+    /// The sum of the hops so far, while the next one is made. It takes no memory if a single hop leads
+    /// to the block.
     sum: Columns<T>,
 }
 
 impl<T: Scalar> BlockDeltas<T> {
-    /// For a block whose delta takes buffers of these sizes on its way back, and with so many
-    /// operations.
+    /// For a block with these operations, whose delta needs buffers of these sizes on its way back.
     pub(super) fn new(stages: &[usize], operations: &[Operation]) -> Self {
         let skips = |operation: &Operation| operation.skip().map_or(0, Skip::size);
         Self {

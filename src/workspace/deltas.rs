@@ -1,4 +1,4 @@
-//! What each layer learns from.
+//! The deltas: what each layer learns from.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::{
 
 /// What each layer learns from: `δ_l`, of shape `n_l × N`, for every block.
 ///
-/// [`Loss::error`](crate::Loss::error) writes the last one, `δ_L = e`;
-/// [`Feedback::deliver`](crate::Feedback::deliver) the hidden ones. Under backpropagation `δ_l` is
-/// `∂J/∂a_l`; under the other rules it stands in its place.
+/// [`Loss::error`](crate::Loss::error) writes the last one, `δ_L = e`, and
+/// [`Feedback::deliver`](crate::Feedback::deliver) writes the hidden ones. Under backpropagation `δ_l`
+/// is `∂J/∂a_l`; other rules put something else in its place.
 #[derive(Clone, Debug)]
 pub struct Deltas<T> {
     pub(crate) layout: Arc<Layout>,
     pub(crate) batch: usize,
-    /// The forward pass that they belong to.
+    /// The forward pass that the deltas belong to.
     pub(crate) pass: usize,
     /// Whether feedback has reached the hidden layers.
     pub(crate) delivered: bool,
@@ -39,12 +39,12 @@ pub struct Deltas<T> {
     kept: Kept,
 }
 
-/// Whether the targets of the samples are at hand, for a route that sends them.
+/// Whether the targets of the samples are stored, for a route that sends them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
-    /// Nobody will ask for them: that is known to a trainer beforehand.
+    /// No hop sends the targets, so no loss has to store them. Only a trainer knows this beforehand.
     Unwanted,
-    /// No loss has left them yet, and a loss of one's own never does.
+    /// No loss has stored them yet. A loss of your own never does.
     Missing,
     Present,
 }
@@ -124,7 +124,7 @@ impl<T: Scalar> Deltas<T> {
         self.delivered = true;
     }
 
-    /// Fails if the targets are not at hand, which a route sends.
+    /// Fails if a route sends the targets but they are not stored.
     pub(crate) fn require_target(&self) -> Result<()> {
         if self.kept == Kept::Present {
             return Ok(());
@@ -137,12 +137,12 @@ impl<T: Scalar> Deltas<T> {
         })
     }
 
-    /// Makes the signals of a route that are made from the error.
+    /// Makes these signals from the error.
     pub(crate) fn make(&mut self, signals: &[Signal]) -> Result<()> {
         self.blocks.last().map_or(Ok(()), |e| self.made.make(signals, e.delta()))
     }
 
-    /// What a hop with this signal sends.
+    /// The signal that a hop sends.
     pub(crate) fn signal(&self, signal: Signal) -> &BlockDeltas<T> {
         match signal {
             Signal::Delta(from) => &self.blocks[from],
@@ -150,7 +150,7 @@ impl<T: Scalar> Deltas<T> {
         }
     }
 
-    /// What a hop sends, and the block that it leads to.
+    /// The signal that a hop sends, and the block that it leads to.
     pub(crate) fn sent(
         &mut self,
         signal: Signal,
@@ -167,7 +167,7 @@ impl<T: Scalar> Deltas<T> {
         (from, to)
     }
 
-    /// Adds to what has come down to a layer the copies that residual connections have sent there.
+    /// Adds the copies that residual connections send down to a layer to what has arrived there.
     pub(crate) fn add_what_was_skipped(&mut self, to: usize) {
         let (below, above) = self.blocks.split_at_mut(to + 1);
         let arrived = below[to].arrival().as_mut_slice();
@@ -181,7 +181,7 @@ impl<T: Scalar> Deltas<T> {
         }
     }
 
-    /// What can be sent from the output, and the deltas of the hidden layers.
+    /// The signals of the output, and the deltas of the hidden layers.
     pub(crate) fn split_output(&mut self) -> (AtOutput<'_, T>, &mut [BlockDeltas<T>]) {
         let (e, hidden) = self.blocks.split_last_mut().expect("a network has an output layer");
         (AtOutput { e, made: &self.made, target: &self.target }, hidden)
@@ -193,7 +193,7 @@ impl<T: Scalar> Deltas<T> {
         AtOutput { e, made: &self.made, target: &self.target }
     }
 
-    /// Whether losses leave the targets here from now on.
+    /// Whether losses have to store the targets here from now on.
     pub(crate) fn keep_target(&mut self, keep: bool) {
         match keep {
             false => self.kept = Kept::Unwanted,
@@ -202,7 +202,7 @@ impl<T: Scalar> Deltas<T> {
         }
     }
 
-    /// Keeps `t/N`, if it is wanted: `write` writes a target for every number of `e`.
+    /// Stores `t/N`, if the targets are wanted. `write` writes a target for every number of `e`.
     pub(crate) fn set_target(&mut self, write: impl FnOnce(&mut [T])) -> Result<()> {
         if self.kept == Kept::Unwanted {
             return Ok(());
@@ -221,9 +221,9 @@ impl<T: Scalar> Deltas<T> {
         self.blocks.last_mut().expect("a network has an output layer").arrival()
     }
 
-    /// Begins the deltas of a forward pass in the place of a [`Loss`](crate::Loss), for a loss of
-    /// one's own: write `e = ∂J/∂a_L`, of shape `n_L × N`, into the result. `J` is the mean over
-    /// the batch, so `e` of a sample carries `1/N`. What is there before is unspecified.
+    /// Begins the deltas of a forward pass for a loss of your own, in place of a [`Loss`](crate::Loss).
+    /// Write `e = ∂J/∂a_L`, of shape `n_L × N`, into the result. `J` is the mean over the batch, so the
+    /// `e` of each sample carries a factor `1/N`. The old content is unspecified, so write every entry.
     ///
     /// ```
     /// use feedback_alignment::*;
@@ -249,9 +249,9 @@ impl<T: Scalar> Deltas<T> {
         Ok(self.error_mut().view_mut())
     }
 
-    /// What arrives at the end of layer `layer`, after its pooling, to be written by a rule of
-    /// one's own; [`Network::backward`](crate::Network::backward) then makes `δ_l` of it. At the
-    /// output layer this is `e`.
+    /// The feedback at the end of layer `layer`, after its pooling, for a rule of your own to write.
+    /// [`Network::backward`](crate::Network::backward) then turns it into `δ_l`. At the output layer
+    /// this is `e`.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if the network of the last pass has no such layer.
@@ -259,9 +259,9 @@ impl<T: Scalar> Deltas<T> {
         self.block_mut(layer).map(|block| block.arrival().view_mut())
     }
 
-    /// `δ_l`, to be changed after [`Feedback::deliver`](crate::Feedback::deliver), or written
-    /// without it; the layer learns from what stands there. Batch normalisation after the layer
-    /// learns from what has been delivered: without that, nothing.
+    /// `δ_l`, to change it after [`Feedback::deliver`](crate::Feedback::deliver), or to write it
+    /// without that call. The layer learns from what you leave there. A normalisation after the layer
+    /// still learns from what was delivered, and from nothing if nothing was.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if the network of the last pass has no such layer.
@@ -277,8 +277,8 @@ impl<T: Scalar> Deltas<T> {
         self.blocks.get_mut(layer).ok_or(Error::NoSuchLayer { what, layer, count })
     }
 
-    /// `δ_l`, of shape `n_l × N`; layers are counted from 0. Of a layer that no feedback has
-    /// reached it is unspecified.
+    /// `δ_l`, of shape `n_l × N`; layers are counted from 0. If no feedback has reached the layer, the
+    /// content is unspecified.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if the network of the last pass has no such layer.
@@ -297,8 +297,7 @@ impl<T: Scalar> Default for Deltas<T> {
     }
 }
 
-/// Fails unless `deltas` come of the forward pass that left these `activations`, and both are of a
-/// network of `layout`.
+/// Fails unless `deltas` and `activations` belong to the same forward pass of a network of `layout`.
 pub(crate) fn require_match<T: Scalar>(
     stage: &'static str,
     layout: &Arc<Layout>,
@@ -322,7 +321,7 @@ pub(crate) fn require_match<T: Scalar>(
     Ok(())
 }
 
-/// [`require_match`], of deltas that feedback has been delivered to.
+/// [`require_match`] for deltas that feedback must have been delivered to.
 pub(crate) fn require_delivered<T: Scalar>(
     stage: &'static str,
     layout: &Arc<Layout>,

@@ -1,4 +1,4 @@
-//! What the parameters follow.
+//! The gradients: what an optimiser's step follows.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::{
     scalar::Scalar,
 };
 
-/// What every parameter follows: `∂W_l = δ_l h_{l-1}ᵀ`, `∂b_l = Σ δ_l`, `∂γ_l` and `∂β_l`, and of
-/// running statistics those of the batch.
+/// The gradient of every parameter: `∂W_l = δ_l h_{l-1}ᵀ`, `∂b_l = Σ δ_l`, `∂γ_l` and `∂β_l`. For
+/// running statistics, which have no gradient, the statistics of the batch.
 #[derive(Clone, Debug)]
 pub struct Gradients<T> {
-    /// The network that they are of.
+    /// The network that they belong to.
     pub(crate) layout: Arc<Layout>,
     pub(crate) numbers: Parameters<T>,
-    /// Whether each parameter, by its slot, has something to follow. Where no feedback has arrived
-    /// it has not, which is more than a gradient of 0: its moments rest too.
+    /// Whether each parameter, by its slot, has a gradient. If no feedback has arrived it has none.
+    /// That is not the same as a gradient of 0: without a gradient its moments do not change either.
     learned: Vec<bool>,
     /// The gradients of feedback matrices, one for each hop; empty where a matrix has none of its own.
     feedback: Vec<Columns<T>>,
@@ -36,10 +36,10 @@ impl<T: Scalar> Gradients<T> {
         Self { layout, numbers, learned: Vec::new(), feedback: Vec::new() }
     }
 
-    /// Gives them the shapes of the parameters, if they have others.
+    /// Gives the gradients the shapes of the parameters, if they do not have them yet.
     pub(crate) fn fit(&mut self, layout: &Arc<Layout>) -> Result<()> {
         if !Layout::same(&self.layout, layout) {
-            self.layout = Arc::default(); // Until everything has its memory.
+            self.layout = Arc::default(); // An error below must not leave a layout without its memory.
             self.numbers = Parameters::zeros(&layout.table)?;
             self.learned.clear();
             self.learned.resize(layout.table.slots().len(), false);
@@ -48,14 +48,14 @@ impl<T: Scalar> Gradients<T> {
         Ok(())
     }
 
-    /// The numbers of slot `index` of a layer, and whether there is something to follow in them.
+    /// The numbers of slot `index` of a layer, and whether it has a gradient.
     pub(crate) fn slot_mut(&mut self, layer: usize, index: usize) -> (&mut [T], &mut bool) {
         let place = self.layout.table.indices(layer).start + index;
         let slot = self.layout.table.slots()[place];
         (self.numbers.slot_mut(&slot), &mut self.learned[place])
     }
 
-    /// The numbers of a layer, and for each of its slots whether there is something to follow.
+    /// The numbers of a layer, and for each of its slots whether it has a gradient.
     pub(crate) fn of_layer(&self, layer: usize) -> (OfLayer<'_, T>, &[bool]) {
         (self.numbers.layer(layer), &self.learned[self.layout.table.indices(layer)])
     }
@@ -75,25 +75,25 @@ impl<T: Scalar> Gradients<T> {
         all.try_for_each(|(gradient, (rows, columns))| gradient.set_shape(rows, columns))
     }
 
-    /// The gradient of the matrix of a hop, to be written.
+    /// The gradient of a hop's matrix, for writing.
     pub(crate) fn feedback_mut(&mut self, hop: usize) -> &mut [T] {
         self.feedback[hop].as_mut_slice()
     }
 
-    /// The gradient of the matrix of a hop, if there is one of this shape.
+    /// The gradient of a hop's matrix, if there is one of this shape.
     pub(crate) fn of_feedback(&self, hop: usize, shape: (usize, usize)) -> Option<&[T]> {
         let found = self.feedback.get(hop)?;
         ((found.rows(), found.batch()) == shape).then(|| found.as_slice())
     }
 
-    /// The gradients of feedback matrices that have one of their own, array by array; no
-    /// [norm](Self::norm) counts them, and nothing clips them. With [`as_slice`](Self::as_slice) this
-    /// is all that a step follows.
+    /// The gradients of feedback matrices that have their own, array by array. The [norm](Self::norm)
+    /// does not include them, and clipping leaves them alone. Together with
+    /// [`as_slice`](Self::as_slice) they are all that a step uses.
     pub fn feedback_values(&self) -> impl Iterator<Item = &[T]> {
         self.feedback.iter().filter(|gradient| gradient.rows() > 0).map(Columns::as_slice)
     }
 
-    /// The same, to be changed.
+    /// The same, for changing them.
     pub fn feedback_values_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
         self.feedback.iter_mut().filter(|gradient| gradient.rows() > 0).map(Columns::as_mut_slice)
     }
@@ -117,8 +117,8 @@ impl<T: Scalar> Gradients<T> {
         Ok(slot.map(|slot| DVectorView::from_slice(self.numbers.slot(&slot), slot.rows)))
     }
 
-    /// What any parameter of layer `layer` follows, or of the first normalisation after it that has
-    /// it; `None` if there is no such parameter.
+    /// The gradient of any parameter of layer `layer`, or of the first normalisation after it that has
+    /// such a parameter; `None` if there is none.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
@@ -127,7 +127,7 @@ impl<T: Scalar> Gradients<T> {
         Ok(self.numbers.get(layer, part))
     }
 
-    /// `∂W_l`, to be changed before the optimiser's step.
+    /// `∂W_l`, for changing it before the optimiser's step.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
@@ -137,7 +137,7 @@ impl<T: Scalar> Gradients<T> {
         Ok(found.expect("every layer has weights"))
     }
 
-    /// `∂b_l`, to be changed before the optimiser's step; `None` if the layer has no bias.
+    /// `∂b_l`, for changing it before the optimiser's step; `None` if the layer has no bias.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] if there is no such layer.
@@ -147,14 +147,14 @@ impl<T: Scalar> Gradients<T> {
         Ok(slot.map(|slot| DVectorViewMut::from_slice(self.numbers.slot_mut(&slot), slot.rows)))
     }
 
-    /// All numbers one after the other, as [`Parameters::as_slice`] has them: gradients, statistics
-    /// of the batch, and zeros between them. This is what processes that share a batch average.
+    /// All numbers in a row, in the order of [`Parameters::as_slice`]: gradients, statistics of the
+    /// batch, and zeros between them. Processes that share a batch average exactly these numbers.
     #[must_use]
     pub fn as_slice(&self) -> &[T] {
         self.numbers.as_slice()
     }
 
-    /// [`as_slice`](Self::as_slice), to be written.
+    /// [`as_slice`](Self::as_slice), for writing.
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         self.numbers.as_mut_slice()
     }
@@ -166,7 +166,7 @@ impl<T: Scalar> Gradients<T> {
         slots.map(|slot| self.numbers.slot(slot))
     }
 
-    /// The same, to be changed: to add noise, or to clip them in a way of one's own.
+    /// The same, for changing them: to add noise, or to clip them in another way.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
         let table = Arc::clone(self.numbers.table());
         let (mut rest, mut taken) = (self.numbers.as_mut_slice(), 0);
@@ -186,9 +186,9 @@ impl<T: Scalar> Gradients<T> {
         self.values().map(norm).fold(0.0, f64::hypot)
     }
 
-    /// Scales all [values](Self::values) down so that their [norm](Self::norm) is at most
-    /// `largest`: `g ← g · min(1, largest/‖g‖)` (Pascanu, Mikolov and Bengio 2013, algorithm 1).
-    /// Returns the norm that they had.
+    /// Scales all [values](Self::values) down so that their [norm](Self::norm) is at most `largest`: `g
+    /// ← g · min(1, largest/‖g‖)` (Pascanu, Mikolov and Bengio 2013, algorithm 1). Returns the norm
+    /// before scaling.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] unless `largest` is positive in the scalar,
@@ -204,7 +204,7 @@ impl<T: Scalar> Gradients<T> {
         Ok(norm)
     }
 
-    /// Moves every one of the [values](Self::values) into `[−largest, largest]`; NaN stays NaN.
+    /// Limits every one of the [values](Self::values) to `[−largest, largest]`; NaN stays NaN.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] unless `largest` is positive in the scalar.
@@ -221,13 +221,14 @@ impl<T: Scalar> Gradients<T> {
         Ok(())
     }
 
-    /// Adds `factor` times other gradients of the same network, batch statistics included: with a
-    /// factor of `1/k` for each of `k` equal parts of a batch, this is the gradient of the whole,
-    /// where there is no batch normalisation. [`Gradients::new`] begins at 0.
+    /// Adds `factor` times the gradients of another batch for the same network; statistics of the batch
+    /// too. If a batch is cut into `k` equal parts, adding all parts with a factor of `1/k` gives the
+    /// gradient of the whole batch, provided there is no batch normalisation. [`Gradients::new`] is 0.
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] if the others are of another network, [`Error::InvalidParameter`]
-    /// unless the factor is finite in the scalar; nothing has then changed.
+    /// [`Error::StageMismatch`] if the other gradients belong to another network,
+    /// [`Error::InvalidParameter`] unless the factor is finite in the scalar type. After an error
+    /// nothing has changed.
     pub fn add(&mut self, other: &Self, factor: f64) -> Result<()> {
         let by = T::of(factor);
         require(by.is_finite(), "factor", factor, "a finite number")?;
@@ -251,7 +252,7 @@ impl<T: Scalar> Gradients<T> {
         Ok(())
     }
 
-    /// Fails unless they are of a network of this layout.
+    /// Fails unless they belong to a network of this layout.
     pub(crate) fn require(&self, layout: &Arc<Layout>) -> Result<()> {
         require_layout("gradients", "gradients", layout, &self.layout)
     }
@@ -266,7 +267,7 @@ impl<T: Scalar> Gradients<T> {
 }
 
 impl<T: Scalar> PartialEq for Gradients<T> {
-    /// Compares what is to be learned, not the network that it is of.
+    /// Compares the gradients, not the network that they belong to.
     fn eq(&self, other: &Self) -> bool {
         (&self.numbers, &self.learned) == (&other.numbers, &other.learned)
             && self.feedback_values().eq(other.feedback_values())

@@ -1,4 +1,4 @@
-//! What everything that a stage leaves behind is fitted to.
+//! The layout of a network: the sizes to which activations, deltas and gradients are fitted.
 
 use std::{fmt, sync::Arc};
 
@@ -9,25 +9,25 @@ use crate::{
     parameters::Table,
 };
 
-/// The sizes of everything that a network computes for one sample. Shared by all that is fitted to
-/// one network, so that comparing two of them costs nothing.
+/// The sizes of everything that a network computes for one sample. All that belongs to one network
+/// shares one layout, so comparing two layouts is usually a comparison of pointers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Layout {
     /// The list of layers, with all constants. Two layouts are the same only if the operations
     /// agree too, since each operation leaves other things behind for the way back.
     pub(crate) architecture: Option<Architecture>,
-    /// What errors call the network.
+    /// How error messages call the network.
     pub(crate) name: String,
     /// Number of inputs.
     pub(crate) inputs: usize,
     /// The operations on the input.
     pub(crate) input_operations: Vec<Operation>,
     pub(crate) blocks: Vec<BlockLayout>,
-    /// Numbers that a thread needs at most for itself.
+    /// The most numbers of scratch memory that a thread needs.
     pub(crate) scratch: usize,
-    /// For each block.
+    /// The operations of each block.
     pub(crate) operations: Vec<Vec<Operation>>,
-    /// What parameters the network has.
+    /// The list of the network's parameters.
     pub(crate) table: Arc<Table>,
 }
 
@@ -36,10 +36,10 @@ pub(crate) struct Layout {
 pub(crate) struct BlockLayout {
     /// Length of `a`.
     pub(crate) a: usize,
-    /// Length of what each local operation yields.
+    /// Length of the output of each local operation.
     pub(crate) operations: Vec<usize>,
-    /// The lengths that a delta takes on its way from the end of the block back to `a`: that of
-    /// `a`, then that of each pooling operation's output.
+    /// The lengths of a delta at each stage of its way: at `a` first, then at the output of each
+    /// pooling operation. The way back goes through them from the last to the first.
     pub(crate) stages: Vec<usize>,
 }
 
@@ -50,7 +50,7 @@ impl Layout {
         Arc::ptr_eq(one, other) || one == other
     }
 
-    /// Length of what block `index` yields, `h`.
+    /// Length of `h`, the output of block `index`.
     pub(crate) fn output(&self, index: usize) -> usize {
         let block = &self.blocks[index];
         *block.operations.last().unwrap_or(&block.a)
@@ -64,7 +64,7 @@ impl Layout {
         matches!(weighted.nth(index), Some(Item::Dense { .. }))
     }
 
-    /// Whether everything has the same size, whatever the operations.
+    /// Whether all sizes are equal, even if the operations differ.
     pub(crate) fn has_sizes_of(&self, other: &Self) -> bool {
         let sizes = |layout: &Self| (layout.inputs, layout.input_operations.len());
         sizes(self) == sizes(other) && self.blocks == other.blocks
@@ -77,7 +77,7 @@ impl fmt::Display for Layout {
     }
 }
 
-/// Fails unless something was made for a network of this layout.
+/// Fails unless `found` is the expected layout.
 #[inline]
 pub(crate) fn require_layout(
     stage: &'static str,
@@ -96,7 +96,7 @@ fn mismatch(stage: &'static str, what: &'static str, expected: &Layout, found: &
     });
     let [(mut expected, items), (mut found, others)] = names;
     if expected == found {
-        // They differ in what the name leaves out, such as a bias or a slope.
+        // They differ in something that the name does not show, such as a bias or a slope.
         if let Some((item, other)) = items.zip(others).find(|(item, other)| item != other) {
             expected = format!("{expected} with {item:?}");
             found = format!("{found} with {other:?}");

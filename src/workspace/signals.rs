@@ -1,4 +1,4 @@
-//! What is made of the error before it is sent.
+//! The signals that are made from the error before they are sent.
 
 use std::cmp::Ordering;
 
@@ -26,8 +26,8 @@ impl<T> Default for Made<T> {
 }
 
 impl<T: Scalar> Made<T> {
-    /// Makes these signals from the error `e`. Signals of earlier routes beyond their number stay as they
-    /// are, so that their memory can be used again.
+    /// Makes these signals from the error `e`. If an earlier route had more signals, the surplus ones
+    /// stay, so that their memory can be used again.
     pub(super) fn make(&mut self, signals: &[Signal], e: &Columns<T>) -> Result<()> {
         for (place, &signal) in signals.iter().enumerate() {
             if place == self.signals.len() {
@@ -40,7 +40,7 @@ impl<T: Scalar> Made<T> {
         Ok(())
     }
 
-    /// A signal that has been made.
+    /// A signal that has been made in this step.
     pub(super) fn get(&self, signal: Signal) -> &BlockDeltas<T> {
         let found = self.signals.iter().find(|(made, _)| *made == signal);
         &found.expect("what a route sends is made before it is delivered").1
@@ -56,7 +56,7 @@ pub(crate) struct AtOutput<'a, T> {
 }
 
 impl<'a, T: Scalar> AtOutput<'a, T> {
-    /// What a hop with this signal sends. No delta of a hidden layer is asked for here.
+    /// The signal that a hop sends. Callers never ask for the delta of a hidden layer here.
     pub(crate) fn get(self, signal: Signal) -> &'a BlockDeltas<T> {
         match signal {
             Signal::Error | Signal::Delta(_) => self.e,
@@ -65,9 +65,9 @@ impl<'a, T: Scalar> AtOutput<'a, T> {
         }
     }
 
-    /// A number that no square exceeds of whatever a hop could send beside the error.
+    /// An upper bound of the squares of all signals that a hop could send, the error itself aside.
     pub(crate) fn squares_beside_error(self) -> f64 {
-        // What has never been sent has no length.
+        // A signal that was never sent is empty, so its bound is 0.
         let made = self.made.signals.iter().map(|(_, made)| made);
         let all = made.chain([self.target]);
         all.fold(0.0, |most, sent| f64::max(most, bound_of_squares(sent.delta().as_slice())))
