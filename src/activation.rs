@@ -101,7 +101,7 @@ impl Activation {
         }
     }
 
-    /// `delta ← delta ∘ f'(a)`, with `h = f(a)` at hand so that nothing is computed twice.
+    /// `delta ← delta ∘ f'(a)`. `h = f(a)` is given too, so that nothing is computed twice.
     pub(crate) fn multiply_derivative<T: Scalar>(self, a: &[T], h: &[T], delta: &mut [T]) {
         match self {
             Self::Identity => {}
@@ -113,7 +113,7 @@ impl Activation {
                 scale(a, delta, |a| if a > T::zero() { T::one() } else { slope });
             }
             Self::Elu { alpha } => {
-                // From `a`, not as h + α, which loses digits where h is close to −α.
+                // Computed from `a`: `h + α` would lose digits where h is close to −α.
                 let alpha = T::of(alpha);
                 scale(a, delta, |a| if a > T::zero() { T::one() } else { alpha * a.exp() });
             }
@@ -126,7 +126,7 @@ impl Activation {
         }
     }
 
-    /// The values that the function does not pass on either side, if there are such.
+    /// The two limits of the function's values, if it is bounded on both sides.
     pub(crate) fn bounds(self) -> Option<(f64, f64)> {
         match self {
             Self::Tanh => Some((-1.0, 1.0)),
@@ -135,7 +135,7 @@ impl Activation {
         }
     }
 
-    /// A number that `|f'(a)|` does not exceed.
+    /// An upper bound of `|f'(a)|`.
     pub(crate) fn steepest(self) -> f64 {
         match self {
             Self::Identity | Self::Tanh | Self::Logistic | Self::Relu | Self::Softplus => 1.0,
@@ -145,7 +145,7 @@ impl Activation {
         }
     }
 
-    /// A number that `|f(a)|` does not exceed for `|a|` up to `bound`.
+    /// An upper bound of `|f(a)|` for `|a|` up to `bound`.
     pub(crate) fn bound(self, bound: f64) -> f64 {
         match self {
             Self::Tanh | Self::Logistic => 1.0,
@@ -192,7 +192,7 @@ fn scale<T: Scalar, F: Fn(T) -> T>(at: &[T], delta: &mut [T], derivative: F) {
     }
 }
 
-/// `σ(a)`; correct to the limits 0 and 1 since `e^∞ = ∞` and `1/∞ = 0`.
+/// `σ(a)`. The limits 0 and 1 come out right, because `e^∞ = ∞` and `1/∞ = 0`.
 #[allow(clippy::inline_always)] // Or it would not be vectorised.
 #[inline(always)]
 pub(crate) fn logistic<T: Scalar>(a: T) -> T {
@@ -207,8 +207,8 @@ pub(crate) fn softplus<T: Scalar>(a: T) -> T {
     positive + (-a.abs()).fast_exp().fast_ln_1p()
 }
 
-/// `u` of [`Activation::Gelu`] and its derivative. Where `σ(u)` is 0 or 1 anyway `u` stays where it is,
-/// so that no power of `a` overflows.
+/// `u` of [`Activation::Gelu`] and its derivative. Beyond ±20, where `σ(u)` is 0 or 1 anyway, `a` is
+/// replaced by ±20, so that no power of it overflows.
 #[allow(clippy::inline_always)] // Or it would not be vectorised.
 #[inline(always)]
 fn gelu<T: Scalar>(a: T) -> (T, T) {

@@ -19,10 +19,10 @@ use crate::{
 /// not clipped, with `∂J/∂x` from true backpropagation whatever rule trains the network, and
 /// `sign(0) = 0`.
 ///
-/// Nøkland (2016) regularises with `ε = 0.08` on pixels in `[0, 1]`: the perturbed batch alone is
-/// learned. From zero weights nothing is perturbed, since `∂J/∂x = 0`.
+/// Nøkland (2016) regularises with `ε = 0.08` on pixels in `[0, 1]`: training uses only the perturbed
+/// batch. With zero weights nothing is perturbed, because then `∂J/∂x = 0`.
 ///
-/// It keeps its scratch memory, so that one value perturbs batch after batch without allocating.
+/// It keeps its scratch memory, so one value perturbs many batches without allocating.
 ///
 /// ```
 /// use feedback_alignment::{FastGradientSign, Loss, Network, nalgebra::DMatrix};
@@ -45,11 +45,11 @@ pub struct FastGradientSign<T> {
 }
 
 impl<T: Scalar> FastGradientSign<T> {
-    /// Perturbations of size `epsilon`, at least 0, for networks like this one.
+    /// Perturbations of size `epsilon`, at least 0, for networks with the same layers as this one.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) if `epsilon` is negative or not
-    /// finite, also in the scalar.
+    /// finite in the scalar type.
     pub fn new(network: &Network<T>, epsilon: f64) -> Result<Self> {
         require_not_negative::<T>("epsilon", epsilon)?;
         let nothing = FeedbackInit::default();
@@ -71,9 +71,8 @@ impl<T: Scalar> FastGradientSign<T> {
     /// `x + ε sign(∂J/∂x)`, of the shape of `x`.
     ///
     /// # Errors
-    /// Those of [`Network::forward`] and [`Loss::error`],
-    /// [`Error::StageMismatch`](crate::Error::StageMismatch) for a network unlike the one it was
-    /// made for.
+    /// Those of [`Network::forward`] and [`Loss::error`], and
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) for a network with other layers.
     pub fn perturb<'x, 'a>(
         &mut self,
         network: &Network<T>,
@@ -91,10 +90,10 @@ impl<T: Scalar> FastGradientSign<T> {
         result.map(|()| perturbed)
     }
 
-    /// `∂J/∂x` of the samples `x`, of the same shape, by backpropagation.
+    /// `∂J/∂x` for the samples `x`, in the same shape, by backpropagation.
     ///
     /// # Errors
-    /// As for [`perturb`](Self::perturb).
+    /// Those of [`perturb`](Self::perturb).
     pub fn input_gradient<'x, 'a>(
         &mut self,
         network: &Network<T>,
@@ -106,7 +105,8 @@ impl<T: Scalar> FastGradientSign<T> {
         Ok(self.gradient.view().into_owned())
     }
 
-    /// Adds the perturbation to `x`, from the training pass that left `activations`.
+    /// Adds the perturbation to `x`. `activations` are those of a training pass over the unperturbed
+    /// samples.
     pub(crate) fn add_to(
         &mut self,
         x: &mut [T],
@@ -121,7 +121,7 @@ impl<T: Scalar> FastGradientSign<T> {
         network.input_gradient(activations, &self.deltas, &mut self.gradient);
         let epsilon = T::of(self.epsilon);
         for (x, &slope) in x.iter_mut().zip(self.gradient.as_slice()) {
-            // Not `signum`, which takes 0 for positive.
+            // Not `signum`, which counts 0 as positive.
             if slope > T::zero() {
                 *x += epsilon;
             } else if slope < T::zero() {

@@ -1,4 +1,4 @@
-//! Length and angle of arrays of numbers, in `f64` whatever their type.
+//! Length and angle of arrays of numbers, computed in `f64` for every scalar type.
 
 use crate::scalar::Scalar;
 
@@ -12,11 +12,11 @@ pub(crate) fn distance<T: Scalar>(u: &[T], v: &[T]) -> f64 {
     Length::of(u, v, |u, v| u - v).map_or(0.0, Length::value)
 }
 
-/// The angle between two arrays in degrees, from 0 to 180; none where one of them is zero.
+/// The angle between two arrays in degrees, from 0 to 180; `None` if one of them is zero.
 ///
-/// As `2 atan2(‖û − v̂‖, ‖û + v̂‖)` of the unit vectors (Kahan 2006, "How futile are mindless
-/// assessments of roundoff in floating-point computation?"), which is exact at 0 and at 180. There
-/// the cosine is flat: `acos` would make 10⁻⁶ degrees of its last digit.
+/// Computed as `2 atan2(‖û − v̂‖, ‖û + v̂‖)` of the unit vectors (Kahan 2006, "How futile are mindless
+/// assessments of roundoff in floating-point computation?"). This is exact at 0 and at 180. The cosine
+/// is flat there, so `acos` would turn a rounding error in its last digit into 10⁻⁶ degrees.
 pub(crate) fn angle<T: Scalar>(u: &[T], v: &[T]) -> Option<f64> {
     let to_unit = |v: &[T]| {
         Length::of(v, v, |v, _| v).map(|Length { scale, scaled }| (scale, scaled.recip()))
@@ -29,8 +29,8 @@ pub(crate) fn angle<T: Scalar>(u: &[T], v: &[T]) -> Option<f64> {
     Some((2.0 * apart.sqrt().atan2(along.sqrt())).to_degrees())
 }
 
-/// The length of an array that is not zero: `scaled / scale`, with a power of two by which entries
-/// are multiplied so that their squares neither overflow nor vanish.
+/// The length of an array that is not zero: `scaled / scale`. Entries are multiplied by `scale`, a
+/// power of two, so that their squares neither overflow nor vanish.
 #[derive(Clone, Copy)]
 struct Length {
     scale: f64,
@@ -38,7 +38,7 @@ struct Length {
 }
 
 impl Length {
-    /// Of the array of `entry(u, v)`.
+    /// The length of the array with the entries `entry(u, v)`.
     fn of<T: Scalar>(u: &[T], v: &[T], entry: impl Fn(f64, f64) -> f64) -> Option<Self> {
         let scaled = |scale: f64| {
             let [squares] = sums(u, v, |u, v| [(entry(u, v) * scale).powi(2)]);
@@ -50,7 +50,7 @@ impl Length {
         }
         let entries = u.iter().zip(v).map(|(u, v)| entry(u.as_f64(), v.as_f64()).abs());
         let largest = entries.fold(0.0, f64::max);
-        // Subnormal numbers, below 2⁻¹⁰²², come close enough to 1.
+        // Subnormal numbers, below 2⁻¹⁰²², cannot be scaled quite up to 1, but close enough.
         let scale = (-largest.log2().floor()).clamp(-1023.0, 1023.0).exp2();
         (largest > 0.0).then(|| Self { scale, scaled: scaled(scale).sqrt() })
     }
@@ -60,7 +60,8 @@ impl Length {
     }
 }
 
-/// Sums over the entries of two arrays, in eight interleaved parts so that they are vectorised.
+/// Sums over the entries of two arrays, in eight interleaved parts, so that the compiler can vectorise
+/// them.
 fn sums<T: Scalar, const N: usize>(
     u: &[T],
     v: &[T],

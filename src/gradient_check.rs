@@ -28,17 +28,17 @@ use crate::{
 /// ∂J/∂w ≈ (J(w + h) − J(w − h)) / 2h      with h = step · max(1, |w|)
 /// ```
 ///
-/// on one batch, with dropout masks held fixed (those of seed 0, step 1) and batch normalisation
-/// by the batch, as in training. The differences are taken in `f64` whatever the scalar of the
-/// network, so that gradients in `f32` are measured to their own precision.
+/// on one batch. Dropout masks are held fixed (those of seed 0, step 1), and batch normalisation uses
+/// the batch, as in training. The differences are taken in `f64` for every scalar type. So gradients in
+/// `f32` are measured to their own precision.
 ///
-/// What should come out: with the default step, where the gradient is not nearly zero everywhere,
-/// [`GradientReport::relative_difference`] is below 1e-6 in `f64` and below 1e-5 in `f32`. It is
-/// relative to the largest entry of the whole gradient, because an entry by entry ratio says
-/// nothing of entries that are small by cancelling.
+/// With the default step, and unless the gradient is nearly zero everywhere,
+/// [`GradientReport::relative_difference`] should be below 1e-6 in `f64` and below 1e-5 in `f32`. It is
+/// relative to the largest entry of the whole gradient. A ratio for each entry would say nothing about
+/// entries that are small only because their terms cancel.
 ///
-/// A parameter is skipped where its step takes a unit over the kink of ReLU, leaky ReLU or ELU, or
-/// gives a max-pooling window another winner: there is no derivative to compare with.
+/// A parameter is skipped if its step takes a unit over the kink of ReLU, leaky ReLU or ELU, or changes
+/// the winner of a max-pooling window. The loss then has no derivative to compare with.
 ///
 /// It takes two forward passes for each parameter that is checked.
 ///
@@ -60,11 +60,11 @@ use crate::{
     serde(default, deny_unknown_fields)
 )]
 pub struct GradientCheck {
-    /// `h` for parameters of magnitude 1 or less, positive; 1e-5 by default, where the error of
-    /// the difference, of order `h²`, and that of rounding, of order `10⁻¹⁶ J/h`, are both small.
+    /// `h` for parameters of magnitude 1 or less, positive; 1e-5 by default. There the error of the
+    /// difference, of order `h²`, and the rounding error, of order `10⁻¹⁶ J/h`, are both small.
     pub step: f64,
-    /// Entries of each tensor that are checked, chosen at random but always the same; at least 1,
-    /// all by default.
+    /// How many entries of each tensor are checked, at least 1; all by default. They are chosen at
+    /// random, but always the same ones.
     pub entries: usize,
 }
 
@@ -74,7 +74,7 @@ impl Default for GradientCheck {
     }
 }
 
-/// What a [`GradientCheck`] found.
+/// The results of a [`GradientCheck`].
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -83,7 +83,7 @@ pub struct GradientReport {
     pub tensors: Vec<TensorCheck>,
 }
 
-/// What a [`GradientCheck`] found in one tensor.
+/// The results of a [`GradientCheck`] for one tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -94,11 +94,11 @@ pub struct TensorCheck {
     pub part: Part,
     /// Entries that were compared.
     pub checked: usize,
-    /// Entries that were left out because a kink or a change of winners is within a step.
+    /// Entries that were skipped because a kink or another winner is within a step.
     pub skipped: usize,
-    /// Largest difference between a gradient and its central difference; 0 if none was compared.
+    /// Largest difference between a gradient and its central difference; 0 if none were compared.
     pub difference: f64,
-    /// Largest magnitude of a central difference; 0 if none was compared.
+    /// Largest magnitude of a central difference; 0 if none were compared.
     pub largest: f64,
 }
 
@@ -115,10 +115,10 @@ impl GradientReport {
         self.tensors.iter().fold(0.0, |most, tensor| tensor.largest.max(most))
     }
 
-    /// The largest difference as a part of the largest central difference; 0 where both are 0.
+    /// The largest difference divided by the largest central difference; 0 if the difference is 0.
     ///
-    /// A gradient that is nearly zero everywhere has no scale to compare with: below some
-    /// `10⁻⁵ J` this is the rounding of the differences.
+    /// A gradient that is nearly zero everywhere has no scale to compare with. Below about `10⁻⁵ J` the
+    /// result shows only the rounding of the differences.
     #[must_use]
     pub fn relative_difference(&self) -> f64 {
         match self.difference() {
@@ -160,7 +160,7 @@ impl GradientCheck {
         self.compare(&mut Differences::new(network.cast()?, loss, x, targets)?, &gradients)
     }
 
-    /// Compares gradients, from wherever they come, with the differences.
+    /// Compares any gradients with the differences.
     fn compare<T: Scalar>(
         self,
         differences: &mut Differences,
@@ -228,16 +228,16 @@ struct Differences<'a> {
     network: Network<f64>,
     loss: Loss,
     targets: Targets<'a, f64>,
-    /// Of the parameters as they are.
+    /// The activations with the parameters as they are.
     base: Activations<f64>,
-    /// Of the parameters with a step in one of them.
+    /// The activations with a step in one parameter.
     stepped: Activations<f64>,
     /// Scratch for the error at the output.
     e: Columns<f64>,
 }
 
 impl<'a> Differences<'a> {
-    /// For samples and targets that have been checked.
+    /// For checked samples and targets.
     fn new<T: Scalar>(
         network: Network<f64>,
         loss: Loss,
@@ -255,7 +255,7 @@ impl<'a> Differences<'a> {
         Ok(Self { network, loss, targets, base, stepped, e })
     }
 
-    /// The slope of the loss along one parameter, unless there is a kink within the step.
+    /// The slope of the loss along one parameter; `None` if there is a kink within the step.
     fn at(&mut self, slot: &Slot, index: usize, step: f64) -> Result<Option<f64>> {
         let middle = self.network.parameters.slot(slot)[index];
         let h = step * middle.abs().max(1.0);
@@ -266,14 +266,14 @@ impl<'a> Differences<'a> {
         });
         self.network.parameters.slot_mut(slot)[index] = middle;
         let [Some(up), Some(down)] = losses else { return Ok(None) };
-        // Not 2h, since the ends have been rounded.
+        // Not 2h, because the ends have been rounded.
         let slope = (up - down) / (ends[0] - ends[1]);
         let what = || format!("the central difference of entry {index} of {slot}");
         require_finite(what, 1, &[slope])?;
         Ok(Some(slope))
     }
 
-    /// The loss, unless a unit has crossed a kink or a window has another winner.
+    /// The loss; `None` if a unit has crossed a kink or a window has another winner.
     fn loss(&mut self) -> Option<f64> {
         let samples = self.stepped.batch();
         let write = |_: &mut [f64]| Ok(f64::INFINITY);

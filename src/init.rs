@@ -1,4 +1,4 @@
-//! What initial weights and feedback matrices are drawn from.
+//! The distributions of initial weights and of feedback matrices.
 
 use std::{fmt, str::FromStr};
 
@@ -11,14 +11,14 @@ use crate::{
     scalar::Scalar,
 };
 
-/// Enough layers for a rule to show what it reads: IFA reads weights from the second hidden layer on.
+/// Enough layers to see whether a rule reads weights: IFA does so from the second hidden layer on.
 const LAYERS: usize = 3;
 
 /// Distribution of the initial weights and biases.
 ///
-/// `fan_in` is the number of inputs of a unit, `fan_out` the number of units that read one input
-/// (for a dense layer: columns and rows of `W`). Biases are zero unless said otherwise. Numbers
-/// are drawn as `f64` and rounded, so a seed gives the same network in both scalars.
+/// `fan_in` is the number of inputs of a unit, and `fan_out` the number of units that read one input
+/// (for a dense layer: columns and rows of `W`). Biases are 0 unless stated otherwise. Numbers are
+/// drawn as `f64` and rounded, so a seed gives the same network in both scalar types.
 ///
 /// ```
 /// use feedback_alignment::Init;
@@ -35,12 +35,13 @@ const LAYERS: usize = 3;
 )]
 #[non_exhaustive]
 pub enum Init {
-    /// `W, b ~ U(±1/√fan_in)`, under which every rule learns; Torch's default and Nøkland's (2016)
-    /// for backpropagation and for every ReLU network.
+    /// `W, b ~ U(±1/√fan_in)`, from which every rule learns. It is Torch's default, and Nøkland (2016)
+    /// uses it for backpropagation and for every network with ReLU.
     #[default]
     FanIn,
-    /// What Nøkland (2016) uses with `rule`: zero weights and biases for FA and DFA where every
-    /// hidden unit saturates (tanh, logistic), [`FanIn`](Self::FanIn) otherwise.
+    /// What Nøkland (2016) uses with `rule`. If every hidden unit saturates (tanh, logistic) and the
+    /// rule does not read weights, as FA and DFA, weights and biases are zero. Otherwise it is
+    /// [`FanIn`](Self::FanIn).
     Nokland {
         /// The rule that will train the network.
         rule: FeedbackRule,
@@ -79,8 +80,8 @@ impl Init {
         Self::Nokland { rule }
     }
 
-    /// All that need nothing but a name: without [`Nokland`](Self::Nokland), [`Uniform`](Self::Uniform)
-    /// and [`Normal`](Self::Normal).
+    /// All distributions without parameters: all but [`Nokland`](Self::Nokland),
+    /// [`Uniform`](Self::Uniform) and [`Normal`](Self::Normal).
     #[must_use]
     pub fn presets() -> impl ExactSizeIterator<Item = Self> {
         [
@@ -96,8 +97,8 @@ impl Init {
         .into_iter()
     }
 
-    /// What weights and biases of a layer are drawn from; `saturating` says whether every hidden
-    /// unit of the network saturates.
+    /// The distributions of a layer's weights and biases. `saturating` says whether every hidden unit
+    /// of the network saturates.
     pub(crate) fn spread(
         self,
         fan_in: usize,
@@ -106,7 +107,7 @@ impl Init {
     ) -> (Spread, Spread) {
         let (fan_in, fan_out) = (fan_in as f64, fan_out as f64);
         let weights = match self {
-            // Feedback that needs no weights can leave zero.
+            // A rule that does not need weights can learn from weights of zero.
             Self::Nokland { rule } if saturating && !rule.route(LAYERS).needs_weights() => {
                 Spread::Zero
             }
@@ -157,21 +158,21 @@ impl fmt::Display for Init {
 impl FromStr for Init {
     type Err = Error;
 
-    /// Reads the name that `Display` writes, of one of the [`presets`](Init::presets).
+    /// Reads the name of one of the [`presets`](Init::presets), in upper or lower case.
     fn from_str(text: &str) -> Result<Self> {
         named("initialisation", text, Self::presets())
     }
 }
 
-/// Distribution of the fixed feedback matrices.
+/// Distribution of the random feedback matrices.
 ///
-/// A matrix `B_l` has as many rows as there are units that receive the feedback, `n_l`, and as
-/// many columns as there are units that send it, `n_L` (under FA `n_{l+1}`). It is always drawn
-/// independently of the weights; Nøkland's own code copies the initial `W_{l+1}` under FA, which
-/// is perfectly aligned where the weights are not zeroed.
+/// A matrix `B_l` has a row for each unit that receives the feedback, `n_l`, and a column for each unit
+/// that sends it, `n_L` (under FA `n_{l+1}`). Here it is always drawn independently of the weights.
+/// Nøkland's own code copies the initial `W_{l+1}` under FA, which is perfect alignment unless the
+/// weights are then set to zero.
 ///
-/// Any distribution of `rand_distr` serves through [`Feedback::sample`](crate::Feedback::sample),
-/// matrices of one's own through [`Feedback::from_matrices`](crate::Feedback::from_matrices).
+/// To draw from another distribution of `rand_distr` use [`Feedback::sample`](crate::Feedback::sample),
+/// and for your own matrices [`Feedback::from_matrices`](crate::Feedback::from_matrices).
 ///
 /// ```
 /// use feedback_alignment::FeedbackInit;
@@ -189,7 +190,8 @@ impl FromStr for Init {
 )]
 #[non_exhaustive]
 pub enum FeedbackInit {
-    /// `U(±1/√n_l)`, with the number of units that receive the feedback; Nøkland 2016 (his code).
+    /// `U(±1/√n_l)`, where `n_l` is the number of units that receive the feedback; Nøkland 2016 (his
+    /// code).
     #[default]
     Nokland,
     /// `U(±0.5)`; Lillicrap et al. 2016.
@@ -198,9 +200,9 @@ pub enum FeedbackInit {
     Frenkel,
     /// `N(0, 1/(n_l n_L))`; Launay, Poli and Krzakala 2019.
     LightOn,
-    /// `U(±(n_L s)^¼/√n_l)` for [sparse](crate::Through::Sparse) matrices with `s` entries in a row,
-    /// of which a full one has `s = n_L`; a standard deviation of `1/√n_l` for those of
-    /// [low rank](crate::Through::LowRank). Crafton et al. 2019 (their code).
+    /// For [sparse](crate::Through::Sparse) matrices with `s` entries in a row `U(±(n_L s)^¼/√n_l)`; a
+    /// full matrix has `s = n_L`. For matrices of [low rank](crate::Through::LowRank) a standard
+    /// deviation of `1/√n_l`. Crafton et al. 2019 (their code).
     Crafton,
     /// `U(±bound)`.
     Uniform {
@@ -215,7 +217,8 @@ pub enum FeedbackInit {
 }
 
 impl FeedbackInit {
-    /// All that need nothing but a name: without [`Uniform`](Self::Uniform) and [`Normal`](Self::Normal).
+    /// All distributions without parameters: all but [`Uniform`](Self::Uniform) and
+    /// [`Normal`](Self::Normal).
     #[must_use]
     pub fn presets() -> impl ExactSizeIterator<Item = Self> {
         [Self::Nokland, Self::Lillicrap, Self::Frenkel, Self::LightOn, Self::Crafton].into_iter()
@@ -234,7 +237,7 @@ impl FeedbackInit {
         }
     }
 
-    /// What the entries of a sparse matrix are drawn from, so many in a row.
+    /// The distribution of the entries of a sparse matrix with `entries` of them in a row.
     pub(crate) fn sparse(self, receivers: usize, senders: usize, entries: usize) -> Spread {
         match self {
             Self::Crafton => {
@@ -245,7 +248,7 @@ impl FeedbackInit {
         }
     }
 
-    /// What the entries of a matrix of low rank have the variance of.
+    /// The distribution whose variance the entries of a matrix of low rank have.
     pub(crate) fn of_rank(self, receivers: usize, senders: usize) -> Spread {
         match self {
             Self::Crafton => Spread::Normal((receivers as f64).sqrt().recip()),
@@ -279,13 +282,13 @@ impl fmt::Display for FeedbackInit {
 impl FromStr for FeedbackInit {
     type Err = Error;
 
-    /// Reads the name that `Display` writes, of one of the [`presets`](FeedbackInit::presets).
+    /// Reads the name of one of the [`presets`](FeedbackInit::presets), in upper or lower case.
     fn from_str(text: &str) -> Result<Self> {
         named("feedback initialisation", text, Self::presets())
     }
 }
 
-/// The preset of that name, in upper or lower case.
+/// The preset with this name, in upper or lower case.
 fn named<P>(what: &'static str, text: &str, presets: impl Iterator<Item = P>) -> Result<P>
 where
     P: fmt::Display,
@@ -324,7 +327,7 @@ impl Spread {
         }
     }
 
-    /// Overwrites `values`, in their order in memory.
+    /// Fills `values` with random numbers, in their order in memory.
     pub(crate) fn fill<T: Scalar, R: Rng + ?Sized>(self, values: &mut [T], rng: &mut R) {
         match self {
             Self::Zero => values.fill(T::zero()),

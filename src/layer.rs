@@ -1,9 +1,8 @@
-//! What a network is made of: weighted layers and the local operations between them.
+//! The parts of a network: weighted layers, and the local operations between them.
 //!
-//! A weighted layer is a linear map whose weights are an argument. Because they are passed in, a
-//! feedback rule can send deltas through other matrices than the layer's own, and no layer ever
-//! learns which rule is at work. A local operation sends what arrives at its output back to its
-//! input by its exact derivative.
+//! A weighted layer is a linear map whose weights are passed in as an argument. So a feedback rule can
+//! send deltas through other matrices than the layer's own, and no layer knows which rule is at work. A
+//! local operation sends a delta at its output back to its input by its exact derivative.
 
 // The order is that of dependence, as in `lib.rs`.
 mod shape;

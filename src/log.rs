@@ -1,4 +1,4 @@
-//! A run as data: a line for each epoch.
+//! The results of a run as data: a line for each epoch.
 
 use std::{fmt::Write as _, io::Write, path::Path};
 
@@ -9,16 +9,18 @@ use crate::{
     trainer::{Epoch, Evaluation},
 };
 
-/// Writes what each epoch came to as a line, CSV or JSON, for programs that draw or compare runs.
+/// Writes the results of each epoch as a line of CSV or JSON, for programs that draw or compare runs.
 ///
-/// The columns of a line are `epoch`, `learning_rate`, `loss` and `error_rate`; with an evaluation
-/// `test_loss` and `test_error_rate`; with a diagnosis, for each of its layers, counted from 0 as there,
-/// the fields of [`LayerDiagnosis`](crate::LayerDiagnosis) with the layer in front: `layer0_delta_angle`,
-/// `layer0_gradient_angle`, ... Units are those of the fields: rates are shares from 0 to 1, angles
-/// degrees. Numbers are read back to the bit.
+/// The columns are `epoch`, `learning_rate`, `loss` and `error_rate`. With an evaluation there are also
+/// `test_loss` and `test_error_rate`. With a diagnosis there are also the fields of
+/// [`LayerDiagnosis`](crate::LayerDiagnosis) for each layer, counted from 0, with the layer in front:
+/// `layer0_delta_angle`, `layer0_gradient_angle`, ... The units are those of the fields: rates are
+/// fractions from 0 to 1, angles are in degrees. Numbers are written so that reading them gives exactly
+/// the same numbers.
 ///
-/// Every line is written as a whole and flushed, so that a run that is killed keeps its lines. To go on
-/// in a file, open it to append; for that JSON lines serve better, as CSV would begin with its names again.
+/// Every line is written as a whole and flushed, so a run that is killed keeps its lines. To continue
+/// in the same file, open it to append. Use JSON lines for that, because CSV would write its header
+/// again.
 ///
 /// ```
 /// use feedback_alignment::{Dataset, Log, Network, Trainer, nalgebra::DMatrix};
@@ -49,24 +51,24 @@ pub struct Log<W> {
 
 #[derive(Clone, Debug)]
 enum Form {
-    /// With the names in the first line, once that is written.
+    /// The names of the columns; empty until the first line is written.
     Csv(Vec<String>),
     JsonLines,
 }
 
-/// A name and a number, if there is one.
+/// A name and its number; `None` if there is no number.
 type Cell = (String, Option<f64>);
 
 impl<W: Write> Log<W> {
-    /// Comma-separated values: the first line has the names, a cell is empty where there is no number.
+    /// Comma-separated values. The first line has the names, and a cell is empty if there is no number.
     ///
-    /// The first record says which columns there are; later ones may leave out the evaluation or the
-    /// diagnosis.
+    /// The first record decides which columns there are. Later records may leave out the evaluation or
+    /// the diagnosis.
     pub fn csv(writer: W) -> Self {
         Self { writer, form: Form::Csv(Vec::new()) }
     }
 
-    /// JSON lines: each line is an object by itself, with `null` where there is no number.
+    /// JSON lines: each line is an object, with `null` if there is no number.
     ///
     /// ```
     /// use feedback_alignment::{Dataset, Log, Network, Trainer, nalgebra::DMatrix};
@@ -86,8 +88,8 @@ impl<W: Write> Log<W> {
     /// Writes the line of an epoch.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be written; [`Error::Conflict`] if CSV has no column for some of it,
-    /// and nothing is then written.
+    /// [`Error::Io`] if writing fails. [`Error::Conflict`] if a CSV log has no column for a number of
+    /// this record; nothing is then written.
     pub fn record(
         &mut self,
         epoch: &Epoch,
@@ -108,7 +110,7 @@ impl<W: Write> Log<W> {
         }
     }
 
-    /// The writer, when all is written.
+    /// The writer, after the last line.
     pub fn into_inner(self) -> W {
         self.writer
     }
@@ -137,7 +139,7 @@ fn cells(epoch: &Epoch, test: Option<&Evaluation>, diagnosis: Option<&Diagnosis>
     cells
 }
 
-/// The cells in the order of the names, and nothing where one has no cell.
+/// The cells in the order of the names; empty where there is no cell.
 fn csv_line(names: &[String], cells: &[Cell]) -> Result<String> {
     let (mut line, mut cells) = (String::new(), cells.iter().peekable());
     for (place, name) in names.iter().enumerate() {

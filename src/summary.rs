@@ -1,4 +1,4 @@
-//! A network with its feedback at a glance.
+//! An overview of a network and its feedback.
 
 use std::fmt;
 
@@ -12,10 +12,9 @@ use crate::{
     scalar::Scalar,
 };
 
-/// The layers of a network, what they yield and hold, and how feedback reaches them.
+/// The layers of a network: their kind, sizes and parameters, and how feedback reaches them.
 ///
-/// Its `Display` is a table with a row for each weighted layer, counted from 0; `–` stands for what is not
-/// there.
+/// Its `Display` is a table with a row for each weighted layer, counted from 0. `–` stands for nothing.
 ///
 /// ```
 /// use feedback_alignment::{FeedbackRule, Network, Trainer};
@@ -35,15 +34,15 @@ use crate::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Summary {
-    /// What the network reads.
+    /// The shape of the input.
     pub input: Shape,
-    /// The operations on the input, such as `dropout 0.1`; mostly none.
+    /// The operations on the input, such as `dropout 0.1`; usually there are none.
     pub input_operations: String,
     /// The weighted layers, from the first up.
     pub layers: Vec<LayerSummary>,
-    /// The learning rule, or the route if it has no name; `None` of a network alone.
+    /// The learning rule, or the route if it has no name; `None` for a network without feedback.
     pub rule: Option<String>,
-    /// How many numbers the feedback matrices hold in all; those that are shared count once.
+    /// How many numbers all feedback matrices store together. A shared matrix counts once.
     pub feedback_entries: usize,
 }
 
@@ -54,16 +53,17 @@ pub struct Summary {
 pub struct LayerSummary {
     /// The layer, counted from 0.
     pub layer: usize,
-    /// What it is and what follows, such as `dense tanh` or `conv2d 5×5 batch-norm relu`.
+    /// The kind of layer and the operations after it, such as `dense tanh` or `conv2d 5×5 batch-norm
+    /// relu`.
     pub kind: String,
-    /// What comes out after the last operation.
+    /// The shape of the output, after the last operation.
     pub output: Shape,
     /// Number of weights and biases, and of scales and shifts of normalisations.
     pub parameters: usize,
-    /// Whether training leaves it as it is.
+    /// Whether training leaves the layer as it is.
     pub frozen: bool,
-    /// What feedback it gets: each hop of the route, with rows and columns of its matrix; `None` where
-    /// it goes through the weights.
+    /// The layer's feedback: each hop of the route, with rows and columns of its matrix; `None` if it
+    /// goes through the forward weights.
     pub feedback: Vec<(Hop, Option<(usize, usize)>)>,
 }
 
@@ -76,7 +76,7 @@ impl Summary {
 }
 
 impl<T: Scalar> Network<T> {
-    /// The layers with their sizes, as a table; see [`Feedback::summary`] for one with feedback.
+    /// The layers and their sizes as a table. [`Feedback::summary`] adds the feedback.
     ///
     /// ```
     /// use feedback_alignment::Network;
@@ -108,7 +108,7 @@ impl<T: Scalar> Network<T> {
 }
 
 impl<T: Scalar> Feedback<T> {
-    /// The layers of the network that it is for, with what feedback they get, as a table.
+    /// The layers of the network and the feedback that each of them gets, as a table.
     ///
     /// # Errors
     /// [`Error::StageMismatch`](crate::Error::StageMismatch) for another network.
@@ -182,7 +182,7 @@ impl fmt::Display for Summary {
 }
 
 impl LayerSummary {
-    /// Of its row in the table.
+    /// The cells of its row in the table.
     fn cells(&self) -> [String; 5] {
         let frozen = if self.frozen { " (frozen)" } else { "" };
         let hop = |&(hop, shape): &(Hop, Option<(usize, usize)>)| {
@@ -207,7 +207,7 @@ fn dash() -> String {
     "–".into()
 }
 
-/// With a comma before every three digits.
+/// The number with a comma before every three digits.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,5 +1,5 @@
-//! What the outputs should have been: targets that are lent for a call, and those that a dataset or a
-//! batch owns.
+//! Targets: what the outputs should have been. [`Targets`] borrows them for one call, and
+//! [`BatchTargets`] owns those of a dataset or a batch.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use nalgebra::{DMatrix, DMatrixView};
 
 use crate::scalar::Scalar;
 
-/// What the outputs of a batch should have been.
+/// The targets of a batch: what its outputs should have been.
 #[derive(Clone, Copy, Debug)]
 pub enum Targets<'a, T: Scalar> {
     /// The class of each sample, counted from 0.
@@ -32,8 +32,8 @@ impl<T: Scalar> Targets<'_, T> {
         self.len() == 0
     }
 
-    /// `y ←` the targets of all samples: one-hot columns of `outputs` rows, or the values. With one
-    /// output, labels are the numbers 0 and 1.
+    /// Writes the targets of all samples to `y`: one-hot columns of `outputs` rows, or the values. With
+    /// one output, labels become the numbers 0 and 1.
     pub(crate) fn write(&self, y: &mut [T], outputs: usize) {
         match self {
             Self::Labels(labels) => {
@@ -53,7 +53,7 @@ impl<T: Scalar> Targets<'_, T> {
         }
     }
 
-    /// Those of one sample.
+    /// The targets of one sample.
     pub(crate) fn only(&self, sample: usize) -> Targets<'_, T> {
         self.some(sample..sample + 1)
     }
@@ -119,7 +119,7 @@ impl<T: Scalar> BatchTargets<T> {
         }
     }
 
-    /// `to ←` the targets of the samples `indices`, in the memory that `to` has.
+    /// Copies the targets of the samples `indices` to `to`, reusing its memory.
     pub(crate) fn gather(&self, indices: &[usize], to: &mut Self) {
         match (self, &mut *to) {
             (Self::Labels(from), Self::Labels(to)) => {

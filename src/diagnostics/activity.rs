@@ -1,5 +1,5 @@
-//! What the units of a layer do with the samples: whether all can still learn, and whether samples
-//! can still be told apart.
+//! The activity of a layer's units: whether all units can still learn, and whether samples can still be
+//! told apart.
 
 use nalgebra::DMatrix;
 
@@ -15,8 +15,8 @@ use crate::{
     workspace::BlockActivations,
 };
 
-/// `(Σ u_i)² / (n Σ u_i²)` with `u_i` the mean of `f'(a_i)²` over the samples, for the last activation
-/// function of a block; none without such a function, and where all derivatives are 0.
+/// `(Σ u_i)² / (n Σ u_i²)`, where `u_i` is the mean of `f'(a_i)²` over the samples, for the last
+/// activation function of a block. `None` if there is no such function, or if all derivatives are 0.
 pub(super) fn participation<T: Scalar>(
     block: &Block,
     activations: &BlockActivations<T>,
@@ -36,13 +36,13 @@ pub(super) fn participation<T: Scalar>(
         all.for_each(|(sum, slope)| *sum += slope.as_f64().powi(2));
     }
     let largest = squares.iter().copied().fold(0.0, f64::max);
-    let units = squares.iter().map(|u| u / largest); // The mean, but for a factor.
+    let units = squares.iter().map(|u| u / largest); // Proportional to the means; the factor cancels below.
     let (sum, of_squares) = (units.clone().sum::<f64>(), units.map(|u| u * u).sum::<f64>());
     (largest > 0.0).then(|| sum * sum / (squares.len() as f64 * of_squares))
 }
 
-/// The mean over all pairs of samples of the cosine between their `h`; none for less than two
-/// samples. One that is 0 everywhere has no direction and does not count.
+/// The mean, over all pairs of samples, of the cosine between their `h`. A sample whose `h` is zero has
+/// no direction and does not count. `None` if fewer than two samples are left.
 ///
 /// The unit vectors `ĥ` of `M` samples have `‖Σ ĥ‖² = M + Σ cos` over the ordered pairs.
 pub(super) fn sample_cosine<T: Scalar>(h: &Columns<T>) -> Option<f64> {
@@ -58,10 +58,10 @@ pub(super) fn sample_cosine<T: Scalar>(h: &Columns<T>) -> Option<f64> {
     (samples > 1.0).then(|| ((squares - samples) / (samples * (samples - 1.0))).clamp(-1.0, 1.0))
 }
 
-/// The exponential of the entropy of the eigenvalues of `h hᵀ`, as shares of their sum; none where
-/// all `h` are 0. Of very many samples of very many units only the first samples count.
+/// The exponential of the entropy of the eigenvalues of `h hᵀ`, taken as fractions of their sum. `None`
+/// if all `h` are 0. If there are too many units and samples, only the first samples count.
 pub(super) fn effective_rank<T: Scalar>(h: &Columns<T>) -> Result<Option<f64>> {
-    /// Eigenvalues of larger matrices take longer than the training step that they are of.
+    /// Computing the eigenvalues of a larger matrix would take longer than a training step.
     const LARGEST: usize = 512;
     let samples = if h.rows() > LARGEST { h.batch().min(LARGEST) } else { h.batch() };
     let h = DMatrix::from_iterator(
@@ -74,13 +74,13 @@ pub(super) fn effective_rank<T: Scalar>(h: &Columns<T>) -> Result<Option<f64>> {
         return Ok(None);
     }
     let h = h / largest;
-    // Both products have the same eigenvalues, but for zeros.
+    // Both products have the same eigenvalues, apart from zeros.
     let (left, right) = (linalg::of(&h), linalg::of(&h).transpose());
     let (left, right) = if h.nrows() > samples { (right, left) } else { (left, right) };
     let mut product = zero_matrix(left.nrows(), left.nrows())?;
     linalg::product(left, right, Start::Zero, product.as_mut_slice());
     let eigenvalues = product.symmetric_eigenvalues();
-    // Rounding makes negative ones of zeros.
+    // Rounding can turn an eigenvalue of zero into a negative one.
     let sum: f64 = eigenvalues.iter().map(|value| value.max(0.0)).sum();
     let shares = eigenvalues.iter().map(|value| value / sum).filter(|&share| share > 0.0);
     Ok(Some(shares.map(|share| -share * share.ln()).sum::<f64>().exp()))

@@ -1,4 +1,4 @@
-//! How far downhill a step goes.
+//! How much a step lowers the loss.
 
 use nalgebra::DMatrixView;
 
@@ -12,11 +12,12 @@ use crate::{
 };
 
 impl<T: Scalar> Diagnostics<T> {
-    /// What the trainer's next step on the samples `x`, of shape `n_0 × N`, takes off the loss to
-    /// first order, layer by layer: `−⟨∂J/∂θ_l, Δθ_l⟩`, with all parameters `θ_l` of the layer, the
-    /// derivatives of backpropagation before the step, and the change that the step makes:
-    /// optimiser, schedule and max-norm included. Positive where the layer goes downhill; 0 for a
-    /// layer that the step leaves as it is. The step is made on a copy.
+    /// How much the trainer's next step on the samples `x`, of shape `n_0 × N`, lowers the loss, to
+    /// first order and layer by layer: `−⟨∂J/∂θ_l, Δθ_l⟩`. Here `θ_l` are all parameters of the layer,
+    /// and `∂J/∂θ_l` is backpropagation's derivative before the step. `Δθ_l` is the change that the
+    /// step makes, with optimiser, schedule and max-norm. The result is positive if the layer goes
+    /// downhill, and 0 for a layer that the step does not change. The step is made on a copy of the
+    /// trainer.
     ///
     /// ```
     /// use feedback_alignment::{Diagnostics, FeedbackRule, Network, Sgd, Trainer, nalgebra::DMatrix};

@@ -1,4 +1,4 @@
-//! A look inside a network at one moment of its training.
+//! Looking inside a network at one moment of its training.
 
 use std::borrow::Cow;
 
@@ -28,28 +28,28 @@ use crate::{
     },
 };
 
-/// Shows how the learning of a network goes: the angles between what the rule teaches each layer
-/// and what backpropagation would, the alignment of the weights with the feedback, norms, saturated
-/// units, how many units can still learn, and whether samples can still be told apart. How far a
-/// step goes downhill is told by [`descent`](Self::descent).
+/// Shows how well a network learns: the angles between the rule's deltas and those of backpropagation,
+/// the alignment of the weights with the feedback, norms, saturated units, how many units can still
+/// learn, and whether the layers still tell samples apart. [`descent`](Self::descent) tells how much a
+/// step lowers the loss.
 ///
-/// The angle of layer `l` is that between the rule's `δ_l` and backpropagation's, both over the
-/// same activations and from the same `e`, taken as vectors of `n_l · N` numbers:
+/// The angle of layer `l` is between the rule's `δ_l` and backpropagation's. Both come from the same
+/// activations and the same `e`, and each counts as one vector of `n_l · N` numbers:
 ///
 /// ```text
 /// angle(u, v) = arccos( ⟨u, v⟩ / (‖u‖ ‖v‖) ) · 180°/π
 /// ```
 ///
-/// Below 90° a small step along the rule's delta still lowers the loss. Lillicrap et al. (2016)
-/// show that this angle falls while a network learns by feedback alignment, because the weights
-/// come to align with the random feedback; Nøkland (2016) shows the same for direct feedback, and
-/// Refinetti et al. (2021) how the layers align first and then fit the data.
+/// Below 90° a small step along the rule's delta still lowers the loss. Lillicrap et al. (2016) show
+/// that this angle falls while a network learns by feedback alignment, because the weights align with
+/// the random feedback. Nøkland (2016) shows the same for direct feedback. Refinetti et al. (2021) show
+/// that the layers align first and fit the data afterwards.
 ///
-/// A diagnosis takes one training pass, the rule's deltas and backpropagation's, and the gradients
-/// of both: as long as two or three training steps; and the eigenvalues of a matrix of as many rows as
-/// a layer has units, or the batch samples if these are fewer. It keeps a copy of the weights it started
-/// with, and its scratch memory. Angles and norms are computed in `f64` whatever the scalar. The trainer
-/// is only read, and one that nobody observes pays nothing.
+/// A diagnosis takes as long as two or three training steps: one training pass, and the deltas and
+/// gradients of both the rule and backpropagation. In addition it computes the eigenvalues of a matrix
+/// with a row for each unit of a layer, or for each sample if there are fewer. It stores a copy of the
+/// starting weights, and scratch memory. Angles and norms are computed in `f64` for every scalar type.
+/// The trainer is only read, and training without a diagnosis costs nothing extra.
 ///
 /// ```
 /// use feedback_alignment::{Diagnostics, FeedbackRule, Network, Sgd, Trainer, nalgebra::DMatrix};
@@ -77,25 +77,25 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Diagnostics<T> {
-    /// Units are saturated beyond this part of the way from the middle to a bound.
+    /// A unit is saturated beyond this fraction of the way from the middle of its range to a bound.
     saturation: f64,
-    /// `W_l⁰`
+    /// `W_l⁰`, the starting weights.
     start: Vec<DMatrix<T>>,
     backpropagation: Feedback<T>,
     activations: Activations<T>,
     deltas: Deltas<T>,
     bp_deltas: Deltas<T>,
     gradients: Gradients<T>,
-    /// The gradients of the last backpropagation.
+    /// The gradients of backpropagation from the last call.
     pub(super) bp_gradients: Gradients<T>,
 }
 
 impl<T: Scalar> Diagnostics<T> {
-    /// Diagnostics of networks like this one, whose weights are the `W_l⁰` from which changes
-    /// count. Units are saturated beyond 0.99.
+    /// Diagnostics for networks with the layers of this one. Its weights are the `W_l⁰` that changes
+    /// are measured from. The threshold of saturation is 0.99.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] if there is no memory for a copy of the weights.
+    /// [`Error::TooLarge`] if there is not enough memory for a copy of the weights.
     pub fn new(network: &Network<T>) -> Result<Self> {
         let copy = |layer: usize| {
             let (rows, columns) = network.blocks[layer].shape;
@@ -127,9 +127,10 @@ impl<T: Scalar> Diagnostics<T> {
         Ok(self)
     }
 
-    /// What the trainer's next step would learn from the samples `x`, of shape `n_0 × N`: with the
-    /// dropout masks of that step and batch normalisation by these samples. A trainer on perturbed
-    /// samples is observed on the samples as they are.
+    /// What the trainer's next step would learn from the samples `x`, of shape `n_0 × N`. It uses the
+    /// dropout masks of that step, and batch normalisation by these samples. If the trainer perturbs
+    /// its samples, they are observed without perturbation. Matrices that learn from noise are observed
+    /// as they are now.
     ///
     /// # Errors
     /// Those of [`Network::forward`], [`Loss::error`](crate::Loss::error) and
@@ -150,7 +151,7 @@ impl<T: Scalar> Diagnostics<T> {
         })
     }
 
-    /// Stages 1 and 2 of the trainer's next step, and `then` what follows.
+    /// Makes stages 1 and 2 of the trainer's next step, then calls `then`.
     pub(super) fn with_pass<R>(
         &mut self,
         trainer: &Trainer<T>,
@@ -175,10 +176,10 @@ impl<T: Scalar> Diagnostics<T> {
         result
     }
 
-    /// The same for those who write the stages of a step out: after
-    /// [`feedback.deliver`](Feedback::deliver), with what it was given and what it made. No
-    /// forward pass is needed: the error at the output goes back a second time, by
-    /// backpropagation, into scratch memory of its own.
+    /// The same for a program that calls the stages of a step itself. Call it after
+    /// [`feedback.deliver`](Feedback::deliver), with that call's arguments. No forward pass is needed:
+    /// the error at the output goes back a second time, by backpropagation, into scratch memory of its
+    /// own.
     ///
     /// ```
     /// use feedback_alignment::*;
@@ -201,9 +202,9 @@ impl<T: Scalar> Diagnostics<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] or [`Error::ShapeMismatch`] if something is of another network or
-    /// batch, or the diagnostics were made for another network; [`Error::NonFinite`] if
-    /// activations, deltas or gradients have overflowed.
+    /// [`Error::StageMismatch`] or [`Error::ShapeMismatch`] if something belongs to another network or
+    /// batch, or if the diagnostics were made for another network. [`Error::NonFinite`] if activations,
+    /// deltas or gradients have overflowed.
     pub fn compare(
         &mut self,
         network: &Network<T>,
@@ -241,7 +242,7 @@ impl<T: Scalar> Diagnostics<T> {
         network.gradients(activations, &self.bp_deltas, &mut self.bp_gradients)
     }
 
-    /// What there is to say of one layer, once the way back has been made both ways.
+    /// The diagnosis of one layer, after both ways back.
     fn layer(
         &self,
         layer: usize,
@@ -255,7 +256,7 @@ impl<T: Scalar> Diagnostics<T> {
         };
         let bp_delta = self.bp_deltas.blocks[layer].delta();
         finite("the δ of backpropagation", bp_delta.rows(), bp_delta.as_slice())?;
-        // Where no feedback has arrived there is no delta: what stands in its place means nothing.
+        // If no feedback has arrived, the memory of the delta holds old numbers without meaning.
         let served = Some(&deltas.blocks[layer]).filter(|block| block.served);
         let delta = served.map_or(&[][..], |block| block.delta().as_slice());
         finite("δ", bp_delta.rows(), delta)?;
@@ -290,7 +291,7 @@ impl<T: Scalar> Diagnostics<T> {
         })
     }
 
-    /// Fails unless the network has the layers of the one that the diagnostics were made for.
+    /// Fails unless the network has the same layers as the one that the diagnostics were made for.
     pub(super) fn require_network(&self, network: &Network<T>) -> Result<()> {
         let (expected, found) = (self.start.len(), network.layer_count());
         if expected != found {
@@ -309,7 +310,7 @@ impl<T: Scalar> Diagnostics<T> {
         )
     }
 
-    /// The share of saturated units among those of the last bounded function of a block.
+    /// The fraction of saturated units after the last bounded activation of a block.
     fn saturated(&self, block: &Block, activations: &BlockActivations<T>) -> Option<f64> {
         let mut operations = block.operations.iter().zip(&activations.operations).rev();
         let ((low, high), h) = operations.find_map(|(operation, record)| match operation {

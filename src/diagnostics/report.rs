@@ -1,51 +1,55 @@
-//! What a diagnosis found, as numbers and as a table.
+//! The results of a diagnosis, as numbers and as a table.
 
 use std::fmt;
 
-/// What [`Diagnostics`](crate::Diagnostics) found on one batch.
+/// The results of [`Diagnostics`](crate::Diagnostics) on one batch.
 ///
-/// Its `Display` is a table with a row for each layer; `–` stands for `None`.
+/// Its `Display` is a table with a row for each layer. `–` stands for `None`.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// The rule whose deltas are compared with those of backpropagation, or the route if it has no
-    /// name.
+    /// The rule whose deltas are compared with those of backpropagation; the route if it has no name.
     pub rule: String,
     /// All weighted layers from the first hidden one to the output.
     pub layers: Vec<LayerDiagnosis>,
 }
 
 impl Diagnosis {
-    /// The hidden layers, from the first up: all but the last.
+    /// The hidden layers, from the first up: all layers but the last.
     #[must_use]
     pub fn hidden(&self) -> &[LayerDiagnosis] {
         self.layers.split_last().map_or(&[], |(_, hidden)| hidden)
     }
 }
 
-/// One layer of a [`Diagnosis`]; all norms are square roots of sums of squares, all angles are
-/// degrees from 0 to 180.
+/// One layer of a [`Diagnosis`]. All norms are square roots of sums of squares. All angles are in
+/// degrees, from 0 to 180.
 ///
-/// The output layer has the same delta under every rule, so its angles are 0 (`None` where there
-/// is no error at all); what the diagnosis says of it are its norms.
+/// The output layer has the same delta under every rule, so its angles are 0 (`None` if the error is
+/// zero). For it only the norms are of interest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct LayerDiagnosis {
     /// The layer, counted from 0.
     pub layer: usize,
-    /// Between the rule's `δ_l` and that of backpropagation, `n_l × N` numbers each; `None` where
-    /// one of them is zero, and where no feedback arrives.
+    /// Between the rule's `δ_l` and that of backpropagation, `n_l × N` numbers each. `None` if one of
+    /// them is zero, or if no feedback arrives.
     pub delta_angle: Option<f64>,
-    /// Between the rule's `∂W_l` and `∂J/∂W_l`; `None` where one of them is zero.
+    /// Between the rule's `∂W_l` and `∂J/∂W_l`; `None` if one of them is zero.
     pub gradient_angle: Option<f64>,
-    /// Between the feedback matrix of the layer, the first if it has several, and the weights it
-    /// stands in for: under FA `B_l` and `W_{l+1}ᵀ`, under DFA, and in the first hidden layer under
-    /// IFA, `B_l` and `(W_L ⋯ W_{l+1})ᵀ`; on other routes, random weights and the weights in whose
-    /// place they are, a matrix for the error or its sign and that product. `None` where one of them
-    /// is zero; in layers that have no such matrix; and, in the second case, where pooling stands between the layer and the output,
-    /// since which pixels it lets through depends on the sample.
+    /// Between the feedback matrix of the layer and the weights that it stands in for. If the layer has
+    /// several matrices, the first one counts.
+    ///
+    /// - A matrix in place of weights is compared with those weights: under FA `B_l` with `W_{l+1}ᵀ`.
+    /// - A matrix for the error, or for a signal made from it, is compared with the product of all
+    ///   weights above: under DFA, and in the first hidden layer under IFA, `B_l` with `(W_L ⋯
+    ///   W_{l+1})ᵀ`.
+    ///
+    /// `None` if one of the two is zero, or if the layer has no such matrix. Also `None` in the second
+    /// case if pooling or a residual connection stands between the layer and the output: then the
+    /// product is not one matrix.
     pub feedback_angle: Option<f64>,
     /// `‖W_l‖`
     pub weight_norm: f64,
@@ -57,31 +61,32 @@ pub struct LayerDiagnosis {
     pub bp_delta_norm: f64,
     /// `‖∂W_l‖` of the rule.
     pub gradient_norm: f64,
-    /// The share of the outputs of tanh and logistic units, over the batch, that are beyond the
-    /// threshold, from 0 to 1; `None` without such units.
+    /// The fraction of the outputs of tanh and logistic units, over the batch, that are beyond the
+    /// threshold, from 0 to 1. `None` if there are no such units.
     pub saturated: Option<f64>,
-    /// How evenly the units of the layer can learn, `(Σ u_i)² / (n Σ u_i²)` with `u_i` the mean of
-    /// `f'(a_i)²` over the batch: the share of units that do, if some have one slope and the others
-    /// none. Of the last activation function of the layer; `None` without one, and where all
-    /// derivatives are 0.
+    /// How evenly the units of the layer can learn: `(Σ u_i)² / (n Σ u_i²)`, where `u_i` is the mean of
+    /// `f'(a_i)²` over the batch. If some units have the same slope and all others have none, it is the
+    /// fraction of units that can learn. It uses the last activation function of the layer. `None` if
+    /// there is none, or if all derivatives are 0.
     pub participation: Option<f64>,
-    /// The mean over all pairs of samples of the cosine between their `h_l`: 1 where the layer no
-    /// longer tells samples apart. Samples that are 0 everywhere do not count; `None` where less than
-    /// two are left.
+    /// The mean, over all pairs of samples, of the cosine between their `h_l`. At 1 the layer no longer
+    /// tells samples apart. Samples whose `h_l` is zero do not count. `None` if fewer than two samples
+    /// are left.
     pub sample_cosine: Option<f64>,
-    /// The exponential of the entropy of the eigenvalues of `h_l h_lᵀ`, as shares of their sum (the
-    /// squared singular values of `h_l`, whose mean is not taken away): from 1, all samples on one
-    /// line, to the smaller one of units and samples. Of a layer of more than 512 units over the
-    /// first 512 samples. `None` where all `h_l` are 0.
+    /// How many directions the `h_l` of the samples use: the exponential of the entropy of the
+    /// eigenvalues of `h_l h_lᵀ`, taken as fractions of their sum. (These are the squared singular
+    /// values of `h_l`; its mean is not subtracted.) It is 1 if all samples lie on one line, and at
+    /// most the number of units or samples, whichever is smaller. For a layer of more than 512 units
+    /// only the first 512 samples are used. `None` if all `h_l` are 0.
     pub effective_rank: Option<f64>,
-    /// The part of the rule's `δ_l` that all samples have in common: `N ‖δ̄‖² / Σ‖δ‖²`, with the mean
-    /// `δ̄` over the batch, from 0 to 1. In the output layer this is the common mode of the error `e`.
-    /// `None` where `δ_l` is zero, and where no feedback arrives.
+    /// The part of the rule's `δ_l` that all samples have in common: `N ‖δ̄‖² / Σ‖δ‖²`, where `δ̄` is
+    /// the mean over the batch, from 0 to 1. In the output layer this is the common mode of the error
+    /// `e`. `None` if `δ_l` is zero, or if no feedback arrives.
     pub common_mode: Option<f64>,
 }
 
 impl LayerDiagnosis {
-    /// Everything but the number of the layer, by the names of the fields.
+    /// All numbers but that of the layer, with the names of the fields.
     pub(crate) fn numbers(&self) -> [(&'static str, Option<f64>); 13] {
         [
             ("delta_angle", self.delta_angle),

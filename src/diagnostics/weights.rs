@@ -1,12 +1,12 @@
-//! How well the weights stand where their stand-ins, the feedback matrices, would have them.
+//! The alignment of the weights with the feedback matrices that stand in for them.
 
 use crate::{
     angle::angle, error::Result, feedback::Feedback, network::Network, route::Through,
     scalar::Scalar,
 };
 
-/// For each hidden layer the angle between its feedback matrix and the weights that this stands in
-/// for, where there are both.
+/// For each hidden layer the angle between its feedback matrix and the weights that the matrix stands
+/// in for. `None` if there is no such matrix.
 pub(super) fn feedback_angles<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,

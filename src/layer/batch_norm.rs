@@ -8,16 +8,16 @@ use crate::{
     vector::{all_finite, sum_channels},
 };
 
-/// Batch normalisation (Ioffe and Szegedy 2015, algorithm 1), of each feature after a dense layer,
-/// of each channel after a convolution: `y = γ (x − μ)/√(σ² + ε) + β`.
+/// Batch normalisation (Ioffe and Szegedy 2015, algorithm 1): `y = γ (x − μ)/√(σ² + ε) + β`. After a
+/// dense layer it normalises each feature, after a convolution each channel.
 ///
-/// While training, `μ` and `σ²` are mean and variance (of the population) over the batch and, in
-/// an image, its positions; in evaluation they are the running statistics, which follow by
-/// `r ← (1 − m) r + m · batch` with every optimiser step (the variance corrected by `n/(n − 1)`),
-/// as in PyTorch. `γ` starts at 1, `β` at 0, the running mean at 0, the running variance at 1.
+/// In training, `μ` and `σ²` are mean and variance (of the population) over the batch and, in an image,
+/// over all positions. In evaluation they are the running statistics. These change with every optimiser
+/// step by `r ← (1 − m) r + m · batch`, where the batch's variance is multiplied by `n/(n − 1)`, as in
+/// PyTorch. `γ` starts at 1, `β` at 0, the running mean at 0, the running variance at 1.
 ///
-/// After a [frozen](crate::Network::freeze) layer it normalises by the running statistics in
-/// training too, and these stay: a frozen layer is one function, whatever the pass (as in Keras
+/// After a [frozen](crate::Network::freeze) layer it uses the running statistics in training too, and
+/// these do not change. So a frozen layer is the same function in training and evaluation (as in Keras
 /// since version 2).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNorm {
@@ -32,7 +32,7 @@ pub struct BatchNorm {
 type Values<'a, T> = [&'a [T]; 4];
 
 impl BatchNorm {
-    /// `m` and `ε` where the user names none; PyTorch's.
+    /// The default `m` and `ε`; PyTorch's.
     pub(crate) const DEFAULTS: (f64, f64) = (0.1, 1e-5);
 
     pub(crate) fn new<T: Scalar>(shape: Shape, momentum: f64, epsilon: f64) -> Result<Self> {
@@ -42,7 +42,7 @@ impl BatchNorm {
         Ok(Self { channels: shape.channels, momentum, epsilon, plane: shape.plane() })
     }
 
-    /// `m`, by which the running statistics follow those of the batch.
+    /// `m`, the weight of the batch in the update of the running statistics.
     #[must_use]
     pub fn momentum(&self) -> f64 {
         self.momentum
@@ -65,7 +65,7 @@ impl BatchNorm {
         self.plane
     }
 
-    /// `y ← γ (x − μ)/√(σ² + ε) + β`, by the statistics of the batch in a training pass, by the
+    /// `y ← γ (x − μ)/√(σ² + ε) + β`, with the statistics of the batch in a training pass, and the
     /// running ones in an evaluation pass. Returns whether the statistics are finite.
     pub(crate) fn forward<T: Scalar>(
         &self,
@@ -93,8 +93,8 @@ impl BatchNorm {
         finite
     }
 
-    /// Mean and variance of each channel: of the batch in two passes, which do not cancel, or the
-    /// running ones.
+    /// Mean and variance of each channel: the running ones, or those of the batch. The latter take two
+    /// passes over the batch, because `mean of squares − square of mean` would lose digits.
     fn take_statistics<T: Scalar>(
         &self,
         [_, _, running_mean, running_variance]: Values<T>,
@@ -121,7 +121,7 @@ impl BatchNorm {
         }
         let epsilon = T::of(self.epsilon);
         inverse_deviation.extend(variance.iter().map(|&v| (v + epsilon).sqrt().recip()));
-        // Twice the variance, since the running one follows n/(n − 1) times the batch's.
+        // Twice the variance, because the running one follows n/(n − 1) times that of the batch.
         let finite = |&v: &T| (v + v + epsilon).is_finite();
         all_finite(mean) && variance.iter().all(finite)
     }
@@ -136,9 +136,9 @@ impl BatchNorm {
         (x.len() / self.channels) as f64
     }
 
-    /// The way back: with `x̂ = (x − μ)/√(σ² + ε)` and `n` values in a channel, `∂γ = Σ δ x̂`,
-    /// `∂β = Σ δ`, and `δ ← γ/√(σ² + ε) · (δ − ∂β/n − x̂ ∂γ/n)` through the statistics of the
-    /// batch, or `δ ← γ/√(σ² + ε) · δ` where running statistics stood in their place.
+    /// The way back. With `x̂ = (x − μ)/√(σ² + ε)` and `n` values in a channel: `∂γ = Σ δ x̂`, `∂β = Σ
+    /// δ`, and `δ ← γ/√(σ² + ε) · (δ − ∂β/n − x̂ ∂γ/n)`. If running statistics were used, they do not
+    /// depend on the batch, and `δ ← γ/√(σ² + ε) · δ`.
     pub(crate) fn backward<T: Scalar>(
         &self,
         [gamma, ..]: Values<T>,
@@ -178,7 +178,7 @@ impl BatchNorm {
         }
     }
 
-    /// A running statistic follows that of the batch.
+    /// Moves a running statistic towards that of the batch.
     pub(crate) fn follow<T: Scalar>(&self, running: &mut [T], batch: &[T]) {
         let (keep, fresh) = (T::of(1.0 - self.momentum), T::of(self.momentum));
         for (running, &batch) in running.iter_mut().zip(batch) {

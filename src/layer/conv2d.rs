@@ -11,7 +11,7 @@ use crate::{
     threads::{Chunks, share_out, small_pieces},
 };
 
-/// A two-dimensional convolution (cross-correlation, as everywhere in the field):
+/// A two-dimensional convolution (strictly a cross-correlation, as in every deep-learning library):
 /// `a[o, y, x] = b[o] + Σ_{c, i, j} W[o, (c, i, j)] · h[c, y·stride + i − padding, x·stride + j − padding]`,
 /// with zeros outside the image.
 ///
@@ -44,7 +44,7 @@ pub struct Conv2d {
     pub stride: (usize, usize),
     /// Rows of zeros above and below, columns of zeros left and right; (0, 0) by default.
     pub padding: (usize, usize),
-    /// One bias for each channel; with, by default.
+    /// Whether there is a bias for each channel; there is one by default.
     pub bias: Bias,
 }
 
@@ -82,9 +82,9 @@ impl fmt::Display for Conv2d {
     }
 }
 
-/// A convolution over an input of known shape. Its three passes go sample by sample: what the windows
-/// see lies in a [`Field`], and neighbouring outputs, or neighbouring weights, are summed up from
-/// there. Samples, or columns of the weight gradient, are shared out among threads.
+/// A convolution over an input of known shape. Its three passes go sample by sample. The pixels that
+/// the windows see are copied to a [`Field`], and neighbouring outputs, or neighbouring weights, are
+/// summed up from there. Threads share the samples, or the columns of the weight gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Convolution {
     pub(crate) windows: Windows,
@@ -97,7 +97,7 @@ impl Convolution {
         self.windows.output
     }
 
-    /// `y ← W ∗ x (+ b)` sample by sample, then `finish(place, y, z)` for each.
+    /// `y ← W ∗ x (+ b)` sample by sample. Calls `finish(place, y, z)` for each sample.
     pub(crate) fn apply<T: Scalar>(
         &self,
         weights: &[T],
@@ -132,7 +132,7 @@ impl Convolution {
         });
     }
 
-    /// The field of an input: what the windows see of it.
+    /// The field of an input: its pixels in the order in which windows read them.
     pub(super) fn input_field(&self) -> Field {
         let Windows { output, kernel, stride, padding, .. } = self.windows;
         Field {
@@ -144,7 +144,7 @@ impl Convolution {
         }
     }
 
-    /// From what a row of the output sees to what the next one sees.
+    /// The distance in the field between the places that two neighbouring rows of the output read from.
     pub(super) fn row_step(&self) -> usize {
         self.windows.stride.0.saturating_mul(self.input_field().row())
     }
@@ -182,14 +182,14 @@ impl Convolution {
         self.forward_scratch::<T>().max(self.backward_scratch::<T>())
     }
 
-    /// The same convolution with so many times the kernels.
+    /// The same convolution with `by` times as many kernels.
     pub(crate) fn widened(mut self, by: usize) -> Self {
         self.windows.output.channels *= by;
         self
     }
 
-    /// `y ← x B` sample by sample, with the positions of a sample in the rows of `x` and its channels
-    /// in the columns.
+    /// `y ← x B` for each sample. The rows of `x` are the positions of a sample, and its columns the
+    /// channels.
     pub(crate) fn mix<T: Scalar>(&self, b: Mat<T>, x: &[T], y: &mut [T]) {
         let (plane, (from, to)) = (self.windows.output.plane(), b.shape());
         let samples = x.len() / (plane * from);
@@ -202,12 +202,12 @@ impl Convolution {
         });
     }
 
-    /// Into how many parts the work on so many samples is worth sharing out.
+    /// Into how many parts the work on this many samples is worth dividing among threads.
     pub(super) fn parts(&self, samples: usize) -> usize {
         small_pieces(self.elements(samples), self.fan_in)
     }
 
-    /// Outputs of so many samples, each of which takes [`fan_in`](Self::fan_in) multiply-adds.
+    /// The number of outputs of this many samples. Each takes [`fan_in`](Self::fan_in) multiply-adds.
     pub(super) fn elements(&self, samples: usize) -> usize {
         self.windows.output.len().saturating_mul(samples)
     }

@@ -1,4 +1,4 @@
-//! Dropout: units silenced at random while training.
+//! Dropout: units that are set to 0 at random in training.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use crate::{
     seed::{Purpose, stream},
 };
 
-/// Inverted dropout (Srivastava et al. 2014): while training each unit is silenced with
-/// probability `p` and the others are divided by `1 − p`, so that the expectation stays; in
-/// evaluation nothing happens.
+/// Inverted dropout (Srivastava et al. 2014). In training each unit is set to 0 with probability `p`,
+/// and the others are divided by `1 − p`, which keeps the expected value. In evaluation it does
+/// nothing.
 ///
-/// Masks are drawn from the seed of the training run, the place of the operation in the network
-/// and the number of the step. A delta on its way back passes through the same mask.
+/// The mask is drawn from the seed of the training run, the place of the operation in the network and
+/// the number of the step. A delta on its way back passes through the same mask.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     /// `p` in `[0, 1)`.
@@ -32,7 +32,7 @@ impl Dropout {
         Ok(Self { probability, place })
     }
 
-    /// `y ← mask ∘ x / (1 − p)` while training, else `y ← x`.
+    /// `y ← mask ∘ x / (1 − p)` in training, `y ← x` in evaluation.
     pub(crate) fn forward<T: Scalar>(
         &self,
         x: &[T],
@@ -59,7 +59,7 @@ impl Dropout {
         }
         let scale = self.scale();
         for ((y, &x), &kept) in y.iter_mut().zip(x).zip(kept.iter()) {
-            // A product, so that a NaN is not hidden by the mask.
+            // A product and not an assignment of 0, so that a NaN stays visible.
             *y = x * if kept { scale } else { T::zero() };
         }
     }

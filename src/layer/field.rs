@@ -1,20 +1,20 @@
-//! A sample with room around it, over which the windows of a convolution slide.
+//! A copy of a sample with padding around it, over which the windows of a convolution slide.
 
 use super::shape::Shape;
 use crate::scalar::Scalar;
 
-/// How the planes of a sample lie in a field.
+/// How the channels of a sample are stored in a field.
 ///
-/// A row holds first the pixels whose column, padding included, is a multiple of the stride, then those
-/// with the remainder 1, and so on for as many remainders as there are phases. So neighbouring outputs
-/// see neighbouring pixels, whatever the stride.
+/// A row first has the pixels whose column (padding counted) is a multiple of the stride, then those
+/// with remainder 1, and so on. Each remainder is a phase. So neighbouring outputs read neighbouring
+/// pixels, whatever the stride.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
-    /// Rows of a plane, with those of the padding.
+    /// Rows of a channel, padding included.
     pub(super) height: usize,
-    /// Pixels of each phase in a row, with those of the padding.
+    /// Pixels of each phase in a row, padding included.
     pub(super) width: usize,
-    /// Horizontal.
+    /// The horizontal stride.
     pub(super) stride: usize,
     pub(super) phases: usize,
     /// Rows above the image and columns left of it.
@@ -22,17 +22,18 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// Numbers of a row.
+    /// How many numbers a row has.
     pub(super) fn row(&self) -> usize {
         self.width.saturating_mul(self.phases)
     }
 
-    /// Numbers of a plane.
+    /// How many numbers a channel has.
     pub(super) fn plane(&self) -> usize {
         self.height.saturating_mul(self.row())
     }
 
-    /// Copies planes of this shape to their places. What lies around them stays as it is.
+    /// Copies the channels of a sample of this shape to their places. The padding around them stays as
+    /// it is.
     pub(super) fn place<T: Scalar>(&self, shape: Shape, planes: &[T], field: &mut [T]) {
         let (Shape { width, .. }, (above, left)) = (shape, self.padding);
         let planes = planes.chunks_exact(shape.plane());

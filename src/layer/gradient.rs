@@ -1,4 +1,4 @@
-//! The gradient of a layer's weights, made tile by tile.
+//! The gradient of a layer's weights, computed tile by tile.
 
 use super::{linear::LinearMap, tiles::Tiles};
 use crate::{
@@ -9,10 +9,10 @@ use crate::{
     vector::sum_columns,
 };
 
-/// To update a weight takes about as long as so many multiply-adds.
+/// The cost of updating one weight, in multiply-adds.
 pub(crate) const UPDATE_COST: usize = 16;
 
-/// One tile of a gradient that is still to be made.
+/// One tile of a gradient, not computed yet.
 pub(crate) struct Tile<'a, T> {
     map: &'a LinearMap,
     delta: &'a Columns<T>,
@@ -22,14 +22,14 @@ pub(crate) struct Tile<'a, T> {
 }
 
 impl<'a, T: Scalar> Tile<'a, T> {
-    /// `∂W ← δ hᵀ` over samples, and positions for a convolution: these columns of it.
+    /// Computes this tile, some columns of `∂W ← δ hᵀ` over samples (and positions, for a convolution).
     pub(crate) fn make(&self, columns: &mut [T], scratch: &mut [T]) {
         let Self { map, delta, h, tiles, index } = *self;
         map.gradient(delta, h, tiles, index, (columns, scratch));
     }
 
-    /// `δ`, and the `h` of the columns of the tile, where the gradient is nothing but their outer
-    /// product: for whoever can use it without having it in memory.
+    /// If the gradient is a single outer product: `δ`, and the `h` of the tile's columns. A caller can
+    /// then use the product without storing it.
     pub(crate) fn outer(&self) -> Option<(&'a [T], &'a [T])> {
         self.map.is_outer(self.h.batch()).then(|| {
             let (first, h) = (self.index * self.tiles.width, self.h.as_slice());
@@ -39,10 +39,10 @@ impl<'a, T: Scalar> Tile<'a, T> {
 }
 
 impl LinearMap {
-    /// Calls `work` for every tile of `∂W`, a matrix of `weights` numbers, with the part of `out`
-    /// that belongs to the tile and with scratch: as much as [`Tile::make`] needs and `more` numbers.
-    /// Tiles are shared out among threads. `work` decides what becomes of a tile: one caller stores
-    /// it, another updates weights by it.
+    /// Calls `work` for every tile of `∂W`, a matrix of `weights` numbers. `work` gets the part of
+    /// `out` that belongs to the tile, and scratch for what [`Tile::make`] needs plus `more` numbers.
+    /// It decides what to do with the tile: one caller stores it, another updates weights with it.
+    /// Threads share the tiles.
     pub(crate) fn gradient_tiles<T: Scalar, D: Divide>(
         &self,
         (tiles, weights, more): (Tiles, usize, usize),
@@ -68,7 +68,7 @@ impl LinearMap {
         });
     }
 
-    /// `∂W ← δ hᵀ` as a whole, of so many rows and columns.
+    /// Computes the whole of `∂W ← δ hᵀ`, a matrix of this shape.
     pub(crate) fn store_gradient<T: Scalar>(
         &self,
         (rows, columns): (usize, usize),
@@ -84,13 +84,13 @@ impl LinearMap {
         self.gradient_tiles((tiles, rows * columns, 0), delta, h, out, &store);
     }
 
-    /// Whether the gradient of so many samples is a single outer product, without a sum.
+    /// Whether the gradient of this many samples is a single outer product, without a sum.
     pub(crate) fn is_outer(&self, samples: usize) -> bool {
         samples == 1 && matches!(self, Self::Dense)
     }
 
-    /// How many multiply-adds gradient and update of so many weights take. With a single sample all
-    /// that counts is to read and write the weights.
+    /// How many multiply-adds the gradient and update of this many weights cost. With a single sample,
+    /// reading and writing the weights is all that counts.
     pub(crate) fn work(&self, weights: usize, samples: usize) -> usize {
         match self.gradient_cost(samples) {
             1 => weights,
@@ -98,13 +98,15 @@ impl LinearMap {
         }
     }
 
-    /// The tiles in which the gradient of a `rows × columns` matrix of weights is computed: few
-    /// enough columns that what is made of them next finds them in cache. Those of a dense layer depend on
-    /// shapes alone, never on the threads at hand: a tile of other columns may have other bits.
+    /// The tiles in which the gradient of a `rows × columns` matrix of weights is computed. They have
+    /// few enough columns to stay in cache until they are used. For a dense layer they depend on shapes
+    /// alone, never on the number of threads: with other columns in a tile the rounding of its sums
+    /// could differ.
     pub(crate) fn tiles(&self, rows: usize, columns: usize, samples: usize) -> Tiles {
         const ELEMENTS: usize = 1 << 15;
         let width = match self {
-            // An outer product costs nothing beside the memory it is written to, and has no sum.
+            // An outer product has no sum, so any tiles give the same bits. Its cost is writing to
+            // memory.
             Self::Dense if self.is_outer(samples) && rows * columns <= ELEMENTS / 8 => columns,
             Self::Dense if self.is_outer(samples) => cut(columns, ELEMENTS / 8 / rows, 1),
             Self::Dense => cut(columns, (ELEMENTS / rows).max(16), 2),
@@ -114,7 +116,7 @@ impl LinearMap {
         Tiles { width, size: rows * width, count, scratch: 0 }
     }
 
-    /// `∂W ← δ hᵀ` over samples (and positions, for a convolution): the columns of tile `index`.
+    /// Computes tile `index` of `∂W ← δ hᵀ` over samples (and positions, for a convolution).
     pub(crate) fn gradient<T: Scalar>(
         &self,
         delta: &Columns<T>,
@@ -149,7 +151,7 @@ impl LinearMap {
         }
     }
 
-    /// How many multiply-adds the weight gradient of so many samples takes for each weight.
+    /// How many multiply-adds each weight's gradient takes for this many samples.
     pub(crate) fn gradient_cost(&self, samples: usize) -> usize {
         match self {
             Self::Dense => samples,

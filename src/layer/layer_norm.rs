@@ -11,9 +11,9 @@ use crate::{
 /// Layer normalisation (Ba, Kiros and Hinton 2016, eq. 4) over all features of a sample, or all
 /// channels and pixels of an image: `y = γ ∘ (x − μ)/√(σ² + ε) + β`.
 ///
-/// `μ` and `σ²` are mean and variance (of the population) over the values of one sample, so training
-/// and evaluation are the same function and a single sample will do. `γ` and `β` have an entry for
-/// every value, as in PyTorch's `LayerNorm` over the whole shape; `γ` starts at 1, `β` at 0.
+/// `μ` and `σ²` are mean and variance (of the population) over the values of one sample. So training
+/// and evaluation are the same function, and a batch of one sample works. `γ` and `β` have an entry for
+/// every value, as in PyTorch's `LayerNorm` over the whole shape. `γ` starts at 1, `β` at 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerNorm {
     values: usize,
@@ -24,7 +24,7 @@ pub struct LayerNorm {
 type Values<'a, T> = [&'a [T]; 2];
 
 impl LayerNorm {
-    /// `ε` where the user names none; PyTorch's.
+    /// The default `ε`; PyTorch's.
     pub(crate) const EPSILON: f64 = 1e-5;
 
     pub(crate) fn new<T: Scalar>(shape: Shape, epsilon: f64) -> Result<Self> {
@@ -44,8 +44,8 @@ impl LayerNorm {
         self.values
     }
 
-    /// `x̂ = (x − μ)/√(σ² + ε)`, which is kept for the way back, and `y ← γ ∘ x̂ + β`. Returns whether
-    /// the statistics are finite.
+    /// `x̂ = (x − μ)/√(σ² + ε)`, which is stored for the way back, and `y ← γ ∘ x̂ + β`. Returns
+    /// whether the statistics are finite.
     pub(crate) fn forward<T: Scalar>(
         &self,
         [scale, shift]: Values<T>,
@@ -74,8 +74,8 @@ impl LayerNorm {
         all_finite(mean) && all_finite(variance)
     }
 
-    /// The way back: `∂γ = Σ δ x̂` and `∂β = Σ δ` over samples, and with `g = γ ∘ δ` and means over
-    /// the values of a sample `δ ← (g − ḡ − x̂ mean(g x̂))/√(σ² + ε)`.
+    /// The way back. `∂γ = Σ δ x̂` and `∂β = Σ δ` over samples. With `g = γ ∘ δ`, `δ ← (g − ḡ − x̂
+    /// mean(g x̂))/√(σ² + ε)`, where the means are over the values of a sample.
     pub(crate) fn backward<T: Scalar>(
         &self,
         [gamma, _]: Values<T>,
@@ -96,8 +96,8 @@ impl LayerNorm {
         self.project(notes, delta);
     }
 
-    /// What becomes of a small change `t` of `x`: with means over the values of a sample
-    /// `t ← γ ∘ (t − t̄ − x̂ mean(t x̂))/√(σ² + ε)`.
+    /// The change of `y` for a small change `t` of `x`: `t ← γ ∘ (t − t̄ − x̂ mean(t x̂))/√(σ² + ε)`,
+    /// where the means are over the values of a sample.
     pub(crate) fn tangent<T: Scalar>(
         &self,
         [gamma, _]: Values<T>,
@@ -110,7 +110,8 @@ impl LayerNorm {
         }
     }
 
-    /// `t ← (t − t̄ − x̂ mean(t x̂))/√(σ² + ε)`, the slopes of `x̂`, which are the same both ways.
+    /// `t ← (t − t̄ − x̂ mean(t x̂))/√(σ² + ε)`: multiplies by the derivative of `x̂`. This matrix is
+    /// symmetric, so it serves both ways.
     fn project<T: Scalar>(&self, notes: &Notes<T>, t: &mut [T]) {
         let (x, count) = (&notes.normalised, self.values as f64);
         let samples = x.chunks_exact(self.values).zip(t.chunks_exact_mut(self.values));

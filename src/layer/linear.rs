@@ -1,4 +1,4 @@
-//! What a weighted layer computes: a linear map, whose weights are an argument.
+//! What a weighted layer computes: a linear map whose weights are an argument.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,8 +20,8 @@ pub(crate) enum LinearMap {
 }
 
 impl LinearMap {
-    /// How many inputs a unit has, and how many units of the output read one input (as PyTorch
-    /// counts them for a convolution), of weights of this shape.
+    /// `fan_in` and `fan_out` of weights of this shape: how many inputs a unit has, and how many units
+    /// read one input (for a convolution counted as in PyTorch).
     pub(crate) fn fans(&self, (rows, columns): (usize, usize)) -> (usize, usize) {
         match self {
             Self::Dense => (columns, rows),
@@ -29,7 +29,7 @@ impl LinearMap {
         }
     }
 
-    /// The same map with so many times the units, or kernels.
+    /// The same map with `by` times as many units, or kernels.
     pub(crate) fn widened(self, by: usize) -> Self {
         match self {
             Self::Dense => Self::Dense,
@@ -37,8 +37,8 @@ impl LinearMap {
         }
     }
 
-    /// `y ← Bᵀ x`, with a row of `B` for each unit of `x`, or for each kernel, whose positions then do
-    /// not mix.
+    /// `y ← Bᵀ x`. `B` has a row for each unit of `x`. For a convolution it has a row for each kernel,
+    /// and each position is multiplied separately.
     pub(crate) fn mix<T: Scalar>(&self, b: linalg::Mat<T>, x: &Columns<T>, y: &mut Columns<T>) {
         match self {
             Self::Dense => {
@@ -48,8 +48,8 @@ impl LinearMap {
         }
     }
 
-    /// `a ← W h + b`, and while it is in cache `y ← f(a)`, if the layer has an activation. Returns
-    /// a number that no `|a|` exceeds; ∞ if some `a` is NaN or infinite.
+    /// `a ← W h + b`, and `y ← f(a)` while `a` is in cache, if the layer has an activation. Returns an
+    /// upper bound of all `|a|`; ∞ if some `a` is NaN or infinite.
     pub(crate) fn forward<T: Scalar>(
         &self,
         parameters: OfLayer<T>,
@@ -57,7 +57,7 @@ impl LinearMap {
         a: &mut Columns<T>,
         then: Option<(Activation, &mut Columns<T>)>,
     ) -> f64 {
-        // The bits of a positive number are in the order of the numbers.
+        // Positive floats compare like their bits, so an atomic integer can hold the maximum.
         let largest = AtomicU64::new(ORDINARY.to_bits());
         let (activation, y) = then.unzip();
         let finish = |_, a: &mut [T], y: &mut [T]| {
@@ -73,8 +73,8 @@ impl LinearMap {
         f64::from_bits(largest.into_inner())
     }
 
-    /// `y ← M x (+ b)` with any `M` in the shape of `W`, and then `finish(place, y, z)` on pieces
-    /// of `y` while they are in cache, and of `z`, in the shape of `y` or empty.
+    /// `y ← M x (+ b)` with any matrix `M` in the shape of `W`. Calls `finish(place, y, z)` on pieces
+    /// of `y` while they are in cache. `z` has the shape of `y` or is empty.
     pub(crate) fn apply<T: Scalar>(
         &self,
         weights: &[T],
@@ -95,7 +95,7 @@ impl LinearMap {
         }
     }
 
-    /// `y ← Mᵀ x` with any `M` in the shape of `W`, and then `finish(place, y)` on pieces of it
+    /// `y ← Mᵀ x` with any matrix `M` in the shape of `W`. Calls `finish(place, y)` on pieces of `y`
     /// while they are in cache.
     pub(crate) fn apply_transpose<T: Scalar>(
         &self,

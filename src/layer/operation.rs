@@ -1,4 +1,4 @@
-//! The operations between two weighted layers, behind one door.
+//! The operations between two weighted layers, as one type.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::{
     threads::{Chunks, pieces, share_out},
 };
 
-/// An operation between two weighted layers, without weights. All but [`Skip`] are local.
+/// An operation between two weighted layers, without weights. All but [`Skip`] use only their input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Operation {
@@ -26,9 +26,9 @@ pub enum Operation {
     BatchNorm(BatchNorm),
     /// Normalisation of every sample by itself.
     LayerNorm(LayerNorm),
-    /// Units dropped at random while training.
+    /// Units set to 0 at random in training.
     Dropout(Dropout),
-    /// What an earlier layer passes on is added.
+    /// Adds the output of an earlier layer.
     Skip(Skip),
 }
 
@@ -41,7 +41,7 @@ impl Operation {
         }
     }
 
-    /// Makes room for what it notes of so many samples, from each of which it makes `size` numbers.
+    /// Makes room for the notes on this many samples, of `size` outputs each.
     pub(crate) fn reserve_notes<T>(
         &self,
         notes: &mut Notes<T>,
@@ -67,7 +67,7 @@ impl Operation {
         }
     }
 
-    /// Makes room for what it learns.
+    /// Makes room for the gradients and statistics that it finds on the way back.
     pub(crate) fn reserve_learned<T>(&self, learned: &mut Learned<T>) -> Result<()> {
         let (parts, count) = match self {
             Self::BatchNorm(norm) => (4, norm.channels()),
@@ -77,7 +77,7 @@ impl Operation {
         learned[..parts].iter_mut().try_for_each(|numbers| reserve(numbers, count))
     }
 
-    /// The windows of a pooling operation; all others keep the shape of what they are given.
+    /// The pooling that it is, if it is one. All other operations keep the shape of their input.
     pub(crate) fn pooling(&self) -> Option<&Pool2d> {
         match self {
             Self::Pool2d(pool) => Some(pool),
@@ -85,9 +85,9 @@ impl Operation {
         }
     }
 
-    /// `y ← operation(x)`, of operation number `index` after a layer with these parameters; `beside` is
-    /// what a residual connection adds, and notes are what the way back needs beyond `x` and `y`. Returns false if
-    /// a number that does not show in `y` is not finite.
+    /// `y ← operation(x)`. It is number `index` after a layer with these parameters. `beside` is what a
+    /// residual connection adds. `notes` is what the way back needs in addition to `x` and `y`. Returns
+    /// false if a number is not finite and `y` does not show it.
     pub(crate) fn forward<T: Scalar>(
         &self,
         (parameters, index): (OfLayer<T>, usize),
@@ -100,7 +100,7 @@ impl Operation {
             Self::Activation(activation) => activation.apply(x, y),
             Self::Pool2d(pool) => pool.forward(x, y, &mut notes.winners),
             Self::BatchNorm(norm) => {
-                // What is frozen is the same function in every pass.
+                // A frozen layer is the same function in every pass.
                 let pass = if frozen { Pass::Evaluation } else { pass };
                 return norm.forward(parameters.of_operation(index), x, y, notes, pass);
             }
@@ -113,7 +113,7 @@ impl Operation {
         true
     }
 
-    /// `δ ← (∂y/∂x)ᵀ δ` of an operation that keeps the shape, with what it was given and made.
+    /// `δ ← (∂y/∂x)ᵀ δ`, for an operation that keeps the shape, with input `x` and output `y`.
     pub(crate) fn backward<T: Scalar>(
         &self,
         (parameters, index): (OfLayer<T>, usize),
@@ -124,7 +124,7 @@ impl Operation {
     ) {
         match self {
             Self::Activation(activation) => {
-                /// Elements that a thread takes on at least.
+                /// The elements of one piece of work of a thread.
                 const SIZE: usize = 1 << 12;
                 let (chunks, parts) = (delta.len().div_ceil(SIZE), pieces(delta.len(), 4));
                 let out = Chunks { data: delta, size: SIZE };
@@ -140,14 +140,14 @@ impl Operation {
                 norm.backward(parameters.of_operation(index), notes, delta, learned);
             }
             Self::Dropout(dropout) => dropout.backward(&notes.kept, delta),
-            // The copy that takes the short way is the business of the block.
+            // The delta goes on unchanged. The block itself copies it for the connection.
             Self::Skip(_) => {}
             Self::Pool2d(_) => unreachable!("pooling goes back from one buffer to another"),
         }
     }
 
-    /// `t ← ∂y/∂x t`: what becomes of a small change of what an operation was given that keeps the shape,
-    /// with what it was given and made. A residual connection adds its own, `beside`.
+    /// `t ← ∂y/∂x t`: the change of `y` for a small change `t` of `x`, for an operation that keeps the
+    /// shape. A residual connection adds the change at its other end, `beside`.
     pub(crate) fn tangent<T: Scalar>(
         &self,
         (parameters, index): (OfLayer<T>, usize),
@@ -157,7 +157,7 @@ impl Operation {
         scratch: &mut Learned<T>,
     ) {
         match self {
-            // Their slopes are the same both ways.
+            // The matrices of their derivatives are symmetric, so the way back serves here too.
             Self::Activation(_) | Self::BatchNorm(_) | Self::Dropout(_) => {
                 self.backward((parameters, index), (x, y), notes, tangent, scratch);
             }

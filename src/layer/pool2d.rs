@@ -1,4 +1,4 @@
-//! Pooling: one value for each window of a plane.
+//! Pooling: one value for each window of a channel.
 
 use std::{cell::RefCell, fmt};
 
@@ -12,10 +12,10 @@ use crate::{
     vector::{RUN, sum_in_order, sum_of},
 };
 
-/// The largest value of each window (the first of them, if several are equal). The way back gives
-/// the whole delta to that winner.
+/// The largest value of each window; of several equal ones the first. The way back gives the whole
+/// delta to this winner.
 ///
-/// Windows lie wholly within the image: `⌊(size − kernel)/stride⌋ + 1` along each side.
+/// Only windows that lie wholly within the image count: `⌊(size − kernel)/stride⌋ + 1` along each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -41,9 +41,9 @@ impl MaxPool2d {
     }
 }
 
-/// The mean of each window. The way back gives each of its pixels an equal share of the delta.
+/// The mean of each window. The way back gives each pixel of the window an equal share of the delta.
 ///
-/// Windows lie wholly within the image: `⌊(size − kernel)/stride⌋ + 1` along each side.
+/// Only windows that lie wholly within the image count: `⌊(size − kernel)/stride⌋ + 1` along each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -64,7 +64,7 @@ impl AvgPool2d {
         Self { kernel: (kernel, kernel), stride: (stride, stride) }
     }
 
-    /// A single window over the whole of each plane.
+    /// A single window over the whole of each channel.
     pub(crate) fn whole(input: Shape) -> Self {
         Self { kernel: (input.height, input.width), stride: (1, 1) }
     }
@@ -74,7 +74,7 @@ impl AvgPool2d {
     }
 }
 
-/// What becomes of a window.
+/// How a window becomes one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pooling {
     Max,
@@ -98,7 +98,7 @@ impl Pool2d {
         let name = Name { kind, kernel, stride };
         let windows = Windows::new(&name, input, input.channels, kernel, stride, (0, 0))?;
         if u32::try_from(input.len()).is_err() {
-            // Winners are remembered as 32-bit places within a sample.
+            // The place of a winner within its sample is stored in 32 bits.
             return Err(Error::TooLarge { rows: input.channels, columns: input.plane() });
         }
         Ok(Self { kind, windows })
@@ -108,13 +108,13 @@ impl Pool2d {
         self.windows.output
     }
 
-    /// `y ←` maximum or mean of each window; `winners` as for [`max`].
+    /// `y ←` maximum or mean of each window. `winners` are written as in [`max`].
     pub(crate) fn forward<T: Scalar>(&self, x: &[T], y: &mut [T], winners: &mut Vec<u32>) {
         match self.kind {
             Pooling::Max => {
                 winners.resize(y.len(), 0);
                 let Windows { input, output, kernel, .. } = self.windows;
-                // To compare two values and their places takes as long as some ten multiply-adds.
+                // Comparing two values and their places takes about as long as ten multiply-adds.
                 let parts = pieces(y.len(), 10 * kernel.0 * kernel.1);
                 let samples = x.len() / input.len();
                 let size = output.len();
@@ -145,7 +145,7 @@ impl Pool2d {
         }
     }
 
-    /// What arrives at the windows goes back to the pixels: `to` is in the shape of the input.
+    /// Sends the delta of each window back to its pixels. `to` has the shape of the input.
     pub(crate) fn backward<T: Scalar>(&self, winners: &[u32], from: &[T], to: &mut [T]) {
         let Windows { input, output, kernel, .. } = self.windows;
         let share = T::of(1.0 / (kernel.0 * kernel.1) as f64);
@@ -176,8 +176,7 @@ impl Pool2d {
         });
     }
 
-    /// A signal on its way up: from each window the value of the forward pass's winner, or the
-    /// mean.
+    /// Takes a signal up: for each window the value at the forward pass's winner, or the mean.
     pub(crate) fn relay<T: Scalar>(&self, winners: &[u32], from: &[T], to: &mut [T]) {
         let Windows { input, output, .. } = self.windows;
         match self.kind {
@@ -210,10 +209,10 @@ thread_local! {
     static OFFSETS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `y ←` the maximum of each window; `winners` are their places within the sample.
+/// `y ←` the maximum of each window; `winners` are the places of the maxima within the sample.
 ///
-/// Maxima are taken over rows of windows, then over columns of those, and at every pixel, whether a
-/// window begins there or not: so they can be taken of many pixels at once.
+/// The maxima are taken along rows of the windows first, then along columns of the results. This is
+/// done at every pixel, even where no window begins, because then many pixels can be handled at once.
 #[allow(clippy::cast_possible_truncation)] // Checked when the network was built.
 fn max<T: Scalar>(windows: &Windows, x: &[T], y: &mut [T], winners: &mut [u32]) {
     let Windows { input, output, stride, kernel, .. } = *windows;
@@ -246,15 +245,16 @@ fn max<T: Scalar>(windows: &Windows, x: &[T], y: &mut [T], winners: &mut [u32]) 
     });
 }
 
-/// The largest of `count` values that are `step` apart, from each value on, and how far away it was
-/// found: the first, if several are equal. At the end of the slices there are fewer.
+/// At each value: the largest of the `count` values that follow at distances of `step`, the value
+/// itself included, and how far away it is. Of several equal ones the first counts. At the end of the
+/// slices fewer values follow.
 #[multiversion(targets = "simd")]
 fn slide<T: Scalar>(
     (from, from_offsets): (&[T], &[u32]),
     (count, step): (usize, usize),
     (best, offsets): (&mut [T], &mut [u32]),
 ) {
-    // The first comparison writes what the others compare with.
+    // The first comparison initialises `best`, which the others compare with.
     let compared = if count > 1 { from.len() - step } else { 0 };
     let (others, other_offsets) =
         (&from[from.len() - compared..], &from_offsets[step.min(from.len())..]);
@@ -272,13 +272,13 @@ fn slide<T: Scalar>(
     }
 }
 
-/// The larger of two values with its offset, to which `shift` is added if it is the second.
+/// The larger of two values with its offset. If it is the second one, `shift` is added to its offset.
 #[allow(clippy::cast_possible_truncation)] // As above.
 #[allow(clippy::inline_always)] // For loops that are vectorised.
 #[inline(always)]
 fn larger<T: Scalar>(one: (T, u32), other: (T, u32), shift: usize) -> (T, u32) {
-    // Chosen without a branch, which would be mispredicted every other time. A NaN wins, so that it is
-    // not hidden.
+    // Chosen without a branch, because a processor would guess it wrong half the time. A NaN wins, so
+    // that it stays visible.
     let wins = (other.0 > one.0) | other.0.partial_cmp(&other.0).is_none();
     (if wins { other.0 } else { one.0 }, if wins { shift as u32 + other.1 } else { one.1 })
 }
@@ -290,7 +290,7 @@ impl fmt::Display for Pool2d {
     }
 }
 
-/// What errors call a pooling operation.
+/// How error messages call a pooling operation.
 struct Name {
     kind: Pooling,
     kernel: (usize, usize),

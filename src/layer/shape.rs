@@ -1,11 +1,11 @@
-//! The shape of what flows between layers.
+//! The shape of the values between layers.
 
 use std::fmt;
 
-/// Channels, height and width of an image; a plain vector of `n` features is `n × 1 × 1`.
+/// Channels, height and width of an image. A plain vector of `n` features has the shape `n × 1 × 1`.
 ///
-/// Within a column of a matrix the values stand channel by channel, row by row, as in the CIFAR
-/// files and in PyTorch.
+/// A sample is a column of a matrix. In it the values stand channel by channel, and within a channel
+/// row by row, as in the CIFAR files and in PyTorch.
 ///
 /// ```
 /// use feedback_alignment::Shape;
@@ -20,11 +20,11 @@ use std::fmt;
     serde(deny_unknown_fields)
 )]
 pub struct Shape {
-    /// Number of planes, or of features.
+    /// Number of channels, or of features.
     pub channels: usize,
-    /// Rows of a plane.
+    /// Rows of a channel.
     pub height: usize,
-    /// Columns of a plane.
+    /// Columns of a channel.
     pub width: usize,
 }
 
@@ -36,7 +36,7 @@ impl Shape {
         self.checked_len().unwrap_or(usize::MAX)
     }
 
-    /// Its sides as PyTorch lists them: one for plain features.
+    /// The lengths of its sides as PyTorch lists them; a single one for plain features.
     #[cfg(feature = "safetensors")]
     pub(crate) fn dimensions(self) -> Vec<usize> {
         let Self { channels, height, width } = self;

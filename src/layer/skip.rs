@@ -5,41 +5,40 @@ use std::fmt;
 use super::shape::Shape;
 use crate::scalar::Scalar;
 
-/// A residual connection (He et al. 2016, eq. 1): `y = x + h`, where `h` is what an earlier layer
-/// passes on.
+/// A residual connection (He et al. 2016, eq. 1): `y = x + h`, where `h` is the output of an earlier
+/// layer.
 ///
-/// Where `x` has the shape of `h`, all of `h` is added. Where `x` is a smaller image with as many
-/// channels or more, the connection has no parameters either (He et al.'s option A): of `h` it takes
-/// every `s`-th row and column, and zeros stand for the channels that `h` does not have, half of them
-/// before those that it has and half after; of an odd number the smaller half is before. That is
-/// what the common PyTorch code for CIFAR-10 does
-/// (`F.pad(h[:, :, ::2, ::2], (0, 0, 0, 0, planes // 4, planes // 4))`), BioTorch's among it. The
-/// stride `s` is the same on both axes, and the smallest that leads from `h×w` to `⌈h/s⌉×⌈w/s⌉`.
-/// Plain features are no images: a wrong number of units is an error there, and no padding.
+/// If `x` has the shape of `h`, all of `h` is added. If `x` is a smaller image with as many channels or
+/// more, the connection still has no parameters (He et al.'s option A). It takes every `s`-th row and
+/// column of `h`. Channels that `h` lacks count as zeros: half of them stand before the channels of `h`
+/// and half after, and of an odd number the smaller half stands before. The common PyTorch code for
+/// CIFAR-10, such as BioTorch's, does the same (`F.pad(h[:, :, ::2, ::2], (0, 0, 0, 0, planes // 4,
+/// planes // 4))`). The stride `s` is the same on both axes. It is the smallest one that leads from
+/// `h×w` to `⌈h/s⌉×⌈w/s⌉`. Plain features are not images: there another number of units is an error.
 ///
-/// On its way back a delta goes on unchanged, and a copy of it takes the short way to the end of the
-/// layer that `h` is from; what was left out receives nothing, and what zeros stood for goes nowhere.
-/// That copy belongs to the way *down*: it arrives there under BP and FA, and
-/// on every [`Route`](crate::Route) whose hop to that layer comes down from the next one through its
-/// weights, or through random ones in their place. A layer that receives its feedback straight, as
-/// under DFA, receives nothing but that. On the way *up*, under IFA, the connection adds what goes up
-/// as it adds activations in the forward pass.
+/// On its way back a delta goes on unchanged, and a copy of it goes straight to the end of the layer
+/// that `h` comes from. Rows and columns of `h` that were left out receive nothing, and the deltas of
+/// zero channels go nowhere. The copy belongs to the way *down*. It arrives there under BP and FA, and
+/// on every [`Route`](crate::Route) whose hop to that layer comes down from the next layer through its
+/// weights, or through random ones in their place. A layer that receives its feedback straight from the
+/// output, as under DFA, gets no copy. On the way *up*, under IFA, the connection adds signals just as
+/// it adds activations in the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skip {
-    /// The layer that `h` is from, or the input.
+    /// The layer whose output is `h`; `None` stands for the input.
     pub(crate) from: Option<usize>,
-    /// How many layers lie between.
+    /// How many weighted layers it leads past.
     layers: usize,
-    /// Of `h`.
+    /// The shape of `h`.
     start: Shape,
-    /// Of `x` and `y`.
+    /// The shape of `x` and `y`.
     end: Shape,
-    /// From each row and column of `h` that is taken to the next.
+    /// The distance between two rows, or columns, of `h` that are taken.
     stride: usize,
 }
 
 impl Skip {
-    /// From so many layers below `layer`, unless what is there cannot be added to what is here.
+    /// A connection from `layers` layers below `layer`; `None` if the two shapes cannot be added.
     pub(crate) fn new(layer: usize, layers: usize, start: Shape, end: Shape) -> Option<Self> {
         let stride = if start == end { 1 } else { stride(start, end)? };
         Some(Self { from: layer.checked_sub(layers), layers, start, end, stride })
@@ -68,7 +67,7 @@ impl Skip {
         }
     }
 
-    /// `y ← y + S h`, where `S` picks what is taken of `h`.
+    /// `y ← y + S h`, where the matrix `S` picks the values of `h` that are taken.
     pub(crate) fn add_up<T: Scalar>(&self, h: &[T], y: &mut [T]) {
         if self.start == self.end {
             return add(y, h);
@@ -102,8 +101,8 @@ impl Skip {
     }
 }
 
-/// From each row and column of an image to the next that is taken, if that makes one of these the
-/// other. No smaller one leads to so few rows and columns.
+/// The stride that makes an image of shape `end` from one of shape `start`; `None` if there is none. No
+/// smaller stride leaves as few rows and columns.
 fn stride(start: Shape, end: Shape) -> Option<usize> {
     if end.plane() <= 1 || end.channels < start.channels {
         return None;

@@ -1,36 +1,37 @@
-//! How the sums of a convolution are made from a field.
+//! How the sums of a convolution are computed from a field.
 
 use std::{iter::StepBy, slice::Iter};
 
 use crate::{correlate::Runs, scalar::Scalar};
 
-/// About so many terms are added up by themselves; then their sum is added to that of the others. So the part
-/// of the panel that is read stays in cache, and rounding errors stay small.
+/// About this many terms are added up separately, and then added to the sum of the others. So the part
+/// of the panel in use stays in cache, and rounding errors stay small.
 pub(super) const TERMS: usize = 128;
 
-/// What is summed up over a field: for each unit (a channel of the result) a matrix of sums. Each sum is
-/// that of the unit's weights times numbers of the field. Where those lie is told by the [`Runs`], counted
-/// from the place that belongs to the sum's row and column.
+/// A set of sums over a field: a matrix of sums for each unit (a channel of the result). Each sum adds
+/// up the unit's weights times numbers of the field. [`Runs`] tells where those numbers are, relative
+/// to the place that belongs to the sum's row and column.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slide {
     pub(super) runs: Runs,
     pub(super) units: usize,
-    /// Units that are summed up side by side.
+    /// How many units are summed up side by side.
     pub(super) lanes: usize,
     pub(super) rows: usize,
-    /// How far apart the places of two rows are in the field. Those of two columns are neighbours.
+    /// The distance in the field between the places of two neighbouring rows. Places of neighbouring
+    /// columns are neighbours.
     pub(super) step: usize,
     pub(super) columns: usize,
 }
 
 impl Slide {
-    /// How many numbers a panel has. It holds the weights of as many units as there are lanes: for each
-    /// term, those of all units side by side.
+    /// How many numbers a panel has. A panel holds the weights of `lanes` units: for each term, the
+    /// weights of all these units side by side.
     fn panel(&self) -> usize {
         self.runs.terms() * self.lanes
     }
 
-    /// How many numbers all panels have.
+    /// How many numbers all panels have together.
     pub(super) fn panels(&self) -> usize {
         self.units.div_ceil(self.lanes).saturating_mul(self.panel())
     }
@@ -40,8 +41,8 @@ impl Slide {
         self.rows.saturating_mul(self.columns).saturating_mul(self.lanes)
     }
 
-    /// Packs weights into panels; those of tap `t` of the run `(a, b)` stand from `place(a, b, t)` on,
-    /// `step` apart for the units.
+    /// Copies weights into panels. The weights of tap `t` of the run `(a, b)` begin at `place(a, b,
+    /// t)`, and those of two neighbouring units are `step` apart.
     pub(super) fn pack<T: Scalar>(
         &self,
         weights: &[T],
@@ -64,7 +65,7 @@ impl Slide {
         }
     }
 
-    /// Makes the sums, and calls `take(unit, row, sums of its columns)` for each row.
+    /// Computes the sums, and calls `take(unit, row, sums of its columns)` for each row.
     pub(super) fn slide<T: Scalar>(
         &self,
         panels: &[T],
@@ -83,7 +84,7 @@ impl Slide {
                 let runs = Runs { counts, ..runs };
                 let field = &field[group * most * runs.steps[0]..];
                 for (row, sums) in sums.chunks_exact_mut(columns * lanes).enumerate() {
-                    // A row is cleared and taken away while it is in cache.
+                    // A row is set to 0 and handed on while it is in cache.
                     if group == 0 {
                         sums.fill(T::zero());
                     }

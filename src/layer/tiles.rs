@@ -1,4 +1,4 @@
-//! How the gradient of a layer's weights is cut.
+//! How the gradient of a layer's weights is cut into tiles.
 
 /// How a gradient is cut into tiles of whole columns.
 #[derive(Clone, Copy, Debug)]
@@ -8,6 +8,6 @@ pub(crate) struct Tiles {
     /// Elements of a tile.
     pub(crate) size: usize,
     pub(crate) count: usize,
-    /// Elements of scratch that the computation of a tile needs.
+    /// How many numbers of scratch a tile needs.
     pub(crate) scratch: usize,
 }

@@ -8,8 +8,8 @@ use crate::{
 };
 
 impl Convolution {
-    /// `x ← Wᵀ ∗ y`, the transposed convolution, sample by sample, then `finish(place, x)` for
-    /// each.
+    /// `x ← Wᵀ ∗ y`, the transposed convolution, sample by sample. Calls `finish(place, x)` for each
+    /// sample.
     pub(crate) fn apply_transpose<T: Scalar>(
         &self,
         weights: &[T],
@@ -36,7 +36,7 @@ impl Convolution {
         });
     }
 
-    /// Packs the weights through which each group of pixels is seen.
+    /// Copies into panels the weights through which each group of pixels is seen.
     fn pack_ways<T: Scalar>(&self, weights: &[T], mut panels: &mut [T]) {
         let Windows { output, kernel, .. } = self.windows;
         for way in self.ways() {
@@ -49,7 +49,7 @@ impl Convolution {
         }
     }
 
-    /// The sums of one sample, group by group. Pixels that no output sees are 0.
+    /// The sums of one sample, group by group. Pixels that no window covers get 0.
     fn slide_ways<T: Scalar>(&self, mut panels: &[T], seen: &[T], sums: &mut [T], x: &mut [T]) {
         let Windows { input, stride, .. } = self.windows;
         let field = self.output_field();
@@ -68,7 +68,7 @@ impl Convolution {
         }
     }
 
-    /// The field of an output: what pixels of the input see of it on the way back.
+    /// The field of an output: the numbers that pixels of the input read from on the way back.
     fn output_field(&self) -> Field {
         let Windows { output, kernel, stride, .. } = self.windows;
         let padding = ((kernel.0 - 1) / stride.0, (kernel.1 - 1) / stride.1);
@@ -81,8 +81,8 @@ impl Convolution {
         }
     }
 
-    /// The pixels of the input in groups, each of which is seen through the same taps (entries) of the
-    /// kernel. There is one group where the stride is 1.
+    /// The pixels of the input in groups. All pixels of a group are seen through the same taps
+    /// (entries) of the kernel. With stride 1 there is one group.
     fn ways(&self) -> impl Iterator<Item = (Way, Way)> {
         let Windows { input, output, kernel, stride, padding } = self.windows;
         let all = (0..stride.0.min(kernel.0)).flat_map(move |phase| {
@@ -94,7 +94,7 @@ impl Convolution {
         all.filter(|(down, across)| down.count > 0 && across.count > 0)
     }
 
-    /// The sums for one group of pixels: a unit for each channel of the input.
+    /// The sums for one group of pixels, with a unit for each channel of the input.
     fn backward_slide<T: Scalar>(&self, (down, across): (Way, Way)) -> Slide {
         let Windows { input, output, .. } = self.windows;
         let field = self.output_field();
@@ -128,17 +128,17 @@ impl Convolution {
     }
 }
 
-/// Along one side of an image: the pixels whose place, padding included, leaves the same remainder
-/// when divided by the stride. All of them are seen through the same taps of the kernel.
+/// Along one side of an image: the pixels whose place (padding counted) leaves the same remainder when
+/// divided by the stride. All of them are seen through the same taps of the kernel.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     phase: usize,
     stride: usize,
     taps: usize,
     count: usize,
-    /// The first pixel's place in the image.
+    /// The place of the first such pixel in the image.
     to: usize,
-    /// The first place in the field of the output that it sees.
+    /// The place of the first output that this pixel reads, in the field.
     from: usize,
 }
 
@@ -154,7 +154,7 @@ impl Way {
         let taps = (kernel - phase).div_ceil(stride);
         let around = (kernel - 1) / stride;
         let first = padding.saturating_sub(phase).div_ceil(stride);
-        // Pixels beyond are seen by no output.
+        // Pixels beyond this are covered by no window.
         let end = (padding + size).saturating_sub(phase).div_ceil(stride).min(outputs + around);
         Self {
             phase,
@@ -166,8 +166,8 @@ impl Way {
         }
     }
 
-    /// The tap of the kernel through which a pixel is seen by the output at place `index` of the field,
-    /// counted from the first one that sees it.
+    /// The tap of the kernel through which the output at place `index` sees a pixel. Places count from
+    /// the first output that sees the pixel.
     fn tap(&self, index: usize) -> usize {
         self.phase + self.stride * (self.taps - 1 - index)
     }

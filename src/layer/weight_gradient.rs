@@ -11,19 +11,20 @@ use crate::{
 };
 
 impl Convolution {
-    /// How the weight gradient of so many samples is cut: into as many tiles as threads share it.
+    /// How the weight gradient of this many samples is cut: into about as many tiles as threads work on
+    /// it.
     pub(crate) fn tiles(&self, samples: usize) -> Tiles {
         self.in_tiles(pieces(self.elements(samples), self.fan_in))
     }
 
-    /// The gradient in so many tiles, or fewer: the row of a kernel over one channel stays in one piece.
-    /// Each number is summed by itself, so its bits do not depend on the cuts.
+    /// The gradient in `count` tiles, or fewer: the row of a kernel over one channel is never cut. Each
+    /// number is a sum of its own, so the cuts do not change its bits.
     pub(crate) fn in_tiles(&self, count: usize) -> Tiles {
         let Windows { input, output, kernel, .. } = self.windows;
         let lines = input.channels * kernel.0;
         let shares = count.min(lines);
         let width = lines.div_ceil(shares) * kernel.1;
-        // A tile of some lines may begin and end within a channel.
+        // A tile of several lines may begin and end within a channel.
         let channels = (width / kernel.1).div_ceil(kernel.0).saturating_add(1).min(input.channels);
         let seen = self.input_field().plane().saturating_mul(channels);
         let panel = self.rows_at_once().saturating_mul(output.width).saturating_mul(MOST_LANES);
@@ -36,14 +37,15 @@ impl Convolution {
         }
     }
 
-    /// So many rows of a delta are added up by themselves; then their sum is added to that of the others.
+    /// How many rows of a delta are added up separately, before their sum is added to that of the
+    /// others.
     fn rows_at_once(&self) -> usize {
         let output = self.windows.output;
         (TERMS / output.width).clamp(1, output.height)
     }
 
-    /// `∂W ← Σ δ Pᵀ` over the samples: the columns of `∂W` from `first` on, as many as `gradient`
-    /// has, in the scratch of a [tile](Self::tiles).
+    /// `∂W ← Σ δ Pᵀ` over the samples, where `P` are the pixels in the windows. Computes the columns of
+    /// `∂W` from `first` on that `gradient` has room for, in the scratch of a [tile](Self::tiles).
     pub(crate) fn weight_gradient<T: Scalar>(
         &self,
         delta: &[T],
@@ -73,7 +75,7 @@ impl Convolution {
         self.store(sums, lanes, gradient);
     }
 
-    /// Adds to the sums what one sample contributes to the gradient of as many units as there are lanes.
+    /// Adds one sample's part of the gradient to the sums of `lanes` units.
     fn add_sample<T: Scalar>(
         &self,
         delta: &[T],
@@ -91,8 +93,8 @@ impl Convolution {
         }
     }
 
-    /// Adds to the sums what some rows of the delta, packed in a panel, contribute. A line stands for one
-    /// row of the kernel over one channel of the input.
+    /// Adds the part of some rows of the delta, packed in a panel, to the sums. A line is one row of
+    /// the kernel over one channel of the input.
     fn add_rows<T: Scalar>(
         &self,
         panel: &[T],
@@ -123,7 +125,7 @@ impl Convolution {
         }
     }
 
-    /// Copies the sums to the gradient, in the order that the weights have.
+    /// Copies the sums to the gradient, in the order of the weights.
     fn store<T: Scalar>(&self, sums: &[T], lanes: usize, gradient: &mut [T]) {
         let Windows { output, kernel, .. } = self.windows;
         let order = self.forward_slide::<T>().runs;
@@ -154,10 +156,10 @@ impl Convolution {
     }
 }
 
-/// Copies deltas from planes, one for each channel, to a panel, in which the channels of a position stand
-/// side by side. Lanes without a channel are zero.
+/// Copies deltas to a panel. In `delta` each channel is in one piece; in the panel the channels of a
+/// position stand side by side. Lanes without a channel are zero.
 fn pack_delta<T: Scalar>(delta: &[T], plane: usize, lanes: usize, panel: &mut [T]) {
-    /// So many positions at a time: their part of the panel stays in the first-level cache.
+    /// Positions handled at a time: their part of the panel stays in the first-level cache.
     const POSITIONS: usize = 16;
     let channels = delta.len().div_ceil(plane).min(lanes);
     if channels < lanes {

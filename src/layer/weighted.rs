@@ -1,12 +1,12 @@
-//! A weighted layer, as users see it.
+//! A weighted layer in the form that users see.
 
 use nalgebra::{DMatrixView, DVectorView};
 
 use super::operation::Operation;
 use crate::{parameters::OfLayer, scalar::Scalar};
 
-/// A weighted layer, `a = W h + b`: fully connected, or a convolution, where `h` is what the
-/// kernels see of the input.
+/// A weighted layer, `a = W h + b`: fully connected, or a convolution. For a convolution `h` is the
+/// part of the input under a kernel.
 ///
 /// | layer | `W` | `b` |
 /// |---|---|---|
@@ -36,13 +36,13 @@ impl<'a, T: Scalar> Layer<'a, T> {
         DMatrixView::from_slice(self.parameters.weights(), slot.rows, slot.columns)
     }
 
-    /// `b`, unless the layer was built without one.
+    /// `b`; `None` if the layer was built without a bias.
     #[must_use]
     pub fn bias(self) -> Option<DVectorView<'a, T>> {
         self.parameters.bias().map(|bias| DVectorView::from_slice(bias, bias.len()))
     }
 
-    /// The operations that follow the layer, in order; none means that it is linear.
+    /// The operations after the layer, in order. If there are none, the layer is linear.
     #[must_use]
     pub fn operations(self) -> &'a [Operation] {
         self.operations

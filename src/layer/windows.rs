@@ -5,7 +5,7 @@ use std::fmt;
 use super::shape::Shape;
 use crate::error::{Error, Result};
 
-/// Windows that slide over the planes of an image.
+/// Windows that slide over the channels of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Windows {
     pub(crate) input: Shape,
@@ -16,8 +16,8 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// Windows over `input`, as many as fit: `⌊(size + 2·padding − kernel)/stride⌋ + 1` along
-    /// each side; `name` is what errors call the layer.
+    /// Windows over `input`, as many as fit: `⌊(size + 2·padding − kernel)/stride⌋ + 1` along each
+    /// side. Error messages call the layer `name`.
     pub(crate) fn new(
         name: &dyn fmt::Display,
         input: Shape,

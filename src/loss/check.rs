@@ -1,4 +1,4 @@
-//! Which targets suit which loss.
+//! Checking that targets fit the loss and the logits.
 
 use super::Loss;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Loss {
-    /// Fails unless `targets` suit this loss on `outputs` logits of `batch` samples.
+    /// Fails unless `targets` fit this loss with `outputs` logits for each of `batch` samples.
     pub(crate) fn check<T: Scalar>(
         self,
         targets: &Targets<T>,

@@ -18,19 +18,19 @@ pub(super) fn softmax<T: Scalar>(z: &[T], y: &mut [T]) {
     y.iter_mut().for_each(|y| *y /= sum);
 }
 
-/// The largest value, or NaN if one is.
+/// The largest value; NaN if there is one.
 fn largest<T: Scalar>(z: &[T]) -> T {
     z.iter().fold(z[0], |max, &z| if z <= max { max } else { z })
 }
 
-/// `Σ −y ln ŷ` over the samples, whose columns have `outputs` rows; `e ← ŷ − y`.
+/// `Σ −y ln ŷ` over the samples, each a column of `outputs` numbers; `e ← ŷ − y`.
 pub(super) fn softmax_cross_entropy<T: Scalar>(
     targets: &Targets<T>,
     z: &[T],
     e: &mut [T],
     outputs: usize,
 ) -> f64 {
-    /// Samples at a time.
+    /// Samples that are worked on together.
     const PIECE: usize = 64;
     let (mut loss, mut sample) = (0.0, 0);
     for (z, e) in z.chunks(PIECE * outputs).zip(e.chunks_mut(PIECE * outputs)) {
@@ -45,7 +45,7 @@ pub(super) fn softmax_cross_entropy<T: Scalar>(
         for ((z, e), &max) in columns.zip(&maxima) {
             let sum = sum_in_order(e);
             e.iter_mut().for_each(|e| *e /= sum);
-            // −Σ y_k ln ŷ_k = Σ y_k (ln Σ_j e^{z_j} − z_k), every term of it at least 0.
+            // −Σ y_k ln ŷ_k = Σ y_k (ln Σ_j e^{z_j} − z_k); no term is negative.
             let log_sum = sum.ln();
             let mut learn = |k: usize, y: T| {
                 e[k] -= y;
@@ -77,7 +77,7 @@ fn exponentials<T: Scalar>(e: &mut [T]) {
     e.iter_mut().for_each(|e| *e = e.fast_exp());
 }
 
-/// The sum of a loss, over pieces of 256 numbers in the scalar and over the pieces in `f64`.
+/// The sum of a loss. Pieces of 256 numbers are added up in the scalar type, and the results in `f64`.
 pub(super) fn by_pieces<T: Scalar>(
     z: &[T],
     e: &mut [T],
@@ -87,8 +87,8 @@ pub(super) fn by_pieces<T: Scalar>(
     z.chunks(PIECE).zip(e.chunks_mut(PIECE)).map(|(z, e)| loss(z, e).as_f64()).sum()
 }
 
-/// `Σ −y ln σ(z) − (1 − y) ln σ(−z)`, with `−ln σ(−z) = softplus(z)`; `e` comes as `y` and leaves
-/// as `σ(z) − y`.
+/// `Σ −y ln σ(z) − (1 − y) ln σ(−z)`, computed with `−ln σ(−z) = softplus(z)`. On entry `e` holds `y`,
+/// on return `σ(z) − y`.
 #[multiversion(targets = "simd")]
 pub(super) fn logistic_cross_entropy<T: Scalar>(z: &[T], e: &mut [T]) -> T {
     element_by_element(z, e, |z, y| {
@@ -98,13 +98,14 @@ pub(super) fn logistic_cross_entropy<T: Scalar>(z: &[T], e: &mut [T]) -> T {
     })
 }
 
-/// `Σ ½ (z − y)²`; `e` comes as `y` and leaves as `z − y`.
+/// `Σ ½ (z − y)²`. On entry `e` holds `y`, on return `z − y`.
 #[multiversion(targets = "simd")]
 pub(super) fn squared_error<T: Scalar>(z: &[T], e: &mut [T]) -> T {
     element_by_element(z, e, |z, y| (z - y, T::of(0.5) * (z - y) * (z - y)))
 }
 
-/// `(e, loss) ← f(z, e)`; returns the sum of the losses, in lanes so that it can be vectorised.
+/// `(e, loss) ← f(z, e)` for each element. Returns the sum of the losses, summed in 16 lanes so that
+/// the compiler can vectorise it.
 #[allow(clippy::inline_always)] // Or it would not be.
 #[inline(always)]
 fn element_by_element<T: Scalar>(z: &[T], e: &mut [T], f: impl Fn(T, T) -> (T, T)) -> T {
@@ -116,7 +117,7 @@ fn element_by_element<T: Scalar>(z: &[T], e: &mut [T], f: impl Fn(T, T) -> (T, T
             *sum += loss;
         }
     }
-    // What no number has been added to is 0, and would only take time.
+    // Lanes that no number was added to are 0, so skipping them saves time and changes nothing.
     let used = z.len().min(sums.len());
     sums[..used].iter().fold(T::zero(), |sum, &part| sum + part)
 }

@@ -1,4 +1,4 @@
-//! The losses, and what logits and targets mean to them: classes and probabilities.
+//! The losses, and how they turn logits and targets into classes and probabilities.
 
 use std::{fmt, str::FromStr};
 
@@ -20,10 +20,10 @@ use crate::{
 /// | logistic cross-entropy | `−Σ_k (y_k ln ŷ_k + (1 − y_k) ln(1 − ŷ_k))` | `1/(1 + e^{−z})` | `(ŷ − y)/N` |
 /// | mean squared error | `½ Σ_k (ŷ_k − y_k)²` | `z` | `(ŷ − y)/N` |
 ///
-/// `y` is a class label, one-hot, or a column of real values. `N` is the batch size: nothing later
-/// divides by it. (Nøkland's code sums over the batch instead; RMSprop does not care, for plain
-/// SGD his learning rate corresponds to one `N` times larger here.) The outputs are summed, also
-/// by the logistic loss (Nøkland 2016, eq. 4 and 5).
+/// `y` is a class label, as a one-hot column, or a column of real values. `N` is the batch size; it is
+/// divided by here and nowhere later. (Nøkland's code sums over the batch instead. For RMSprop this
+/// makes no difference. For plain SGD, multiply his learning rate by `N` to use it here.) All losses
+/// sum over the outputs, the logistic loss too (Nøkland 2016, eq. 4 and 5).
 ///
 /// ```
 /// use feedback_alignment::{Loss, nalgebra::DMatrix};
@@ -37,15 +37,15 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Loss {
-    /// Softmax and cross-entropy, for classes that exclude each other. Needs two outputs or more;
-    /// real-valued targets are probabilities that sum to 1.
+    /// Softmax and cross-entropy, for classes that exclude each other. Needs at least two outputs.
+    /// Real-valued targets are probabilities that sum to 1.
     #[default]
     SoftmaxCrossEntropy,
-    /// A logistic unit and binary cross-entropy for each output: what Nøkland (2016) uses, also
-    /// for ten classes. With one output the labels are 0 and 1; real-valued targets lie in [0, 1].
+    /// A logistic unit and binary cross-entropy for each output. Nøkland (2016) uses it, even for ten
+    /// classes. With one output the labels are 0 and 1. Real-valued targets lie in [0, 1].
     LogisticCrossEntropy,
-    /// Squared error of the logits themselves; labels count as one-hot vectors, with one output
-    /// as the number 0 or 1.
+    /// Squared error of the logits themselves. Labels count as one-hot vectors; with one output, as the
+    /// number 0 or 1.
     MeanSquaredError,
 }
 
@@ -56,7 +56,7 @@ impl Loss {
         [Self::SoftmaxCrossEntropy, Self::LogisticCrossEntropy, Self::MeanSquaredError].into_iter()
     }
 
-    /// `ŷ` of the logits, `n_L × N`: probabilities of the classes.
+    /// `ŷ` of the logits, `n_L × N`: the probability of each class.
     ///
     /// # Errors
     /// [`Error::NoProbabilities`] for the squared error, [`Error::SoftmaxNeedsTwoOutputs`],
@@ -79,13 +79,14 @@ impl Loss {
         Ok(probabilities)
     }
 
-    /// The class of each column of logits: the largest, the first of them if several are equal.
+    /// The class of each column of logits: the place of its largest logit; of several equal ones the
+    /// first.
     ///
     /// With one output the class is 1 where the logit is positive (`ŷ > ½` under the logistic
     /// loss) and, under the squared error, where it is above ½.
     ///
     /// # Errors
-    /// [`Error::Empty`] without logits, [`Error::NonFinite`] for a NaN or an infinity, which is of
+    /// [`Error::Empty`] without logits, [`Error::NonFinite`] for a NaN or an infinity, which belongs to
     /// no class.
     pub fn classes<T: Scalar>(self, logits: &DMatrix<T>) -> Result<Vec<usize>> {
         require_logits(logits)?;
@@ -99,7 +100,7 @@ impl Loss {
         }
         let (mut best, mut top) = (0, z[0]);
         for (k, &z) in z.iter().enumerate() {
-            // Without a branch, which nothing could predict.
+            // Without a branch, because a processor could not predict it.
             let above = z > top;
             best = if above { k } else { best };
             top = if above { z } else { top };
@@ -107,8 +108,9 @@ impl Loss {
         best
     }
 
-    /// The class that a column of target values stands for, if it is one: under softmax the most
-    /// probable, else the one of a one-hot column; with one output, 0 or 1.
+    /// The class that a column of target values stands for; `None` if it stands for none. Under softmax
+    /// it is the most probable class. Otherwise it is the one of a one-hot column; with one output, 0
+    /// or 1.
     pub(crate) fn target_class<T: Scalar>(self, y: &[T]) -> Option<usize> {
         let (zero, one) = (T::zero(), T::one());
         if self == Self::SoftmaxCrossEntropy {
@@ -122,7 +124,7 @@ impl Loss {
         one_hot.then_some(hot)
     }
 
-    /// Whether all targets are classes.
+    /// Whether all targets stand for classes.
     pub(crate) fn has_classes<T: Scalar>(self, targets: &Targets<T>) -> bool {
         match targets {
             Targets::Labels(_) => true,
@@ -142,7 +144,7 @@ impl Loss {
 }
 
 impl<T: Scalar> Targets<'_, T> {
-    /// The class of sample `index`, if its target is one under this loss.
+    /// The class of sample `index`; `None` if its target is not a class under this loss.
     pub(crate) fn class(&self, index: usize, loss: Loss) -> Option<usize> {
         match self {
             Self::Labels(labels) => Some(labels[index]),

@@ -1,4 +1,4 @@
-//! A start at which the output already knows how often each class comes.
+//! A starting bias with which the output already knows how often each class occurs.
 
 use nalgebra::DVector;
 
@@ -10,10 +10,10 @@ use crate::{
 };
 
 impl<T: Scalar> Network<T> {
-    /// Sets the output bias such that the network answers `prior`, the mean target of each output,
-    /// where nothing arrives from the hidden layers: `ln p` under the softmax loss, the logit
-    /// `ln(p/(1−p))` under the logistic loss, `p` itself under the mean squared error. Then the
-    /// errors of the first batches cancel and do not drive all samples the same way. The mean
+    /// Sets the output bias so that the network predicts `prior`, the mean target of each output, while
+    /// the hidden layers send nothing. The bias is `ln p` under the softmax loss, the logit
+    /// `ln(p/(1−p))` under the logistic loss, and `p` itself under the mean squared error. Then the
+    /// errors of the first batches cancel on average and do not push all samples the same way. The mean
     /// targets of a dataset are [`Dataset::mean_target`](crate::Dataset::mean_target).
     ///
     /// ```
@@ -29,11 +29,11 @@ impl<T: Scalar> Network<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] for another number of probabilities than of outputs,
-    /// [`Error::InvalidParameter`] for one that is not between 0 and 1, as that of a class without a
-    /// sample, and under the softmax loss for a sum that is not 1,
-    /// [`Error::SoftmaxNeedsTwoOutputs`], and [`Error::NoSuchParameter`] if the output layer has no
-    /// bias; the old bias then stays.
+    /// [`Error::ShapeMismatch`] if `prior` does not have one number for each output.
+    /// [`Error::InvalidParameter`] for a probability that is not between 0 and 1, such as that of a
+    /// class without samples, and under the softmax loss for a sum that is not 1.
+    /// [`Error::SoftmaxNeedsTwoOutputs`]. [`Error::NoSuchParameter`] if the output layer has no bias.
+    /// After an error the old bias stays.
     ///
     /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
     /// [`Error::NoSuchParameter`]: crate::Error::NoSuchParameter
@@ -45,7 +45,7 @@ impl<T: Scalar> Network<T> {
         require_shape(what, (self.output_len(), 1), (prior.len(), 1))?;
         if loss == Loss::SoftmaxCrossEntropy {
             let sum: f64 = prior.iter().sum();
-            let valid = (sum - 1.0).abs() <= 1e-4; // As targets under this loss.
+            let valid = (sum - 1.0).abs() <= 1e-4; // The same tolerance as for targets under this loss.
             require(valid, "the sum of the prior", sum, "1 under the softmax loss")?;
         }
         let bias = prior.iter().map(|&p| loss.logit(p).map(T::of)).collect::<Result<Vec<_>>>()?;
@@ -54,7 +54,7 @@ impl<T: Scalar> Network<T> {
 }
 
 impl Loss {
-    /// The logit whose answer is `p`.
+    /// The logit for which the network predicts `p`.
     fn logit(self, p: f64) -> Result<f64> {
         if self == Self::MeanSquaredError {
             require(p.is_finite(), "the prior", p, "a finite number")?;

@@ -13,15 +13,15 @@ use crate::{
 };
 
 impl Loss {
-    /// Returns `J` and leaves `e = ∂J/∂a_L` in `deltas`, as the delta of the output layer.
+    /// Returns `J`, and writes `e = ∂J/∂a_L` to `deltas` as the delta of the output layer.
     ///
-    /// `J` may come out infinite where it overflows: it is the caller who stops there.
+    /// `J` may be infinite or NaN after an overflow. The caller has to check that.
     ///
     /// # Errors
-    /// [`Error::SampleCount`], [`Error::ShapeMismatch`], [`Error::LabelOutOfRange`],
+    /// [`Error::SampleCount`], [`Error::ShapeMismatch`], [`Error::LabelOutOfRange`] and
     /// [`Error::TargetOutOfRange`] for targets that do not fit the logits or the loss,
-    /// [`Error::SoftmaxNeedsTwoOutputs`], [`Error::TooLarge`], and [`Error::Empty`] before the
-    /// first forward pass.
+    /// [`Error::SoftmaxNeedsTwoOutputs`], [`Error::TooLarge`], and [`Error::Empty`] before the first
+    /// forward pass.
     ///
     /// [`Error::Empty`]: crate::Error::Empty
     /// [`Error::LabelOutOfRange`]: crate::Error::LabelOutOfRange
@@ -41,7 +41,7 @@ impl Loss {
         Ok(self.evaluate(&targets, logits, deltas.error_mut()))
     }
 
-    /// The logits, once targets and deltas fit them.
+    /// Checks the targets, makes room in the deltas, and returns the logits.
     pub(super) fn prepare<'a, T: Scalar>(
         self,
         targets: &Targets<T>,
@@ -55,7 +55,7 @@ impl Loss {
         Ok(logits)
     }
 
-    /// `J` of logits and targets that fit each other; `e ← ∂J/∂a_L`.
+    /// `J` of logits and targets that have been checked; `e ← ∂J/∂a_L`.
     pub(crate) fn evaluate<T: Scalar>(
         self,
         targets: &Targets<T>,
@@ -70,7 +70,7 @@ impl Loss {
         sum / batch
     }
 
-    /// The sum of the losses of samples whose columns have `outputs` rows; `e ← ŷ − y`.
+    /// The sum of the losses of the samples, each a column of `outputs` numbers; `e ← ŷ − y`.
     pub(super) fn sum<T: Scalar>(
         self,
         targets: &Targets<T>,

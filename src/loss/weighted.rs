@@ -1,4 +1,4 @@
-//! Classes that count more or less than others.
+//! Losses in which some classes count more than others.
 
 use super::Loss;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     workspace::{Activations, Deltas},
 };
 
-/// Sums of so many weights as there can be samples stay far from overflowing.
+/// The largest weight. Sums of such weights over all samples stay far from overflowing.
 const LARGEST: f64 = 1e100;
 
 impl Loss {
@@ -20,16 +20,15 @@ impl Loss {
     /// J = Σ_i w_{y_i} ℓ_i / Σ_i w_{y_i}
     /// ```
     ///
-    /// and `e = ∂J/∂a_L`, whose columns are those of the losses times `w_{y_i} / Σ_j w_{y_j}`. Both
-    /// sums are over the batch, so only the ratios of the weights count, and equal weights give
-    /// [`error`](Self::error). For labels and softmax this is PyTorch's
-    /// `CrossEntropyLoss(weight=w)`. `class_weights` has a positive number for each class: for each
-    /// output, or two where there is one output. Weights of `N / n_c` balance classes of `n_c`
-    /// samples.
+    /// and `e = ∂J/∂a_L`: each sample's error is multiplied by `w_{y_i} / Σ_j w_{y_j}`. Both sums are
+    /// over the batch, so only the ratios of the weights count, and equal weights give
+    /// [`error`](Self::error). For labels and softmax this is PyTorch's `CrossEntropyLoss(weight=w)`.
+    /// `class_weights` has a positive number for each class. There are as many classes as outputs, or
+    /// two if there is one output. Weights of `N / n_c` balance classes of `n_c` samples.
     ///
     /// Targets have to be classes, as for error rates: labels, one-hot columns, or, under softmax,
-    /// probabilities, of which the largest is the class. (PyTorch weights the terms of such a column
-    /// one by one instead, and divides by `N`.)
+    /// probabilities, of which the largest gives the class. (For such columns PyTorch weights each term
+    /// separately and divides by `N`.)
     ///
     /// ```
     /// use feedback_alignment::{Activations, Deltas, Loss, Network, nalgebra::DMatrix};
@@ -45,9 +44,9 @@ impl Loss {
     /// ```
     ///
     /// # Errors
-    /// Those of [`error`](Self::error); [`Error::ShapeMismatch`] for another number of weights than
-    /// of classes, [`Error::InvalidParameter`] for a weight that is not positive or above 1e100,
-    /// [`Error::NoClasses`] for targets that are no classes.
+    /// Those of [`error`](Self::error). [`Error::ShapeMismatch`] if the number of weights is not the
+    /// number of classes, [`Error::InvalidParameter`] for a weight that is not positive or is above
+    /// 1e100, [`Error::NoClasses`] for targets that are not classes.
     pub fn error_weighted<'a, T: Scalar>(
         self,
         targets: impl Into<Targets<'a, T>>,
@@ -59,8 +58,8 @@ impl Loss {
         Ok(self.error_by(class_weights, &targets.into(), activations, deltas)?.0)
     }
 
-    /// [`error_weighted`](Self::error_weighted) by weights that have been checked, or
-    /// [`error`](Self::error) without any; with the weight of the batch.
+    /// [`error_weighted`](Self::error_weighted) with checked weights, or [`error`](Self::error) without
+    /// weights. Returns the loss and the total weight of the batch.
     pub(crate) fn error_by<T: Scalar>(
         self,
         class_weights: &[f64],
@@ -71,7 +70,8 @@ impl Loss {
         if class_weights.is_empty() {
             return Ok((self.error(*targets, activations, deltas)?, targets.len() as f64));
         }
-        // Before deltas could be taken for those of these targets.
+        // Checked before `deltas` changes: after an error it must not look like the deltas of these
+        // targets.
         let outputs = activations.logit_columns()?.rows();
         self.check(targets, outputs, activations.batch)?;
         self.check_weights(class_weights, targets, outputs)?;
@@ -79,8 +79,8 @@ impl Loss {
         Ok(self.evaluate_by(class_weights, targets, logits, deltas.error_mut()))
     }
 
-    /// [`evaluate`](Self::evaluate) by such weights, or without any; with the weight of the batch.
-    /// Targets are classes, where there are weights.
+    /// [`evaluate`](Self::evaluate) with or without class weights. Returns the loss and the total
+    /// weight of the batch. If there are weights, the targets have to be classes.
     pub(crate) fn evaluate_by<T: Scalar>(
         self,
         class_weights: &[f64],
@@ -94,8 +94,8 @@ impl Loss {
         let weight_of = |sample: usize| {
             class_weights[targets.class(sample, self).expect("targets are classes")]
         };
-        // Relative to the largest of the batch, so that no scalar overflows, not all vanish, and
-        // equal weights are 1.
+        // Weights are divided by the largest in the batch. So nothing overflows, not all become 0, and
+        // equal weights are exactly 1.
         let largest = (0..targets.len()).map(weight_of).fold(0.0, f64::max);
         let (outputs, e) = (logits.rows(), e.as_mut_slice());
         let columns = logits.as_slice().chunks_exact(outputs).zip(e.chunks_exact_mut(outputs));
@@ -112,8 +112,8 @@ impl Loss {
         (loss / sum, sum * largest)
     }
 
-    /// Fails if there are weights of classes, but targets that are none, or weights for another
-    /// number of outputs.
+    /// Fails if there are class weights, but the targets are not classes or the number of weights does
+    /// not fit the outputs.
     pub(crate) fn check_weights<T: Scalar>(
         self,
         class_weights: &[f64],
@@ -136,7 +136,7 @@ fn require_length(weights: &[f64], outputs: usize) -> Result<()> {
     require_shape(what, (outputs.max(2), 1), (weights.len(), 1))
 }
 
-/// Fails unless there is a valid weight for each class that so many outputs tell apart.
+/// Fails unless there is a valid weight for each class that this many outputs can tell apart.
 pub(crate) fn require_class_weights(weights: &[f64], outputs: usize) -> Result<()> {
     require_length(weights, outputs)?;
     let is_weight = |weight: f64| weight > 0.0 && weight <= LARGEST;
