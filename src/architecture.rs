@@ -12,12 +12,12 @@ mod item;
 
 pub(crate) use item::Item;
 
-/// What a network reads and the entries of its list, from the input to the output. Together with
-/// the parameters it is the whole network.
+/// The input shape of a network and the entries of its list, from the input to the output. Together
+/// with the parameters this is the whole network.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Architecture {
     pub(crate) input: Shape,
-    /// With a [`Item::Flatten`] wherever a dense layer reads an image: PyTorch needs it, and its
+    /// An [`Item::Flatten`] is in it wherever a dense layer reads an image. PyTorch needs it, and its
     /// names for parameters count it.
     pub(crate) items: Vec<Item>,
 }
@@ -62,29 +62,29 @@ impl Architecture {
         Ok(Self { input, items })
     }
 
-    /// The shape of what entry `index` of the list is given, of a list that has one.
+    /// The input shape of entry `index` of the list. The list has to have such an entry.
     #[cfg(feature = "safetensors")]
     pub(crate) fn shape_before(&self, index: usize) -> Shape {
         let items = self.items[..index].iter();
         items.fold(self.input, |shape, item| item.output(shape).unwrap_or(shape))
     }
 
-    /// The shape of what each weighted layer yields, with the operations after it.
+    /// The output shape of each weighted layer, after the operations that follow it.
     pub(crate) fn outputs(&self) -> Vec<Shape> {
         let (mut shape, mut outputs) = (self.input, Vec::new());
         for item in &self.items {
             shape = item.output(shape).unwrap_or(shape);
             match item {
                 Item::Dense { .. } | Item::Conv2d(_) => outputs.push(shape),
-                Item::Flatten => {} // Belongs to what reads it.
+                Item::Flatten => {} // It belongs to the dense layer that comes next.
                 _ => outputs.iter_mut().last().into_iter().for_each(|output| *output = shape),
             }
         }
         outputs
     }
 
-    /// All parameters of the network. Only sizes are computed: the network of a file may be larger
-    /// than memory.
+    /// All parameters of the network. Only sizes are computed, because the network of a file may be
+    /// larger than memory.
     pub(crate) fn table(&self) -> Result<Table> {
         let (mut shape, mut slots) = (self.input, Vec::new());
         let (mut layers, mut operations): (usize, usize) = (0, 0);
@@ -112,7 +112,7 @@ impl Architecture {
         std::iter::once(input).chain(self.items.iter().map(Item::line)).collect()
     }
 
-    /// Takes all lines that are left.
+    /// Reads all remaining lines.
     pub(crate) fn read(lines: &mut Lines) -> Result<Self> {
         let input = lines.take("input")?;
         let shape = input.field::<(usize, usize, usize)>("shape")?;

@@ -1,5 +1,5 @@
-//! Memory that is used again and again: it grows to the largest batch it has seen and then never
-//! allocates.
+//! Memory that is used again and again. It grows to the largest batch it has seen and then never
+//! allocates again.
 
 use nalgebra::{DMatrixView, DMatrixViewMut};
 
@@ -28,7 +28,7 @@ impl<T: Scalar> Columns<T> {
         Self { rows, batch: 0, data: Vec::new() }
     }
 
-    /// Makes room for `batch` columns, unless there is no memory for them; their content is
+    /// Makes room for `batch` columns, or fails if there is not enough memory. Their content is
     /// unspecified.
     pub(crate) fn set_batch(&mut self, batch: usize) -> Result<()> {
         let too_large = || Error::TooLarge { rows: self.rows, columns: batch };
@@ -72,31 +72,31 @@ impl<T: Scalar> Columns<T> {
         DMatrixViewMut::from_slice(self.as_mut_slice(), rows, batch)
     }
 
-    /// Columns in use.
+    /// How many columns are in use.
     pub(crate) fn batch(&self) -> usize {
         self.batch
     }
 }
 
-/// Makes room for `length` elements in all.
+/// Makes room for `length` elements in total.
 pub(crate) fn reserve<E>(to: &mut Vec<E>, length: usize) -> Result<()> {
     let more = length.saturating_sub(to.len());
     to.try_reserve_exact(more).map_err(|_| Error::TooLarge { rows: length, columns: 1 })
 }
 
-/// What a forward pass is for.
+/// The kind of a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pass {
-    /// Units are dropped, by masks of this seed and time, and batches normalised by themselves.
+    /// Dropout is on, with masks of this seed and time, and batch normalisation uses the batch.
     Training { seed: u64, time: u64 },
-    /// Nothing is random and samples do not depend on each other.
+    /// Nothing is random, and samples do not depend on each other.
     Evaluation,
 }
 
-/// When a pass is made.
+/// The time of a pass, counted in steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
-    /// In training, one step after the pass before.
+    /// In training, one step after the last pass.
     Next,
     /// In training, at this step.
     At(u64),
@@ -104,14 +104,14 @@ pub(crate) enum When {
     Evaluating,
 }
 
-/// What an operation remembers of the forward pass beside its input and output.
+/// What an operation keeps of the forward pass for the way back, in addition to its input and output.
 #[derive(Clone, Debug)]
 pub(crate) struct Notes<T> {
-    /// Max-pooling: where each maximum stood.
+    /// Max-pooling: the place of each maximum.
     pub(crate) winners: Vec<u32>,
     /// Dropout: which units were kept.
     pub(crate) kept: Vec<bool>,
-    /// The statistics by which a normalisation normalised.
+    /// The statistics that a normalisation used.
     pub(crate) statistics: Statistics<T>,
     /// Layer normalisation: `x̂`, before scale and shift.
     pub(crate) normalised: Vec<T>,
@@ -123,7 +123,8 @@ pub(crate) struct Statistics<T> {
     pub(crate) mean: Vec<T>,
     pub(crate) variance: Vec<T>,
     pub(crate) inverse_deviation: Vec<T>,
-    /// Whether they are those of the batch, which depend on every sample, or running statistics.
+    /// Whether they are statistics of the batch, which depend on every sample. Otherwise they are
+    /// running statistics.
     pub(crate) of_batch: bool,
 }
 
@@ -135,6 +136,6 @@ impl<T> Notes<T> {
     }
 }
 
-/// What an operation with parameters learns from a batch, in the order of its slots: a gradient, or
-/// the statistics of the batch for running ones to follow. Empty where it learns nothing.
+/// What an operation with parameters finds on the way back, in the order of its slots: gradients, and
+/// statistics of the batch for running ones to follow. Empty if there is nothing to learn.
 pub(crate) type Learned<T> = [Vec<T>; 4];

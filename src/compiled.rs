@@ -1,8 +1,8 @@
-//! What most programs need of the crate, compiled here for both scalars.
+//! The most used functions of the crate, compiled here for both scalar types.
 //!
-//! Generic code is compiled by every program that uses it. Where code is optimised little, as in tests, the
-//! compiler looks first whether a library has compiled it already: so this saves each test program and
-//! example most of its time to build. Nobody calls it.
+//! Generic code is compiled again by every program that uses it. In builds with little optimisation,
+//! such as tests, the compiler first looks for code that a library has already compiled. So this file
+//! saves each test program and example most of its build time. Nobody calls it.
 
 use crate::{
     data::Dataset,
@@ -15,10 +15,10 @@ use crate::{
     trainer::{Trainer, TrainerBuilder},
 };
 
-/// Addresses of functions: to have one, the compiler has to compile the function.
+/// Addresses of functions. Taking an address makes the compiler compile the function.
 type Addresses = [*const (); 16];
 
-/// Kept although nothing reads it.
+/// `used` keeps it although nothing reads it.
 #[used]
 static FOR_BOTH_SCALARS: fn() -> [Addresses; 2] = || [of::<f32>(), of::<f64>()];
 

@@ -1,26 +1,28 @@
-//! The inner loop of every convolution: a panel of numbers against what slides past it.
+//! The inner loop of every convolution: a panel of weights is multiplied with the numbers that slide
+//! past it.
 //!
-//! The sums of a few neighbouring columns stay in registers until all their terms are added, so that
-//! nothing has to be copied into another order first. Vectors are those of the crate `pulp`, for the
-//! instruction set that the processor has.
+//! The sums of a few neighbouring columns stay in registers until all their terms are added. So nothing
+//! has to be copied into another order first. The vectors come from the crate `pulp`, for the
+//! instruction set of the processor.
 
-/// Where the terms of a sum lie in a field: in runs of numbers that stand side by side. For every `a` and
-/// `b` below their counts and every phase `p` there is a run, from `a · steps[0] + b · steps[1] + p · phase`
-/// on. In a convolution `a` is a channel, `b` a row of the kernel, and the run a row's taps (entries).
+/// Where the terms of a sum are in a field: in runs of neighbouring numbers. For every `a` and `b`
+/// below their counts and every phase `p` there is a run, which begins at `a · steps[0] + b · steps[1]
+/// + p · phase`. In a convolution `a` is a channel, `b` a row of the kernel, and a run holds the taps
+/// (entries) of that row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Runs {
     pub(crate) counts: [usize; 2],
     pub(crate) steps: [usize; 2],
-    /// Terms for each `(a, b)`.
+    /// How many terms each `(a, b)` has.
     pub(crate) taps: usize,
-    /// Runs for each `(a, b)`: that of phase `p` has the taps `p`, `p + phases`, ….
+    /// How many runs each `(a, b)` has. The run of phase `p` has the taps `p`, `p + phases`, ….
     pub(crate) phases: usize,
-    /// How far apart the runs of two phases begin.
+    /// The distance between the beginnings of two runs of neighbouring phases.
     pub(crate) phase: usize,
 }
 
 impl Runs {
-    /// Terms of one sum.
+    /// How many terms a sum has.
     pub(crate) fn terms(&self) -> usize {
         self.counts[0] * self.counts[1] * self.taps
     }
@@ -31,12 +33,12 @@ impl Runs {
         (0..phases).flat_map(move |phase| (phase..taps).step_by(phases))
     }
 
-    /// `(first place, length)` of each run, in the order of the panel.
+    /// `(first place, length)` of each run, in the order in which the panel has them.
     #[allow(clippy::inline_always)] // For loops that are vectorised.
     #[inline(always)]
     fn iter(self) -> impl Iterator<Item = (usize, usize)> {
         let Self { counts, steps, taps, phases, phase } = self;
-        // A division takes as long as some taps.
+        // With one phase it avoids the division, which takes as long as several taps.
         let length = move |p: usize| if phases == 1 { taps } else { (taps - p).div_ceil(phases) };
         (0..counts[0]).flat_map(move |a| {
             (0..counts[1]).flat_map(move |b| {
@@ -47,7 +49,7 @@ impl Runs {
     }
 }
 
-/// Makes `lanes` and `correlate` for one scalar, from the names that `pulp` has for it.
+/// Defines `lanes` and `correlate` for one scalar type, with the names that `pulp` uses for it.
 macro_rules! correlate {
     ($module:ident, $type:ident, $vector:ident, $lanes:ident, $splat:ident, $add:ident,
      $multiply_add:ident, $vectors:ident, $vectors_mut:ident) => {
@@ -97,7 +99,7 @@ macro_rules! correlate {
             }
 
             impl Line<'_> {
-                /// Cuts the columns into tiles of about the same width.
+                /// Cuts the columns into tiles of nearly equal width.
                 #[inline(always)]
                 fn correlate<S: Simd, const V: usize>(self, simd: S) {
                     let (panel, _) = S::$vectors(self.panel).0.as_chunks::<V>();
@@ -224,17 +226,17 @@ correlate!(
     as_mut_simd_f64s
 );
 
-/// Columns whose sums fit into so many registers, two vectors of each.
+/// How many columns have sums that fit into the registers, with two vectors per column.
 const fn most_columns(registers: usize) -> usize {
     if registers < 32 { 6 } else { 8 }
 }
 
-/// No processor has more numbers side by side in a panel: four vectors of 16.
+/// The most lanes that any processor has in a panel: four vectors of 16 numbers.
 pub(crate) const MOST_LANES: usize = 64;
 
-/// How many vectors of a panel stand side by side, for units that fill `rows` of them. The fewer are left
-/// empty at the end the better. But a single vector has too few sums to keep the processor busy, and four
-/// fit into the registers only where the tiles are narrow.
+/// How many vectors of a panel stand side by side, for units that fill `rows` vectors. It is best to
+/// leave few of them empty at the end. But with a single vector there are too few sums to keep the
+/// processor busy, and four fit into the registers only if the tiles are narrow.
 fn vectors(rows: usize, columns: usize, registers: usize) -> usize {
     let most = most_columns(registers);
     let narrow = registers >= 32 && columns.div_ceil(columns.div_ceil(most)) <= most - 3;

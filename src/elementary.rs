@@ -1,13 +1,13 @@
 //! Transcendental functions for loops that are compiled for several instruction sets.
 //!
-//! They are plain arithmetic, without branches and without fused operations: they can be vectorised
-//! and give the same bits on every instruction set.
+//! They are plain arithmetic without branches and without fused operations. So loops over them can be
+//! vectorised, and they give the same bits on every instruction set.
 
-/// `tanh a` in `f32`, within 8 units in the last place; odd to the bit, never beyond ±1, and NaN
-/// for NaN.
+/// `tanh a` in `f32`, within 8 units in the last place. It is exactly odd, never beyond ±1, and NaN for
+/// NaN.
 ///
-/// A quotient of polynomials in `a²`, fitted to the smallest largest relative error on `|a| ≤ 9.01`,
-/// beyond which `tanh a` rounds to ±1.
+/// A quotient of polynomials in `a²`, fitted to make the largest relative error on `|a| ≤ 9.01` as
+/// small as possible. Beyond that `tanh a` rounds to ±1.
 #[allow(clippy::excessive_precision)] // Rounded to `f32` by the compiler, to the digit.
 #[allow(clippy::inline_always)] // Or it would not be vectorised.
 #[inline(always)]
@@ -22,8 +22,8 @@ pub(crate) fn tanh_f32(a: f32) -> f32 {
     (a * p / q).clamp(-1.0, 1.0)
 }
 
-/// `tanh a` in `f64`, within 3 units in the last place; odd to the bit, never beyond ±1, and NaN
-/// for NaN.
+/// `tanh a` in `f64`, within 3 units in the last place. It is exactly odd, never beyond ±1, and NaN for
+/// NaN.
 ///
 /// `tanh |a| = E/(E + 2)` with `E = e^{2|a|} − 1 = 2ⁿ(e^r − 1) + (2ⁿ − 1)`.
 #[allow(clippy::inline_always)] // Or it would not be vectorised.
@@ -35,11 +35,11 @@ pub(crate) fn tanh_f64(a: f64) -> f64 {
     let power = 2.0 * half;
     let e = power * small + (power - 1.0);
     let h = e / (e + 2.0);
-    // `min` drops a NaN, so it comes back from `a` itself.
+    // `min` drops a NaN, so it is taken from `a` again.
     if a.is_nan() { a } else { h.copysign(a) }
 }
 
-/// The exponential function and the logarithm in one type.
+/// The exponential function and the logarithm for one type.
 macro_rules! exponential {
     (
         $type:ident, $exp:ident, $reduce:ident, $ln_1p:ident, mantissa: $mantissa:literal,
@@ -49,7 +49,7 @@ macro_rules! exponential {
         #[allow(clippy::inline_always)] // Or it would not be vectorised.
         #[inline(always)]
         fn $reduce(x: $type) -> ($type, $type) {
-            /// Adding this rounds to an integer, which then stands in the lowest bits.
+            /// Adding this rounds to an integer, whose bits are then the lowest bits of the sum.
             #[allow(clippy::cast_precision_loss)] // It is exact.
             const ROUND: $type = (3_u64 << ($mantissa - 1)) as $type;
             /// 1, 1/2!, 1/3!, …
@@ -73,8 +73,8 @@ macro_rules! exponential {
             (half, r * series)
         }
 
-        /// `eˣ` within 3 units in the last place; 0 where it is not well within the normal numbers,
-        /// ∞ where it overflows.
+        /// `eˣ` within 3 units in the last place. It is 0 where the result is close to the smallest
+        /// normal number or below, and ∞ where it overflows.
         #[allow(clippy::inline_always)] // Or it would not be vectorised.
         #[inline(always)]
         pub(crate) fn $exp(x: $type) -> $type {
@@ -109,7 +109,7 @@ macro_rules! exponential {
     };
 }
 
-// `ln 2` stands in two parts, the first with trailing zeros so that `n` times it is exact.
+// `ln 2` is split in two parts. The first has trailing zeros, so that `n` times it is exact.
 exponential!(
     f32, exp_f32, reduce_f32, ln_1p_f32, mantissa: 23,
     ln_2: [0.693_359_4, -2.121_944_4e-4], limits: [-86.0, 88.7], terms: 8, ln_terms: 7

@@ -1,9 +1,9 @@
-//! Every matrix product of the crate.
+//! All matrix products of the crate.
 //!
-//! The kernel is that of the crate `faer`, which adds up an element's terms in the same order
-//! whatever the shape of the matrix around it, with two exceptions that [`smallest_part`] knows.
-//! Work is split over rows or columns of an output, never over a sum, and never into parts that
-//! are one of the exceptions: so results do not depend on the number of threads.
+//! The kernel comes from the crate `faer`. It adds up the terms of an element in the same order,
+//! whatever the shape of the matrix around it. There are two exceptions, which [`smallest_part`] knows.
+//! Work is split over rows or columns of an output, never over a sum, and never into parts that fall
+//! under an exception. So results do not depend on the number of threads.
 
 use faer::Accum;
 use nalgebra::DMatrix;
@@ -21,29 +21,29 @@ pub(crate) use thin::outer;
 /// A read-only matrix; transposing swaps its strides.
 pub(crate) type Mat<'a, T> = faer::MatRef<'a, T>;
 
-/// A column-major matrix of `rows` rows, as many columns as `data` holds.
+/// `data` as a column-major matrix of `rows` rows.
 pub(crate) fn mat<T>(data: &[T], rows: usize) -> Mat<'_, T> {
     Mat::from_column_major_slice(data, rows, data.len() / rows)
 }
 
-/// A matrix of nalgebra's, without moving anything.
+/// A matrix of nalgebra, without copying anything.
 pub(crate) fn of<T>(matrix: &DMatrix<T>) -> Mat<'_, T> {
     mat(matrix.data.as_slice(), matrix.nrows())
 }
 
-/// How many rows (or columns) a part of a product has at least, so that it has the bits of the
-/// whole: a product of `others` columns (or rows) and `terms` terms for each element.
+/// The smallest number of rows (or columns) of a part of a product whose bits are still those of the
+/// whole. The product has `others` columns (or rows), and `terms` terms for each element.
 ///
-/// faer 0.24 adds up in another order where a matrix is a single row or column, and where a product
-/// takes 4096 multiply-adds or fewer, for which it has another kernel.
+/// faer 0.24 adds up in another order if a matrix is a single row or column, and if a product takes at
+/// most 4096 multiply-adds, for which it has another kernel.
 pub(crate) fn smallest_part(others: usize, terms: usize) -> usize {
     const SMALL_PRODUCT: usize = 4096;
     let more = SMALL_PRODUCT / others.saturating_mul(terms).max(1) + 1;
     more.max(2)
 }
 
-/// The width in which `count` rows or columns are cut: at least `width`, and such that no part,
-/// the last included, is smaller than `least`. Where that cannot be, they are not cut.
+/// The width in which `count` rows or columns are cut. It is at least `width`, and no part, the last
+/// one included, is smaller than `least`. If that is impossible, they are not cut.
 pub(crate) fn cut(count: usize, width: usize, least: usize) -> usize {
     let mut width = width.max(least);
     while width < count && (1..least).contains(&(count % width)) {
@@ -63,16 +63,16 @@ pub(crate) enum Start<'a, T> {
     Present,
 }
 
-/// `c ← a·b + start` for a column-major `c`, on as many threads as are worth it.
+/// `c ← a·b + start` for a column-major `c`, on as many threads as pay off.
 ///
 /// # Panics
-/// If the three shapes do not fit: callers have checked what users gave them.
+/// If the three shapes do not fit. Callers have checked shapes that come from users.
 pub(crate) fn product<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Start<T>, c: &mut [T]) {
     product_then(a, b, start, c, &mut [], &|_, _, _| ());
 }
 
-/// [`product`], and then `finish(place, c, h)` on pieces of `c`, and of an `h` of the same shape
-/// unless that is empty, while they are in cache; `place` is where a piece begins in the slices.
+/// [`product`], which then calls `finish(place, c, h)` on pieces of `c` while they are in cache. `h`
+/// has the same shape as `c`, or is empty. `place` is where a piece begins in the slices.
 pub(crate) fn product_then<T: Scalar>(
     a: Mat<T>,
     b: Mat<T>,
@@ -104,7 +104,7 @@ pub(crate) fn product_then<T: Scalar>(
     finish(0, c, h);
 }
 
-/// [`product`] for work that has been shared out among threads already.
+/// [`product`] for work that is already divided among threads.
 pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Start<T>, c: &mut [T]) {
     let accum = match start {
         Start::Zero => Accum::Replace,
@@ -117,15 +117,15 @@ pub(crate) fn product_on_one_thread<T: Scalar>(a: Mat<T>, b: Mat<T>, start: Star
     by_blocks(MatMut::from_column_major_slice_mut(c, a.nrows(), b.ncols()), accum, a, b);
 }
 
-/// `c ← a·b` or `c ← c + a·b`, some rows after others: the kernel reads `a` faster so, above all
-/// where the rows of `a` lie far apart and few columns make up for it.
+/// `c ← a·b` or `c ← c + a·b`, in blocks of rows. The kernel reads `a` faster this way, above all if
+/// the rows of `a` lie far apart and there are few columns.
 fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>) {
     if thin::product(&mut c, accum, a, b) {
         return;
     }
     let rows = if a.row_stride() != 1 && b.ncols() <= 2 * ROWS { ROWS / 3 } else { ROWS };
-    // The last block may be longer. No block is too small even for two columns, in which
-    // `by_columns` may go through it.
+    // The last block may be longer. Every block is large enough even for a product with two columns,
+    // because `by_columns` may go through it that way.
     let least = smallest_part(2, a.ncols()).max(TILE + 1);
     while a.nrows() >= rows + least && a.ncols() > ROWS {
         let (above, below) = c.split_at_row_mut(rows);
@@ -136,16 +136,17 @@ fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>
     by_columns(c, accum, a, b);
 }
 
-/// Rows of the kernel's registers in `f32`.
+/// Rows that the kernel holds in registers, in `f32`.
 const ROWS: usize = 96;
 
-/// One block of [`by_blocks`]. faer 0.24 copies `a` where `b` has more than twelve columns, to read
-/// it faster. For few columns the copy costs more than it saves: they go twelve at a time.
+/// One block of [`by_blocks`]. If `b` has more than twelve columns, faer 0.24 copies `a` to read it
+/// faster. For a moderate number of columns the copy costs more than it saves, so they are multiplied
+/// twelve at a time.
 fn by_columns<T: Scalar>(mut c: MatMut<T>, accum: Accum, a: Mat<T>, mut b: Mat<T>) {
     const IN_PLACE: usize = 12;
-    /// What is read again is to stay in cache.
+    /// With more terms, the part that is read again would not stay in cache.
     const TERMS: usize = 1024;
-    /// Columns that are kept back where too few would be left for the end.
+    /// Columns that are left for the end, so that the last part is not too small.
     const KEPT: usize = 4;
     let least = smallest_part(a.nrows(), a.ncols());
     if cfg!(target_arch = "x86_64")
@@ -167,7 +168,8 @@ fn by_columns<T: Scalar>(mut c: MatMut<T>, accum: Accum, a: Mat<T>, mut b: Mat<T
     T::multiply(c, accum, a, b);
 }
 
-/// Fills `c` with copies of `column`, of which short ones are gathered to be copied together.
+/// Fills `c` with copies of `column`. Copies of a short column are collected first, to be copied
+/// together.
 fn repeat<T: Copy>(column: &[T], c: &mut [T]) {
     const ENOUGH: usize = 512;
     let mut unit = column.len();
@@ -183,14 +185,14 @@ fn repeat<T: Copy>(column: &[T], c: &mut [T]) {
     }
 }
 
-/// Products are cut at multiples of the kernel's registers.
+/// Products are cut at multiples of this, a whole number of the kernel's registers.
 const TILE: usize = 16;
 
-/// Below so many rows a thread is better off with all rows of some columns, which lie side by side,
-/// than with some rows of all of them; above, what `a` takes to load weighs more.
+/// With fewer rows than this, a thread is faster on all rows of some columns, which lie side by side,
+/// than on some rows of all columns. With more rows, loading `a` costs more.
 const NARROW: usize = 512;
 
-/// [`product_then`] in so many parts of whole columns at once.
+/// [`product_then`] in `parts` parts of whole columns, on several threads.
 fn split_columns<T: Scalar>(
     a: Mat<T>,
     b: Mat<T>,
@@ -218,12 +220,12 @@ struct Product<'a, T, F> {
     a: Mat<'a, T>,
     b: Mat<'a, T>,
     start: Start<'a, T>,
-    /// Of the whole product.
+    /// The number of rows of the whole product.
     rows: usize,
     finish: &'a F,
 }
 
-/// The rows of a product from `first` on, as many as `c` has, in so many parts at once.
+/// The rows of a product from `first` on, as many as `c` has, in `parts` parts on several threads.
 fn split_rows<T: Scalar, F: Fn(usize, &mut [T], &mut [T]) + Sync>(
     product: &Product<T, F>,
     first: usize,
@@ -270,7 +272,7 @@ fn segment<'a, T>(matrix: &'a mut MatMut<T>, j: usize) -> &'a mut [T] {
     column.expect("the rows of a column lie side by side").as_slice_mut()
 }
 
-/// [`product_then`] with a single column, which moves a matrix and calculates next to nothing.
+/// [`product_then`] with a single column. Its cost is reading the matrix, not calculating.
 fn vector_product_then<T: Scalar>(
     a: Mat<T>,
     x: &[T],
@@ -287,7 +289,7 @@ fn vector_product_then<T: Scalar>(
         }
         let a = a.subrows(first, c.len());
         if a.row_stride() == 1 {
-            // To choose an instruction set takes longer than so few numbers.
+            // For so few numbers, choosing an instruction set would take longer than the work.
             if c.len() * x.len() < 64 {
                 thin::add_in_turn(a, x, c);
             } else {
@@ -301,7 +303,7 @@ fn vector_product_then<T: Scalar>(
     };
     let parts = pieces(a.nrows() * a.ncols() / 4, 1);
     if parts == 1 {
-        return part(0, c, h); // Without a division: the product may take no longer.
+        return part(0, c, h); // Skips the division below, which can take as long as such a small product.
     }
     let size = a.nrows().div_ceil(parts).next_multiple_of(TILE);
     let out = (Chunks { data: c, size }, Chunks { data: h, size });
@@ -310,13 +312,13 @@ fn vector_product_then<T: Scalar>(
     });
 }
 
-/// A matrix of zeros, or an error where there is no memory for it.
+/// A matrix of zeros, or an error if there is not enough memory.
 pub(crate) fn zero_matrix<T: Scalar>(rows: usize, columns: usize) -> Result<DMatrix<T>> {
     let length = rows.checked_mul(columns).ok_or(Error::TooLarge { rows, columns })?;
     filled(length, T::zero(), (rows, columns)).map(|data| DMatrix::from_vec(rows, columns, data))
 }
 
-/// `length` times the same number, or an error that tells of this shape.
+/// `length` copies of `value`, or an error that names this shape.
 pub(crate) fn filled<T: Clone>(
     length: usize,
     value: T,

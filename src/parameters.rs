@@ -1,8 +1,8 @@
-//! One buffer for all numbers of a network, and the table that says what stands where.
+//! One buffer for all numbers of a network, and a table that says where each parameter is in it.
 //!
-//! Weights, gradients and the moments of an optimiser are the same type: whoever walks over all
-//! parameters walks over the slots of the table. What a layer has is written down once, in
-//! `architecture.rs`.
+//! Weights, gradients and the moments of an optimiser have the same type. So code that visits all
+//! parameters visits the slots of the table. The parameters of each kind of layer are listed in one
+//! place, `architecture/item.rs`.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -31,22 +31,21 @@ pub enum Part {
     Scale,
     /// `β` of a normalisation.
     Shift,
-    /// The running mean of batch normalisation. Among gradients: the mean of the batch, which it
-    /// follows.
+    /// The running mean of batch normalisation. In gradients: the mean of the batch, which it follows.
     RunningMean,
-    /// The running variance of batch normalisation, at least 0. Among gradients: the unbiased
-    /// variance of the batch, which it follows.
+    /// The running variance of batch normalisation, at least 0. In gradients: the unbiased variance of
+    /// the batch, which it follows.
     RunningVariance,
 }
 
 impl Part {
-    /// Whether it follows a gradient; running statistics follow the statistics of batches.
+    /// Whether it follows a gradient. Running statistics do not: they follow the statistics of batches.
     #[must_use]
     pub fn is_learned(self) -> bool {
         !matches!(self, Self::RunningMean | Self::RunningVariance)
     }
 
-    /// What it is before anything is drawn or learned.
+    /// Its value before anything is drawn or learned.
     fn initial(self) -> f64 {
         match self {
             Self::Scale | Self::RunningVariance => 1.0,
@@ -72,28 +71,28 @@ impl fmt::Display for Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Slot {
-    /// The weighted layer that it belongs to, or stands after; counted from 0.
+    /// The weighted layer that it belongs to, or comes after; counted from 0.
     pub layer: usize,
     /// Which parameter it is.
     pub part: Part,
-    /// Rows of a matrix, or entries of a vector.
+    /// Rows of a matrix, or length of a vector.
     pub rows: usize,
     /// Columns of a matrix; 1 for a vector.
     pub columns: usize,
-    /// The entry of the network's list that it belongs to.
+    /// The entry of the network's list of layers that it belongs to.
     pub(crate) item: usize,
-    /// The operation after the layer that it belongs to, unless it is the layer's own.
+    /// The operation after the layer that it belongs to; `None` if it belongs to the layer itself.
     pub(crate) operation: Option<usize>,
     /// Its place among the parameters of its layer or operation.
     pub(crate) number: usize,
-    /// Its first number, counted from the first of its layer.
+    /// Where it begins, counted from the beginning of its layer.
     offset: usize,
-    /// The first number of its layer.
+    /// Where its layer begins in the buffer.
     start: usize,
 }
 
 impl Slot {
-    /// A parameter that has no place yet.
+    /// A parameter whose place in the buffer is not known yet.
     pub(crate) fn new(
         (item, layer, operation): (usize, usize, Option<usize>),
         (number, (part, rows, columns)): (usize, (Part, usize, usize)),
@@ -117,13 +116,13 @@ impl Slot {
         first..first + self.len()
     }
 
-    /// Its numbers among those of its layer, which may be none at all.
+    /// Its numbers, from those of its layer; empty if the layer has none.
     #[inline]
     pub(crate) fn of<'a, T>(&self, layer: &'a [T]) -> &'a [T] {
         if layer.is_empty() { layer } else { &layer[self.offset..][..self.len()] }
     }
 
-    /// [`of`](Self::of), to be written.
+    /// [`of`](Self::of), for writing.
     #[inline]
     pub(crate) fn of_mut<'a, T>(&self, layer: &'a mut [T]) -> &'a mut [T] {
         if layer.is_empty() { layer } else { &mut layer[self.offset..][..self.len()] }
@@ -140,15 +139,15 @@ impl fmt::Display for Slot {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Table {
     slots: Vec<Slot>,
-    /// For each layer its slots and its numbers.
+    /// For each layer the range of its slots and the range of its numbers.
     layers: Vec<(Range<usize>, Range<usize>)>,
 }
 
-/// Every slot begins at a multiple of so many numbers, so at a cache line.
+/// Every slot begins at a multiple of this many numbers, and so at a cache line.
 const ALIGNMENT: usize = 16;
 
 impl Table {
-    /// Gives every slot its place. They are in the order of their layers.
+    /// Gives every slot its place in the buffer. The slots have to be in the order of their layers.
     pub(crate) fn new(mut slots: Vec<Slot>) -> Result<Self> {
         let mut layers: Vec<(Range<usize>, Range<usize>)> = Vec::new();
         let mut end = 0;
@@ -174,7 +173,7 @@ impl Table {
         &self.slots
     }
 
-    /// The slots of a layer, those of its own first: `W`, then `b` if it has one.
+    /// The slots of a layer. The layer's own come first: `W`, then `b` if it has one.
     #[inline]
     pub(crate) fn of_layer(&self, layer: usize) -> &[Slot] {
         &self.slots[self.layers[layer].0.clone()]
@@ -196,10 +195,10 @@ impl Table {
     }
 }
 
-/// The numbers of all parameters of a network, or a number for each of them, such as a gradient, in
-/// one buffer.
+/// One number for each parameter of a network, in one buffer: the parameters themselves, or for example
+/// their gradient.
 ///
-/// Each parameter has a [`Slot`]. Between slots there are zeros, so that every slot begins at a
+/// Each parameter has a [`Slot`]. Zeros fill the gaps between slots, so that every slot begins at a
 /// cache line.
 ///
 /// ```
@@ -216,10 +215,11 @@ impl Table {
 /// ```
 pub struct Parameters<T> {
     table: Arc<Table>,
-    /// A little longer than needed, so that the part in use can begin at a cache line.
+    /// Slightly longer than needed, so that the used part can begin at a cache line.
     buffer: Vec<T>,
     start: usize,
-    /// 0 if there is no number for any parameter, which moments of an optimiser may lack.
+    /// The length of the used part; 0 if there are no numbers, as for a moment that the optimiser does
+    /// not have.
     length: usize,
 }
 
@@ -227,7 +227,7 @@ pub struct Parameters<T> {
 const LINE: usize = 64;
 
 impl<T: Scalar> Parameters<T> {
-    /// All numbers 0, or an error where there is no memory for them.
+    /// All numbers 0, or an error if there is not enough memory.
     pub(crate) fn zeros(table: &Arc<Table>) -> Result<Self> {
         let length = table.len();
         let spare = LINE / size_of::<T>();
@@ -237,7 +237,7 @@ impl<T: Scalar> Parameters<T> {
         Ok(Self::aligned(Arc::clone(table), buffer, length))
     }
 
-    /// What parameters are before anything is drawn or learned.
+    /// The parameters before anything is drawn or learned.
     pub(crate) fn initial(table: &Arc<Table>) -> Result<Self> {
         let mut parameters = Self::zeros(table)?;
         for slot in table.slots() {
@@ -246,14 +246,14 @@ impl<T: Scalar> Parameters<T> {
         Ok(parameters)
     }
 
-    /// No number for any parameter.
+    /// No numbers at all.
     pub(crate) fn none(table: &Arc<Table>) -> Self {
         Self { table: Arc::clone(table), buffer: Vec::new(), start: 0, length: 0 }
     }
 
-    /// Of a buffer that has a cache line to spare.
+    /// Takes a buffer that has a cache line to spare.
     fn aligned(table: Arc<Table>, buffer: Vec<T>, length: usize) -> Self {
-        // Only speed depends on this: where no such place can be computed, any other will do.
+        // Only speed depends on the alignment. If it cannot be computed, any place will do.
         let start = buffer.as_ptr().align_offset(LINE).min(buffer.len() - length);
         Self { table, buffer, start, length }
     }
@@ -262,33 +262,33 @@ impl<T: Scalar> Parameters<T> {
         &self.table
     }
 
-    /// What stands where, layer by layer.
+    /// The parameters with their shapes and places, layer by layer.
     #[must_use]
     pub fn slots(&self) -> &[Slot] {
         self.table.slots()
     }
 
-    /// A parameter of a layer; of several, as with two normalisations, the first.
+    /// A parameter of a layer. If it has several of this kind, as with two normalisations, the first.
     #[must_use]
     pub fn get(&self, layer: usize, part: Part) -> Option<DMatrixView<'_, T>> {
         let slot = self.find(layer, part)?;
         Some(DMatrixView::from_slice(self.slot(&slot), slot.rows, slot.columns))
     }
 
-    /// [`get`](Self::get), to be written.
+    /// [`get`](Self::get), for writing.
     pub fn get_mut(&mut self, layer: usize, part: Part) -> Option<DMatrixViewMut<'_, T>> {
         let slot = self.find(layer, part)?;
         Some(DMatrixViewMut::from_slice(self.slot_mut(&slot), slot.rows, slot.columns))
     }
 
-    /// All numbers, and the zeros between slots.
+    /// All numbers, with the zeros between slots.
     #[must_use]
     #[inline]
     pub fn as_slice(&self) -> &[T] {
         &self.buffer[self.start..self.start + self.length]
     }
 
-    /// [`as_slice`](Self::as_slice), to be written. Nothing reads what is between slots.
+    /// [`as_slice`](Self::as_slice), for writing. The numbers between slots are never read.
     #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         &mut self.buffer[self.start..self.start + self.length]
@@ -320,7 +320,7 @@ impl<T: Scalar> Parameters<T> {
         OfLayer { slots: &self.table.slots[slots.clone()], numbers }
     }
 
-    /// The numbers of all layers, to be shared out.
+    /// The numbers of all layers, to be divided among threads.
     #[inline]
     pub(crate) fn all_layers(&mut self) -> Layers<'_, T> {
         let range = self.start..self.start + self.length;
@@ -329,7 +329,7 @@ impl<T: Scalar> Parameters<T> {
 }
 
 impl<T: fmt::Debug> fmt::Debug for Parameters<T> {
-    /// The numbers layer by layer, not where they stand in memory.
+    /// Shows the numbers layer by layer, not their places in memory.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let numbers = &self.buffer[self.start..self.start + self.length];
         let slots = self.table.slots().iter().filter(|_| !numbers.is_empty());
@@ -346,7 +346,7 @@ impl<T: Clone> Clone for Parameters<T> {
             start: *start,
             length: *length,
         };
-        // The copy may stand elsewhere within a line.
+        // The copy may lie differently within a cache line.
         let first = clone.buffer.as_ptr().align_offset(LINE).min(buffer.len() - length);
         if first != *start {
             clone.buffer[first..first + length].clone_from_slice(&buffer[*start..start + length]);
@@ -393,7 +393,7 @@ impl<'a, T> OfLayer<'a, T> {
         slot.map(|slot| slot.of(self.numbers))
     }
 
-    /// The parameters of the operation with this index, of which it has so many.
+    /// The `N` parameters of the operation with this index.
     #[inline]
     pub(crate) fn of_operation<const N: usize>(self, index: usize) -> [&'a [T]; N] {
         let mut parts = [&self.numbers[..0]; N];
@@ -403,10 +403,10 @@ impl<'a, T> OfLayer<'a, T> {
     }
 }
 
-/// The numbers of some layers in a row, to be written.
+/// The numbers of several neighbouring layers, for writing.
 pub(crate) struct Layers<'a, T> {
     table: &'a Table,
-    /// The place of the first of these numbers in the buffer.
+    /// Where these numbers begin in the buffer.
     start: usize,
     numbers: &'a mut [T],
 }
@@ -422,7 +422,7 @@ impl<T> Layers<'_, T> {
         (part(start, left), part(place, right))
     }
 
-    /// The numbers of a layer that is among them; none, if there are none.
+    /// The numbers of one of these layers; empty if there are no numbers.
     #[inline]
     pub(crate) fn layer(&mut self, layer: usize) -> &mut [T] {
         if self.numbers.is_empty() {

@@ -1,4 +1,4 @@
-//! The two number types that a network can be made of.
+//! The two types of numbers that a network can have.
 
 use std::cell::RefCell;
 
@@ -12,8 +12,8 @@ use crate::{
 
 /// `f32` or `f64`: the type of weights, activations and gradients.
 ///
-/// Sealed: the matrix kernels exist for these two only. Hyper-parameters are `f64` whatever the
-/// scalar and are converted once.
+/// Sealed: the matrix kernels exist for these two types only. Hyper-parameters are always `f64` and are
+/// converted once.
 pub trait Scalar: RealField + Copy + Default + From<u8> + kernel::Kernel {
     /// The name that error messages and files use: `"f32"` or `"f64"`.
     const NAME: &'static str;
@@ -25,7 +25,7 @@ pub trait Scalar: RealField + Copy + Default + From<u8> + kernel::Kernel {
     fn as_f64(self) -> f64;
 }
 
-/// What is made for each scalar by itself; private, which seals [`Scalar`].
+/// What each scalar type implements separately. It is private, which seals [`Scalar`].
 pub(crate) mod kernel {
     use faer::{Accum, MatMut, MatRef};
 
@@ -44,13 +44,13 @@ pub(crate) mod kernel {
         /// `c ← a·b` or `c ← c + a·b`, on one thread.
         fn multiply(c: MatMut<Self>, accum: Accum, a: MatRef<Self>, b: MatRef<Self>);
 
-        /// How many numbers stand side by side in a panel for [`correlate`](Self::correlate), where
-        /// there are so many rows, and so many columns in a line.
+        /// How many numbers stand side by side in a panel for [`correlate`](Self::correlate), for this
+        /// many rows, and this many columns in a line.
         fn lanes(rows: usize, columns: usize) -> usize;
 
-        /// `sums[q, v] ← sums[q, v] + Σ_t panel[t, v] · field[place(t) + q]` for each of the columns
-        /// `q`, over all terms `t` of the [`Runs`]. There are as many `v` as [`lanes`](Self::lanes)
-        /// says, side by side in memory.
+        /// `sums[q, v] ← sums[q, v] + Σ_t panel[t, v] · field[place(t) + q]` for each column `q`,
+        /// summed over all terms `t` of the [`Runs`]. There are [`lanes`](Self::lanes) values of `v`,
+        /// side by side in memory.
         #[allow(private_interfaces)] // The trait is private, too.
         fn correlate(panel: &[Self], field: &[Self], runs: Runs, sums: &mut [Self], columns: usize);
 
@@ -63,25 +63,26 @@ pub(crate) mod kernel {
         /// `ln(1 + x)` for `0 ≤ x ≤ 1`, for vectorised loops.
         fn fast_ln_1p(self) -> Self;
 
-        /// The value, or 0 in place of one below the smallest normal number: arithmetic with those
-        /// takes many times as long.
+        /// The value, or 0 in place of a number below the smallest normal one. Arithmetic with such
+        /// numbers is many times slower.
         fn without_subnormals(self) -> Self;
 
         /// The bytes of the numbers, as they stand in memory.
         #[cfg(feature = "mpi")]
         fn bytes(numbers: &[Self]) -> &[u8];
 
-        /// [`bytes`](Self::bytes), to be written.
+        /// [`bytes`](Self::bytes), for writing.
         #[cfg(feature = "mpi")]
         fn bytes_mut(numbers: &mut [Self]) -> &mut [u8];
 
-        /// Makes sure that this thread can lend so many numbers, and says whether it can.
+        /// Makes sure that this thread has this many numbers of scratch memory, and says whether that
+        /// worked.
         fn reserve_scratch(length: usize) -> bool;
 
-        /// Lends `work` so many numbers of the thread's own memory; their content is unspecified.
+        /// Gives `work` this many numbers of the thread's scratch memory. Their content is unspecified.
         ///
         /// # Panics
-        /// If `work` asks for scratch in turn, by itself or through a task that it waits for.
+        /// If `work` asks for scratch memory again, directly or through a task that it waits for.
         fn with_scratch<R>(length: usize, work: impl FnOnce(&mut [Self]) -> R) -> R;
     }
 }

@@ -1,16 +1,17 @@
-//! Random numbers: one seed, and from it a separate stream for every purpose.
+//! Random numbers: from one seed, a separate stream for every purpose.
 //!
-//! Streams are keyed by purpose, index and time, so that nothing depends on the order in which
-//! things are drawn and there is no generator state to save with a training run.
+//! A stream is chosen by purpose, index and time. So nothing depends on the order in which things are
+//! drawn, and a training run has no generator state to save.
 
 use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
 
-/// What a stream of random numbers is for.
+/// The purpose of a stream of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Initial weights and biases; index: the weighted layer.
     Weights = 1,
-    /// Feedback matrices; index: the hidden block.
+    /// Feedback matrices; index: the hidden block, time: the number of the matrix among those of this
+    /// block.
     Feedback = 2,
     /// Order of the samples; time: the epoch.
     Shuffle = 3,
@@ -20,36 +21,38 @@ pub(crate) enum Purpose {
     Dropout = 5,
     /// Flips and crops of images; index: the sample; time: the epoch.
     Augmentation = 6,
-    /// Entries that a gradient check looks at; index: the tensor.
+    /// The entries that a gradient check compares; index: the tensor.
     GradientCheck = 7,
-    /// Magnitudes of feedback matrices that are drawn anew; index: the hidden block, time: the step.
+    /// Magnitudes of feedback matrices that are drawn anew in every step; index: the hop and the chunk
+    /// of its matrix, time: the step.
     Magnitudes = 8,
-    /// The feedback matrix that layers share.
+    /// The feedback matrix that hops share.
     SharedFeedback = 9,
-    /// What goes through a layer for its mirror to learn; index: the hop, time: the batch.
+    /// The noise through a layer from which its mirror learns; index: the hop, time: the batch of
+    /// noise.
     Mirror = 10,
     /// Noise in the hidden layers from which feedback learns the slopes of the outputs; index: the hidden
     /// block, time: the step.
     Slopes = 11,
 }
 
-/// The stream of `seed` for one purpose, index and time: xoshiro256++ (Blackman and Vigna 2019),
-/// the same on every platform.
+/// The stream of `seed` for one purpose, index and time. The generator is xoshiro256++ (Blackman and
+/// Vigna 2019), the same on every platform.
 pub(crate) fn stream(seed: u64, purpose: Purpose, index: u64, time: u64) -> Xoshiro256PlusPlus {
     let key =
         [purpose as u64, index, time].into_iter().fold(mix(seed), |key, part| mix(key ^ part));
     Xoshiro256PlusPlus::seed_from_u64(key)
 }
 
-/// The seed of the dropout masks of one shard of a batch. The first shard has that of the whole, so that
-/// a batch in one piece has the masks that it always has.
+/// The seed of the dropout masks of one shard of a batch. The first shard has the seed itself, so a
+/// batch in one shard has the usual masks.
 #[cfg(feature = "mpi")]
 pub(crate) fn of_shard(seed: u64, shard: usize) -> u64 {
     if shard == 0 { seed } else { mix(mix(seed) ^ shard as u64) }
 }
 
-/// One step of SplitMix64 (Steele, Lea and Flood 2014): a bijection that flips every output bit
-/// with probability one half for any change of the input.
+/// One step of SplitMix64 (Steele, Lea and Flood 2014). It is a bijection, and any change of the input
+/// flips each output bit with a probability of about one half.
 fn mix(value: u64) -> u64 {
     let z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! serde's traits for what has a text form that says everything.
+//! serde's traits for types whose text form says everything.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -9,7 +9,7 @@ use crate::{
     signal::Signal,
 };
 
-/// `Serialize` by `Display`, `Deserialize` by `FromStr`, which checks what it reads.
+/// Implements `Serialize` by `Display`, and `Deserialize` by `FromStr`, which checks its input.
 macro_rules! text_form {
     ($($name:ty),*) => {$(
         impl Serialize for $name {

@@ -1,4 +1,4 @@
-//! Which threads a trainer works on, and how work is shared out among them.
+//! The threads that a trainer uses, and how work is divided among them.
 
 use std::ops::Range;
 
@@ -7,17 +7,17 @@ use crate::error::{Result, require};
 /// Where a trainer's steps run.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Threads {
-    /// In the pool that the caller is in, or in rayon's global one.
+    /// In the pool that the caller runs in, or in rayon's global pool.
     #[default]
     Shared,
-    /// On the caller's thread alone.
+    /// On the caller's thread only.
     One,
     #[cfg(feature = "parallel")]
     Own(std::sync::Arc<rayon::ThreadPool>),
 }
 
 impl Threads {
-    /// So many threads of one's own.
+    /// A pool of `count` threads of its own.
     pub(crate) fn new(count: usize) -> Result<Self> {
         let valid = (1..=MOST_THREADS).contains(&count);
         require(valid, "threads", count as f64, "a number from 1 to 1024")?;
@@ -31,7 +31,7 @@ impl Threads {
         Ok(Self::One)
     }
 
-    /// Runs `work`, of which a step is worth so many multiply-adds.
+    /// Runs `work`, in which a step takes about `step` multiply-adds.
     #[cfg(feature = "parallel")]
     pub(crate) fn run<R: Send>(&self, step: usize, work: impl FnOnce() -> R + Send) -> R {
         match self {
@@ -50,18 +50,19 @@ impl Threads {
     }
 }
 
-/// More threads than any machine has cores: to start them would take minutes.
+/// More threads than any machine has cores. Starting more would take minutes.
 const MOST_THREADS: usize = 1024;
 
-/// A piece of work must take much longer than waking a thread, which is some microseconds.
+/// The least work for a thread, in multiply-adds. It has to take much longer than waking a thread,
+/// which is some microseconds.
 const MULTIPLY_ADDS_PER_PIECE: usize = 1 << 18;
 
 fn is_worth_sharing(multiply_adds: usize) -> bool {
     multiply_adds / MULTIPLY_ADDS_PER_PIECE > 1
 }
 
-/// Into how many pieces a computation of so many elements, each worth `cost` multiply-adds of a
-/// matrix product, is worth splitting.
+/// Into how many pieces it pays to split a computation of `elements` elements. Each costs `cost`
+/// multiply-adds of a matrix product.
 pub(crate) fn pieces(elements: usize, cost: usize) -> usize {
     match worth(elements, cost) {
         1 => 1,
@@ -69,14 +70,14 @@ pub(crate) fn pieces(elements: usize, cost: usize) -> usize {
     }
 }
 
-/// [`pieces`] on any number of threads.
+/// [`pieces`] for any number of threads.
 fn worth(elements: usize, cost: usize) -> usize {
     let multiply_adds = elements.saturating_mul(cost);
     if is_worth_sharing(multiply_adds) { multiply_adds / MULTIPLY_ADDS_PER_PIECE } else { 1 }
 }
 
-/// Twice as many [`pieces`] as threads, so that the first to be ready can lend a hand: a core may be
-/// busy with something else.
+/// Twice as many [`pieces`] as threads. Some core may be busy with another program, and then the
+/// threads that finish first can take over pieces.
 pub(crate) fn small_pieces(elements: usize, cost: usize) -> usize {
     match pieces(elements, cost) {
         1 => 1,
@@ -84,12 +85,12 @@ pub(crate) fn small_pieces(elements: usize, cost: usize) -> usize {
     }
 }
 
-/// What can be cut after so many of its chunks, to be worked on at once.
+/// Data that can be cut after a number of chunks, so that threads can work on both parts.
 pub(crate) trait Divide: Send + Sized {
     fn divide(self, chunks: usize) -> (Self, Self);
 }
 
-/// A slice in chunks of `size`, of which the last may be shorter; there may be none at all.
+/// A slice in chunks of `size`. The last chunk may be shorter, and the slice may be empty.
 pub(crate) struct Chunks<'a, T> {
     pub(crate) data: &'a mut [T],
     pub(crate) size: usize,
@@ -111,7 +112,8 @@ impl<A: Divide, B: Divide> Divide for (A, B) {
     }
 }
 
-/// Calls `work` on the chunks of `out` that have the numbers `chunks`, in so many parts at once.
+/// Calls `work` on the chunks of `out`, whose numbers are `chunks`, in `parts` parts on several
+/// threads.
 pub(crate) fn share_out<D: Divide>(
     out: D,
     chunks: Range<usize>,
@@ -136,7 +138,7 @@ fn count() -> usize {
     1
 }
 
-/// Does one, then the other.
+/// Does `left`, then `right`.
 #[cfg(not(feature = "parallel"))]
 pub(crate) fn join(left: impl FnOnce(), right: impl FnOnce()) {
     left();
@@ -148,7 +150,7 @@ fn count() -> usize {
     if ALONE.get() > 0 { 1 } else { rayon::current_num_threads() }
 }
 
-/// Does both, at once where a thread is free.
+/// Does both; at the same time if a thread is free.
 #[cfg(feature = "parallel")]
 pub(crate) fn join(left: impl FnOnce() + Send, right: impl FnOnce() + Send) {
     rayon::join(left, || raised(&BUSY, right));
@@ -166,13 +168,13 @@ mod keeping_awake {
     };
 
     thread_local! {
-        /// Above 0 while this thread is to do all by itself.
+        /// Above 0 while this thread has to do everything itself.
         pub(super) static ALONE: Cell<usize> = const { Cell::new(0) };
-        /// How many pieces of work are on this thread's stack.
+        /// How many pieces of work this thread is in the middle of.
         pub(super) static BUSY: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// Runs `work` with a counter of this thread raised.
+    /// Runs `work` while a counter of this thread is one higher.
     pub(super) fn raised<R>(
         counter: &'static LocalKey<Cell<usize>>,
         work: impl FnOnce() -> R,
@@ -184,12 +186,12 @@ mod keeping_awake {
             }
         }
         counter.set(counter.get() + 1);
-        let _lower = Lower(counter); // Even if `work` panics.
+        let _lower = Lower(counter); // Lowers the counter even if `work` panics.
         work()
     }
 
-    /// Runs `work` with so many threads of the pool kept awake to share it: one that has fallen
-    /// asleep takes tens of microseconds to lend a hand, longer than many a layer.
+    /// Runs `work` while `threads` threads of the pool stay awake to help. A thread that has fallen
+    /// asleep needs tens of microseconds to start, which is longer than many layers take.
     pub(super) fn awake<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
         struct Done<'a>(&'a AtomicBool);
         impl Drop for Done<'_> {
@@ -200,7 +202,7 @@ mod keeping_awake {
         let done = AtomicBool::new(false);
         let (mut work, mut result) = (Some(work), None);
         with_helpers(threads - 1, &done, &mut || {
-            let _done = Done(&done); // Even if `work` panics.
+            let _done = Done(&done); // Releases the helpers even if `work` panics.
             result = work.take().map(|work| raised(&BUSY, work));
         });
         result.expect("work has been done")
@@ -213,10 +215,9 @@ mod keeping_awake {
         rayon::join(|| with_helpers(helpers - 1, done, work), || help(done));
     }
 
-    /// Takes on whatever there is to do until `done`, and leaves the core to other programs while
-    /// there is nothing.
+    /// Takes on work of the pool until `done`. While there is none, leaves the core to other programs.
     fn help(done: &AtomicBool) {
-        // Not on top of a piece of the very work that it would wait for.
+        // Never inside a piece of work: it would wait for the work that it interrupts.
         while BUSY.get() == 0 && !done.load(Ordering::Acquire) {
             if rayon::yield_now() != Some(rayon::Yield::Executed) {
                 std::thread::yield_now();

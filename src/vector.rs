@@ -1,8 +1,8 @@
 //! Sums and bounds of slices.
 //!
-//! A sum of many numbers, added up one by one, loses digits as its length grows. Here short runs
-//! are added up in a row and the sums of runs pairwise, so that rounding grows with the logarithm
-//! of the length. The order depends on the length alone.
+//! Adding many numbers one by one loses digits as their count grows. Here short runs are added in a
+//! row, and the sums of the runs pairwise. So the rounding error grows only with the logarithm of the
+//! count. The order of additions depends on the count alone.
 
 use std::ops::Range;
 
@@ -10,13 +10,13 @@ use multiversion::multiversion;
 
 use crate::scalar::Scalar;
 
-/// Up to so many numbers are added up in a row.
+/// Up to this many numbers are added in a row.
 pub(crate) const RUN: usize = 128;
 
-/// Of more numbers, so many are added up in a row, and the sums of these pairwise.
+/// Of more numbers, this many are added in a row, and the results pairwise.
 const SHORT_RUN: usize = 32;
 
-/// Sums that are made side by side, so that the processor adds several at once.
+/// Sums that are computed side by side, so that the processor adds several at once.
 const LANES: usize = 16;
 
 /// The two halves of a range; the first is a multiple of `unit` long.
@@ -30,7 +30,7 @@ pub(crate) fn sum<T: Scalar>(values: &[T]) -> T {
     if values.len() > INTERLEAVED * RUN { pairwise(values) } else { sum_interleaved(values) }
 }
 
-/// So many parts of a sum are made side by side.
+/// The number of parts of a sum that are computed side by side.
 const INTERLEAVED: usize = 8;
 
 fn pairwise<T: Scalar>(values: &[T]) -> T {
@@ -53,7 +53,7 @@ fn sum_interleaved<T: Scalar>(values: &[T]) -> T {
     parts.iter().chain(rest).fold(T::zero(), |sum, &value| sum + value)
 }
 
-/// `Σ v`, added up in a row as long as that is short.
+/// `Σ v`, added in a row if there are few numbers.
 pub(crate) fn sum_in_order<T: Scalar>(values: &[T]) -> T {
     match values.len() {
         0..=RUN => values.iter().fold(T::zero(), |sum, &value| sum + value),
@@ -61,7 +61,7 @@ pub(crate) fn sum_in_order<T: Scalar>(values: &[T]) -> T {
     }
 }
 
-/// Adds up `count` values of which each is the sum of something, pairwise beyond a run.
+/// Adds up `value(index)` over a range: in a row if it is short, else pairwise.
 pub(crate) fn sum_of<T: Scalar>(range: Range<usize>, value: &impl Fn(usize) -> T) -> T {
     fn pairwise<T: Scalar>(range: Range<usize>, value: &impl Fn(usize) -> T) -> T {
         if range.len() > SHORT_RUN {
@@ -92,7 +92,7 @@ pub(crate) fn sum_columns<T: Scalar>(a: &[T], sums: &mut [T], f: impl Fn(T) -> T
     }
 }
 
-/// Some rows of [`sum_columns`], over some columns.
+/// Some rows of [`sum_columns`], summed over some columns.
 fn sum_rows<T: Scalar>(
     a: &[T],
     rows: usize,
@@ -131,7 +131,7 @@ fn add_rows<T: Scalar, F: Fn(T) -> T + Copy>(
 #[multiversion(targets = "simd")]
 fn few_columns<T: Scalar, F: Fn(T) -> T + Copy>(a: &[T], sums: &mut [T], f: F) {
     let mut first = 0;
-    // So many sums stay in registers while the columns go by.
+    // This many sums stay in registers during the pass over the columns.
     while first + 32 <= sums.len() {
         register_rows::<T, F, 32>(a, sums, first, f);
         first += 32;
@@ -146,7 +146,7 @@ fn few_columns<T: Scalar, F: Fn(T) -> T + Copy>(a: &[T], sums: &mut [T], f: F) {
     }
 }
 
-/// `N` of the sums, from `first` on.
+/// Computes `N` of the sums, from number `first` on.
 #[allow(clippy::inline_always)] // Or it would not be vectorised.
 #[inline(always)]
 fn register_rows<T: Scalar, F: Fn(T) -> T + Copy, const N: usize>(
@@ -164,9 +164,9 @@ fn register_rows<T: Scalar, F: Fn(T) -> T + Copy, const N: usize>(
     sums[first..first + N].copy_from_slice(&parts);
 }
 
-/// For each channel `c`, in order, `put(c, Σ f(c, x, y))` over all samples and positions. `x` and
-/// `y` hold, for each sample, `channels` planes of `plane` numbers. The sums are in `f64`, which
-/// keeps a mean of `f32` numbers exact to the last digit.
+/// Calls `put(c, Σ f(c, x, y))` for each channel `c`, in order, with the sum over all samples and
+/// positions. `x` and `y` hold, for each sample, `channels` channels of `plane` numbers. The sums are
+/// in `f64`, which keeps a mean of `f32` numbers exact to the last digit.
 pub(crate) fn sum_channels<T: Scalar>(
     x: &[T],
     y: &[T],
@@ -214,7 +214,7 @@ fn sum_short_plane<T: Scalar, F: Fn(T, T) -> f64 + Copy>(x: &[T], y: &[T], f: F)
     sums.iter().sum()
 }
 
-/// The sums of some channels that have a single number in each of some samples.
+/// The sums of some channels over some samples, for channels with one number per sample.
 fn channel_rows<T: Scalar>(
     x: &[T],
     y: &[T],
@@ -253,8 +253,8 @@ fn add_channels<T: Scalar, F: Fn(usize, T, T) -> f64 + Copy>(
     }
 }
 
-/// `Σ v²`, roughly, for a bound: `|v| ≤ √Σv²` for every `v`. NaN or infinite if a value is, or if
-/// a square is.
+/// `Σ v²`, roughly, to bound the values: `|v| ≤ √Σv²` for every `v`. NaN or infinite if a value or its
+/// square is.
 #[inline]
 pub(crate) fn energy<T: Scalar>(data: &[T]) -> T {
     if data.len() < LANES {
@@ -279,18 +279,18 @@ fn long_energy<T: Scalar>(data: &[T]) -> T {
     sums.iter().fold(T::zero(), |all, &sum| all + sum)
 }
 
-/// A number that no `v²` exceeds, at most `n` times too large; ∞ if a value is NaN or infinite, or
-/// so large that its square is.
+/// An upper bound of all `v²`, at most about `n` times too large. ∞ if a value, or its square, is NaN
+/// or infinite.
 pub(crate) fn bound_of_squares<T: Scalar>(data: &[T]) -> f64 {
     // The square of a tiny number may have become 0.
     let bound = energy(data).as_f64() * 1.001 + f64::from(f32::MIN_POSITIVE);
     if bound.is_nan() { f64::INFINITY } else { bound }
 }
 
-/// Numbers below this are nothing to worry about.
+/// Numbers below this cannot come near an overflow.
 pub(crate) const ORDINARY: f64 = 1e6;
 
-/// Whether all numbers are below [`ORDINARY`], as far as their squares tell.
+/// Whether all numbers are certainly below [`ORDINARY`]. It looks only at the sum of their squares.
 pub(crate) fn is_ordinary<T: Scalar>(data: &[T]) -> bool {
     energy(data) < T::of(ORDINARY * ORDINARY)
 }

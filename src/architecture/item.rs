@@ -1,5 +1,5 @@
-//! One entry of the list: the one place that knows of every kind what it has, what it makes of a shape and
-//! how it is written down.
+//! One entry of the list. For every kind of entry this file, and no other, knows its parameters, its
+//! output shape and its text form.
 
 #[cfg(feature = "safetensors")]
 use crate::files::{Entry, Line};
@@ -28,8 +28,8 @@ pub(crate) enum Item {
 }
 
 impl Item {
-    /// The parameters of an entry that is given an `input` of this shape, with their rows and
-    /// columns. This is the only list of what a layer has.
+    /// The parameters of an entry with this `input` shape: kind, rows and columns. Nothing else lists
+    /// the parameters of a layer.
     pub(super) fn parts(&self, input: Shape) -> Vec<(Part, usize, usize)> {
         let layer = |rows, columns, bias| match bias {
             Bias::With => vec![(Part::Weights, rows, columns), (Part::Bias, rows, 1)],
@@ -59,7 +59,7 @@ impl Item {
         }
     }
 
-    /// The shape of what it makes of an `input` of this shape.
+    /// The output shape for an `input` of this shape.
     pub(super) fn output(&self, input: Shape) -> Result<Shape> {
         Ok(match *self {
             Self::Dense { outputs, .. } => outputs.into(),
@@ -76,9 +76,9 @@ impl Item {
         })
     }
 
-    /// What it does to the numbers of a sample of this shape, as an operation that comes after so many
-    /// dropouts. Nothing for what the network itself has to put together: weighted layers, residual
-    /// connections, which reach back, and the flattening, which moves no number.
+    /// The operation of this entry on samples of this shape; `dropouts` dropouts come before it. `None`
+    /// for entries that the network puts together itself: weighted layers, residual connections, which
+    /// reach back, and `flatten`, which moves no number.
     pub(crate) fn operation<T: Scalar>(
         &self,
         input: Shape,
@@ -106,7 +106,7 @@ impl Item {
     }
 }
 
-/// As a line of text.
+/// The text form: a line for each entry.
 #[cfg(feature = "safetensors")]
 impl Item {
     pub(super) fn line(&self) -> Line {
@@ -178,7 +178,7 @@ impl Item {
 
 #[cfg(feature = "safetensors")]
 impl Activation {
-    /// A line with the constants of this function.
+    /// Adds the constants of this function to a line.
     pub(crate) fn constants(self, line: Line) -> Line {
         match self {
             Self::LeakyRelu { slope } => line.with("slope", slope),
@@ -187,7 +187,7 @@ impl Activation {
         }
     }
 
-    /// The same function with the constants of a line.
+    /// The same function with the constants that a line has.
     pub(crate) fn with_constants(mut self, entry: &Entry) -> Result<Self> {
         match &mut self {
             Self::LeakyRelu { slope } => *slope = entry.field("slope")?,

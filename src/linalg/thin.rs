@@ -1,23 +1,23 @@
-//! Products with a vector in them. They move numbers and calculate next to nothing, and a kernel for
-//! large matrices takes longer to set up than a small one of them takes.
+//! Products in which a vector takes part. Their cost is moving numbers, not calculating, and setting up
+//! a kernel for large matrices would take longer than a small product of this kind.
 
 use faer::{Accum, MatMut, MatRef};
 use multiversion::multiversion;
 
 use crate::scalar::Scalar;
 
-/// `c ← a·b` or `c ← c + a·b` where `a` is a single column, or a single row that lies as these loops
-/// can read it. Says no, and does nothing, for every other product.
+/// `c ← a·b` or `c ← c + a·b`, if `a` is a single column, or a single row whose memory layout suits
+/// these loops. For every other product it does nothing and returns false.
 ///
-/// The answer depends on `a`, on the number of terms and on how `b` lies, never on how many rows or
-/// columns there are beside: a part of a product goes the way of the whole.
+/// The answer depends on `a`, on the number of terms and on the layout of `b`, never on the number of
+/// rows or columns beside. So a part of a product is computed as the whole would be.
 pub(super) fn product<T: Scalar>(
     c: &mut MatMut<T>,
     accum: Accum,
     a: MatRef<T>,
     b: MatRef<T>,
 ) -> bool {
-    /// A longer row is worth the kernel.
+    /// For a longer row the kernel is faster.
     const TERMS: usize = 64;
     let terms = a.ncols();
     if terms == 1
@@ -57,7 +57,7 @@ pub(crate) fn outer<T: Scalar>(a: &[T], b: &[T], c: &mut [T]) {
     }
 }
 
-/// `c ← a bᵀ` or `c ← c + a bᵀ` for a `c` whose rows may be some of a larger matrix.
+/// `c ← a bᵀ` or `c ← c + a bᵀ`. The rows of `c` may be some rows of a larger matrix.
 #[multiversion(targets = "simd")]
 fn add_outer<T: Scalar>(a: &[T], b: &[T], accum: Accum, c: &mut MatMut<T>) {
     let adds = matches!(accum, Accum::Add);
