@@ -1,4 +1,4 @@
-//! Samples and their targets: in memory, in shuffled batches, from files.
+//! Samples and their targets: in memory, in shuffled batches, and from files.
 
 // The order is that of dependence, as in `lib.rs`.
 mod scaling;

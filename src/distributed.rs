@@ -1,15 +1,16 @@
 //! Training on several processes, with the same bits on any number of them. Needs the feature `mpi`.
 //!
-//! | what is shared out | type | what crosses |
+//! | what is divided | type | what is sent |
 //! |---|---|---|
 //! | the samples of a batch | [`DataParallel`] | gradients |
 //! | the layers | [`LayerParallel`] | activations up; the error, or deltas, back |
-//! | the layers, on different batches at a time | [`Pipeline`] | the same, but nobody waits |
+//! | the layers, each process on another batch | [`Pipeline`] | the same, but nobody waits |
 //!
-//! All processes make the same calls in the same order, with the same trainer and the same data: each
-//! then does its part. They speak through a [`Group`], of which there are two: [`MpiGroup`], the
-//! processes that `mpirun` has started, and [`LocalGroup`], the threads of one program. A [`Counted`]
-//! group counts what it sends. An error of one process is an error of all ([`agree`]).
+//! All processes make the same calls in the same order, with the same trainer and the same data. Each
+//! then does its part of the work. They exchange messages through a [`Group`]. There are two kinds:
+//! [`MpiGroup`], the processes that `mpirun` has started, and [`LocalGroup`], the threads of one
+//! program. A [`Counted`] group counts what it sends. An error of one process becomes an error of all
+//! ([`agree`]).
 //!
 //! ```
 //! use feedback_alignment::{
@@ -33,7 +34,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! Numbers cross as they stand in memory, so all machines have to have the same byte order.
+//! Numbers are sent as they stand in memory, so all machines need the same byte order.
 
 // The order is that of dependence, as in `lib.rs`.
 mod group;

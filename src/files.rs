@@ -13,12 +13,12 @@
 //! | `scaling` | offsets and divisors | [`Scaling::save`] | [`Scaling::load`] |
 //!
 //! # Tensors
-//! All are of the type `T` of what was saved, `F32` or `F64`, and stand in the order of PyTorch,
-//! last index first (row by row, for a matrix). Parameters of a network are also read from `F16` and
-//! `BF16`, and into a network of `f64` from `F32`: every such number is one of the wider type. From
-//! `F64` into a network of `f32` they are rounded, which has to be asked for
-//! ([`LoadOptions::narrow`]). The parameters are called and shaped as in the
-//! `state_dict()` of a PyTorch `nn.Sequential` of the same list:
+//! All tensors have the type `T` of what was saved, `F32` or `F64`. Their numbers are in the order of
+//! PyTorch, with the last index running fastest (a matrix row by row). Parameters of a network can also
+//! be read from `F16` and `BF16`, and from `F32` into a network of `f64`, because the wider type has
+//! every such number exactly. Reading `F64` into a network of `f32` rounds them, so you have to ask for
+//! it ([`LoadOptions::narrow`]). Parameters have the names and shapes of the `state_dict()` of a
+//! PyTorch `nn.Sequential` with the same list:
 //!
 //! | entry `i` of the list | tensors |
 //! |---|---|
@@ -26,17 +26,20 @@
 //! | convolution | `i.weight` `[out, in, height, width]`, `i.bias` `[out]` |
 //! | batch normalisation | `i.weight` (`γ`), `i.bias` (`β`), `i.running_mean`, `i.running_var`, each `[channels]` |
 //!
-//! Every entry of the builder's list counts, from 0: activations, pooling and dropout too, and the
-//! `flatten` that PyTorch needs between an image and a dense layer, whether the list names it or
-//! not. So `conv2d`, `tanh`, `max_pool2d`, `dense` have the tensors `0.weight`, `0.bias`,
-//! `4.weight` and `4.bias`. What PyTorch counts as `i.num_batches_tracked` is not used here: it is
-//! ignored in files from there, and PyTorch does without it in files from here. A network of other
-//! names and its file are brought together by [`Network::load_parameters_with`].
+//! Every entry of the builder's list counts, from 0: activations, pooling and dropout too. So does the
+//! `flatten` that PyTorch needs between an image and a dense layer, even if the list does not name it.
+//! For example, `conv2d`, `tanh`, `max_pool2d`, `dense` have the tensors `0.weight`, `0.bias`,
+//! `4.weight` and `4.bias`. PyTorch also stores `i.num_batches_tracked`. This crate ignores it when
+//! reading and does not write it, and PyTorch accepts files without it. For a file with other names,
+//! use [`Network::load_parameters_with`].
 //!
-//! A checkpoint also holds the feedback matrix of each hidden layer `l` that has one, as
-//! `feedback.l` in the shape that [`Feedback::matrix`] has, and the moments of the optimiser, as
-//! `first_moment.` and `second_moment.` before the name of their parameter; where feedback matrices
-//! learn, their moments too, as `first_moment.feedback.hop.i` for hop `i` of the route.
+//! A checkpoint also holds the feedback matrix of each hidden layer `l` that has one, as `feedback.l`,
+//! in the shape of [`Feedback::matrix`]. Further matrices of the same layer are `feedback.l.1`,
+//! `feedback.l.2` and so on. If a matrix is a product, the factor that a signal passes first is in
+//! `feedback.l.first`. The columns of a sparse matrix's entries are in `feedback.l.places`. A matrix
+//! that hops share is `feedback.shared`. The moments of the optimiser have `first_moment.` or
+//! `second_moment.` before the name of their parameter. Feedback matrices that learn have moments too,
+//! as `first_moment.feedback.hop.i` for hop `i` of the route.
 //!
 //! # Description
 //! The header's `__metadata__` has one entry, `feedback-alignment`. It is a text of lines:
@@ -56,45 +59,46 @@
 //! dense outputs=10 bias=with
 //! ```
 //!
-//! - The first two lines are the same in every format to come: a file in a format that this version
-//!   does not know is refused with [`Error::FormatVersion`], which names the version that wrote it.
-//! - The checksum is the CRC-32 (that of zlib and PNG) of the description without the line of the
-//!   checksum and then, for each tensor in the order of their names as bytes, of name and data.
-//! - `input` and the lines after it are the architecture, an entry of the list each. In a checkpoint
-//!   they follow the settings of the run. There is one way to write every line, and no other is
-//!   read.
+//! - The first two lines are the same in every future format. A file in a format that this version does
+//!   not know is refused with [`Error::FormatVersion`], which names the version that wrote it.
+//! - The checksum is the CRC-32 (that of zlib and PNG) of the description without the checksum's line,
+//!   and then of the name and data of each tensor, in the order of their names as bytes.
+//! - `input` and the lines after it are the architecture: one line for each entry of the list. In a
+//!   checkpoint they follow the settings of the run. There is one way to write each line, and no other
+//!   way is read.
 //!
 //! # Saving
-//! A file is written under another name in the same folder, put to disk, and then takes the place
-//! of the old one: whatever happens, the path holds the old content or the new. What a writer left
-//! that was killed in the middle is removed by the next one to save to the same path.
+//! A file is first written under another name in the same folder and flushed to disk. Then it replaces
+//! the old one. So at any time the path holds either the old content or the new. If a writer was killed
+//! in the middle, the next save to the same path removes what it left.
 //!
-//! - Where the path is a symbolic link, the file that it leads to is replaced, or created.
-//! - On Unix the new file has the mode of the old one, and its owner and group as far as the system
-//!   lets us. Other attributes (access-control lists, say) are those of a new file.
+//! - If the path is a symbolic link, the file that it leads to is replaced, or created.
+//! - On Unix the new file has the access rights (mode) of the old one, and its owner and group as far
+//!   as the system allows. Other attributes (access-control lists, for example) are those of a new
+//!   file.
 //! - A read-only file, a folder, a device, a pipe and a socket are refused with [`Error::Io`] before
 //!   anything is written.
-//! - The other names of a file with hard links keep the old content: the path is a new file then.
+//! - If the old file has other names (hard links), these keep the old content, because a new file takes
+//!   its place.
 //!
-//! # Readers and writers
 //! `write_to` and `read_from`, and [`Network::load_parameters_from`], do the same with any
 //! [`Write`](std::io::Write) and [`Read`](std::io::Read): bytes in memory, an archive, a connection.
-//! The bytes are those of the file. Errors name `the reader` and `the writer` in the place of a
-//! path. A reader has to end with the file, so take as many bytes as it has
-//! ([`Read::take`](std::io::Read::take)) where something follows. What a writer has got when it
-//! fails is its own affair: the safety of [saving](#saving) is that of paths.
+//! The bytes are those of the file. Error messages say `the reader` and `the writer` in place of a
+//! path. A reader has to end where the file ends. If something follows, limit it to the length of the
+//! file ([`Read::take`](std::io::Read::take)). If a writer fails, it may have received a part of the
+//! bytes: only paths have the safety of [saving](#saving).
 //!
 //! # What can go wrong
-//! Loading either succeeds or returns a named [`Error`](crate::Error) and changes nothing, whether
-//! a file is cut off, damaged, made by something else or made up by somebody. The first bytes are
-//! looked at before anything else: what is known to be another kind of file (a PyTorch or Python
-//! pickle, an archive, a web page, a Git LFS pointer, ...) is refused with [`Error::WrongFormat`],
-//! which says what to do.
+//! Loading either succeeds, or returns a named [`Error`](crate::Error) and changes nothing. This holds
+//! for files that are cut off, damaged, written by another program, or forged. The first bytes are
+//! checked before anything else. If they belong to a known other kind of file (a PyTorch or Python
+//! pickle, an archive, a web page, a Git LFS pointer, ...), the error is [`Error::WrongFormat`], which
+//! says what to do.
 //!
-//! No more is read than the header promises, and it has to be what a regular file has: memory is
-//! taken only as bytes arrive. What a file describes is compared with the tensors that it has before
-//! memory is taken for it: loading takes a few times their size, and up to some fifty times that of
-//! the header, which is refused beyond 16 MiB. A NaN or an infinity is neither saved nor loaded.
+//! Loading reads no more than the header promises, and a regular file has to be as long as that. Memory
+//! is taken only as bytes arrive. What a file describes is compared with its tensors before memory is
+//! taken for it. Loading needs a few times the size of the tensors, and up to about fifty times that of
+//! the header. A header above 16 MiB is refused. A NaN or an infinity is neither saved nor loaded.
 //!
 //! [`Error::FormatVersion`]: crate::Error::FormatVersion
 //! [`Error::Io`]: crate::Error::Io
@@ -130,7 +134,7 @@ mod replace;
 #[cfg(feature = "safetensors")]
 mod tensors;
 
-/// What errors call a reader or a writer in the place of a path.
+/// How error messages call a reader or a writer, in place of a path.
 #[cfg(feature = "safetensors")]
 pub(crate) const READER: &str = "the reader";
 pub(crate) const WRITER: &str = "the writer";

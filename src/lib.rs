@@ -43,7 +43,7 @@
 //! # Features
 //! | feature | default | gives |
 //! |---|---|---|
-//! | `parallel` | yes | matrix products on several threads; the results are the same for any number of threads, bit for bit |
+//! | `parallel` | yes | products on several threads; results do not depend on their number |
 //! | `csv` | yes | [`data::csv`](crate::data) |
 //! | `gzip` | yes | compressed IDX and CIFAR files |
 //! | `safetensors` | yes | saving and loading networks, checkpoints and scalings |

@@ -8,25 +8,25 @@ use crate::{
 };
 
 // Lengths in pixels.
-const MIDDLE: f64 = 70.0; // Of the column of layers.
-const BOX: (f64, f64) = (56.0, 34.0); // Width and height of a layer.
+const MIDDLE: f64 = 70.0; // The middle of the column of layers.
+const BOX: (f64, f64) = (56.0, 34.0); // Width and height of a layer's box.
 const PITCH: f64 = 74.0; // From one row to the next.
 const LANE: f64 = 26.0; // From one vertical line to the next.
 const LETTER: f64 = 8.0;
 const ROUND: f64 = 7.0; // Radius of a corner.
 const HEAD: f64 = 7.0; // Length of an arrow's head.
 
-/// What paths have in common.
+/// The attributes that all paths of one kind share.
 const FORWARD: &str = r##"stroke="#999" fill="none" stroke-width="2""##;
 const FEEDBACK: &str = r#"stroke="currentColor" fill="none" stroke-width="2""#;
 
 impl Route {
-    /// The route drawn, as the text of an SVG image: the layers from the input at the bottom to the output
-    /// at the top, forward connections in grey, feedback in the colour of the text around it, each hop with
-    /// its matrix. A dashed line is a matrix that changes in training. Layers are counted from 1, as in
-    /// papers: the hop to layer `0` leads to `h₁`.
+    /// A drawing of the route, as the text of an SVG image. Layers go from the input at the bottom to
+    /// the output at the top. Forward connections are grey. Feedback has the colour of the surrounding
+    /// text, and each hop shows its matrix. A dashed line is a matrix that changes in training. Layers
+    /// are counted from 1, as in papers: the hop to layer `0` leads to `h₁`.
     ///
-    /// The image can be a file of its own or stand in a page.
+    /// The image can be a file of its own or part of a page.
     ///
     /// ```
     /// use feedback_alignment::FeedbackRule;
@@ -42,17 +42,17 @@ impl Route {
     }
 }
 
-/// Where everything is.
+/// The layout of the drawing.
 struct Drawing<'a> {
     route: &'a Route,
-    /// What comes from the output, from the row above it upwards; the error is the first.
+    /// The signals that come from the output, from the row above it upwards. The error is the first.
     sources: Vec<Signal>,
-    /// What feedback touches, in the order in which it is written.
+    /// The feedback, in the order in which it is drawn.
     lines: Vec<Line>,
     width: f64,
 }
 
-/// A hop as a line: out of a row to the right, along a lane, into another row.
+/// A hop as a line: it leaves a row to the right, goes along a lane, and enters another row.
 struct Line {
     hop: Hop,
     from: usize,
@@ -104,7 +104,7 @@ impl<'a> Drawing<'a> {
             + if self.route.layer_count() == 0 { 0 } else { self.sources.len() }
     }
 
-    /// The middle of a row, counted from the input.
+    /// The vertical middle of a row. Rows are counted from the input.
     fn y(&self, row: usize) -> f64 {
         let from_top = self.rows() - 1 - row;
         #[allow(clippy::cast_precision_loss)] // Rows are few.
@@ -112,7 +112,7 @@ impl<'a> Drawing<'a> {
         4.0 + BOX.1 / 2.0 + rows * PITCH
     }
 
-    /// Where a lane is: the first leaves room for the longest label.
+    /// The horizontal place of a lane. The first one leaves room for the longest label.
     #[allow(clippy::cast_precision_loss)] // Letters and lanes are few.
     fn lane(&self, lane: usize) -> f64 {
         let letters = |line: &Line| self.label(line.hop).chars().count();
@@ -120,8 +120,8 @@ impl<'a> Drawing<'a> {
         MIDDLE + BOX.0 / 2.0 + HEAD + 12.0 + LETTER * longest + LANE * lane as f64
     }
 
-    /// The lines that meet a row, from top to bottom: those from above stand above those from below, and in
-    /// an order in which none crosses another.
+    /// The lines that meet a row, from top to bottom. Lines from above come before those from below, in
+    /// an order without crossings.
     fn at(&self, row: usize) -> Vec<usize> {
         let mut here: Vec<usize> = (0..self.lines.len())
             .filter(|&one| self.lines[one].from == row || self.lines[one].to == row)
@@ -134,7 +134,7 @@ impl<'a> Drawing<'a> {
         here
     }
 
-    /// Where a line meets a row.
+    /// The height at which a line meets a row.
     #[allow(clippy::cast_precision_loss)] // Lines at a row are few.
     fn port(&self, line: usize, row: usize) -> f64 {
         let here = self.at(row);
@@ -143,7 +143,7 @@ impl<'a> Drawing<'a> {
         (10.0 * y).round() / 10.0
     }
 
-    /// Where lines leave a row: the edge of a box, or of a word.
+    /// The horizontal place at which lines leave a row: the edge of a box, or of a word.
     #[allow(clippy::cast_precision_loss)] // Words are short.
     fn edge(&self, row: usize) -> f64 {
         let half = match row.checked_sub(self.route.layer_count() + 1) {
@@ -153,7 +153,7 @@ impl<'a> Drawing<'a> {
         MIDDLE + half + 5.0
     }
 
-    /// The matrix of a hop, as it is written in papers.
+    /// The matrix of a hop, in the notation of papers.
     fn label(&self, hop: Hop) -> String {
         let own = index(hop.to + 1);
         let weights = || {
@@ -200,7 +200,7 @@ impl<'a> Drawing<'a> {
         writeln!(svg, "</svg>")
     }
 
-    /// A layer, and the connection that leads up to it.
+    /// Draws a layer, and the connection that leads up to it.
     fn layer(&self, row: usize, svg: &mut String) -> std::fmt::Result {
         let y = self.y(row);
         let name = match row {
@@ -230,14 +230,14 @@ impl<'a> Drawing<'a> {
         )
     }
 
-    /// What is sent from the output: the error above it, what is made of that above the error, and the
-    /// target, to which nothing leads.
+    /// Draws a signal of the output: the error above the output, a signal made from it above the error,
+    /// and the target, which nothing leads to.
     fn source(&self, number: usize, svg: &mut String) -> std::fmt::Result {
         let row = self.route.layer_count() + 1 + number;
         let signal = self.sources[number];
         let y = self.y(row);
         text(svg, (MIDDLE, y + 5.0), "middle", "currentColor", name(signal))?;
-        // What is further up says by its name what it is made of.
+        // Signals further up show by their names that they are made from the error.
         if signal == Signal::Target || number > 1 {
             return Ok(());
         }
@@ -277,7 +277,7 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// What is sent from the output, in words.
+/// The name of a signal of the output.
 fn name(signal: Signal) -> &'static str {
     match signal {
         Signal::ErrorSign => "sign e",

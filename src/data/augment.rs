@@ -1,4 +1,4 @@
-//! Random variations of images, so that a network sees each a little differently every epoch.
+//! Random variations of images, so that a network sees each image a little differently in every epoch.
 
 use nalgebra::DMatrix;
 use rand::{Rng, RngExt};
@@ -10,13 +10,13 @@ use crate::{
     seed::{Purpose, stream},
 };
 
-/// Random crops and horizontal flips of images, a new variation of every sample in every epoch.
+/// Random crops and horizontal flips of images. Every sample gets a new variation in every epoch.
 ///
-/// An image is padded with `crop_padding` zeros on each of its four sides, a window of its own
-/// size is cut out of that at a uniformly random place, and the window is mirrored left to right
-/// with probability 1/2 (He et al. 2016, "Deep residual learning for image recognition", 4.2). All
-/// channels of an image move together. The zeros stand for whatever 0 means in the numbers at
-/// hand: black for pixels from 0 to 1, the mean after standardisation or whitening.
+/// An image is padded with `crop_padding` zeros on each of its four sides. A window of the size of the
+/// image is cut out at a uniformly random place. Then the window is mirrored left to right with
+/// probability 1/2 (He et al. 2016, "Deep residual learning for image recognition", 4.2). All channels
+/// of an image move together. What the zeros look like depends on the scaling: black for pixels from 0
+/// to 1, the mean after standardisation or whitening.
 ///
 /// The default is the usual one for CIFAR: `3 × 32 × 32`, [`Flip::Horizontal`] and a padding of 4.
 ///
@@ -40,13 +40,13 @@ use crate::{
     serde(default, deny_unknown_fields)
 )]
 pub struct Augmentation {
-    /// Channels, height and width of an image, whose pixels lie row by row, one channel after the
-    /// other; all at least 1.
+    /// Channels, height and width of an image, all at least 1. The pixels of a channel stand row by
+    /// row, and the channels one after the other.
     pub shape: (usize, usize, usize),
     /// Whether images are mirrored.
     pub flip: Flip,
-    /// Pixels by which a crop may move the image in each direction; 0 for no crops, less than the
-    /// height and the width.
+    /// The most pixels by which a crop moves the image in each direction. 0 turns crops off; it has to
+    /// be less than the height and the width.
     pub crop_padding: usize,
 }
 
@@ -59,9 +59,9 @@ pub struct Augmentation {
 )]
 #[non_exhaustive]
 pub enum Flip {
-    /// Left and right stay where they are.
+    /// No image is mirrored.
     Never,
-    /// Left and right change places with probability 1/2.
+    /// Each image is mirrored left to right with probability 1/2.
     Horizontal,
 }
 
@@ -74,14 +74,13 @@ impl Default for Augmentation {
 impl Augmentation {
     /// Varies the images `x`, `(C·H·W) × samples`, in place.
     ///
-    /// The variation of a sample depends on `seed`, on `epoch` and on its number in `samples` and
-    /// on nothing else: neither on its place in the batch nor on the other samples.
+    /// The variation of a sample depends only on `seed`, `epoch` and its number in `samples`, not on
+    /// its place in the batch or on other samples.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) unless a column is an image of
-    /// [`shape`](Self::shape) and there are as many as `samples`,
-    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a shape or padding out of
-    /// range.
+    /// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) unless each column is an image of
+    /// [`shape`](Self::shape) and there are as many columns as `samples`,
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a shape or padding out of range.
     pub fn augment<T: Scalar>(
         &self,
         seed: u64,
@@ -110,8 +109,8 @@ impl Augmentation {
         require_shape(what, (image, 1), (features, 1))
     }
 
-    /// Varies the samples `indices`, whose images lie in `x` one after the other. Allocates
-    /// nothing. The parameters fit ([`require_fits`](Self::require_fits)).
+    /// Varies the samples `indices`, whose images stand in `x` one after the other. Allocates nothing.
+    /// The caller has checked the parameters with [`require_fits`](Self::require_fits).
     pub(crate) fn apply_to_batch<T: Scalar>(
         &self,
         seed: u64,
@@ -146,15 +145,15 @@ impl Augmentation {
     }
 }
 
-/// Replaces a channel by the window of its own size that starts at row `down` and column `right`
-/// of the channel with `padding` zeros around it; in place.
+/// Puts `padding` zeros around a channel and replaces the channel, in place, by the window of its own
+/// size that starts at row `down` and column `right`.
 fn crop<T: Scalar>(channel: &mut [T], width: usize, padding: usize, (down, right): (usize, usize)) {
     let height = channel.len() / width;
-    // The columns of the window that lie in the image, and where in the image they begin.
+    // The columns of the window that lie in the image, and where they begin in the image.
     let columns = padding.saturating_sub(right)..width - right.saturating_sub(padding);
     let first = columns.start + right - padding;
     for step in 0..height {
-        // In the order in which no row is overwritten before it has been moved.
+        // In this order no row is overwritten before it has been moved.
         let row = if down >= padding { step } else { height - 1 - step };
         let (start, end) = (row * width, (row + 1) * width);
         let from = (row + down).checked_sub(padding).filter(|&from| from < height);

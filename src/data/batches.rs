@@ -33,14 +33,14 @@ impl<T: Scalar> Batch<T> {
 }
 
 impl<T: Scalar> Dataset<T> {
-    /// The batches of one epoch: all samples in an order drawn from `seed` and `epoch`,
-    /// `batch_size` at a time; the last batch may be smaller.
+    /// The batches of one epoch: all samples, `batch_size` at a time, in an order drawn from `seed` and
+    /// `epoch`. The last batch may be smaller.
     ///
-    /// These are the batches of [`Trainer::epoch`](crate::Trainer::epoch) with that seed, for
-    /// loops of one's own.
+    /// These are the same batches as those of [`Trainer::epoch`](crate::Trainer::epoch) with that seed,
+    /// for training loops of your own.
     ///
-    /// A trainer that drops a smaller last batch has those of [`len`](Self::len) `/ batch_size`
-    /// batches: `take` as many.
+    /// A trainer with `drop_last` uses only the first [`len`](Self::len) `/ batch_size` of them: `take`
+    /// that many.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a batch size of 0.
@@ -64,7 +64,7 @@ impl<T: Scalar> Dataset<T> {
         }))
     }
 
-    /// `order ←` the order of the samples in an epoch.
+    /// Fills `order` with the order of the samples in an epoch.
     pub(crate) fn shuffle(&self, seed: u64, epoch: u64, order: &mut Vec<usize>) {
         order.clear();
         order.extend(0..self.len());

@@ -1,9 +1,9 @@
 //! The binary format of CIFAR-10 and CIFAR-100, plain or compressed with gzip.
 //!
-//! A file is a row of records without any header: a label byte (CIFAR-10, 0 to 9) or two
-//! (CIFAR-100, coarse 0 to 19 and fine 0 to 99), then the 3072 bytes of an image, red before green
-//! before blue, each 32 × 32 row by row (Krizhevsky, "Learning multiple layers of features from
-//! tiny images", 2009, and the page of the datasets).
+//! A file is a sequence of records without a header. A record is one label byte (CIFAR-10, 0 to 9) or
+//! two (CIFAR-100, coarse 0 to 19 and fine 0 to 99), and then the 3072 bytes of an image: red, green
+//! and blue, each 32 × 32 row by row (Krizhevsky, "Learning multiple layers of features from tiny
+//! images", 2009, and the page of the datasets).
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ pub const SHAPE: (usize, usize, usize) = (3, 32, 32);
 /// Bytes of an image.
 const PIXELS: usize = SHAPE.0 * SHAPE.1 * SHAPE.2;
 
-/// More records than this are not read from one file: the whole of CIFAR-10 has 60,000, and a
+/// The most records read from one file. The whole of CIFAR-10 has 60,000, and without a limit a
 /// compressed file could go on for ever.
 const MOST_RECORDS: usize = 100_000;
 
@@ -33,7 +33,7 @@ pub struct Cifar<T> {
     pub test: Dataset<T>,
 }
 
-/// Which of the two labels of CIFAR-100 is the class.
+/// Which of CIFAR-100's two labels is used as the class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -65,7 +65,7 @@ pub fn load10_dir<T: Scalar>(folder: impl AsRef<Path>) -> Result<Cifar<T>> {
     load_dir(folder.as_ref(), &train, "test_batch.bin", CIFAR_10)
 }
 
-/// Loads one file of CIFAR-10. The bytes stay bytes in memory and are divided by 255 as they are
+/// Loads one file of CIFAR-10. In memory the pixels stay bytes; they are divided by 255 when they are
 /// used.
 ///
 /// ```
@@ -82,9 +82,9 @@ pub fn load10_dir<T: Scalar>(folder: impl AsRef<Path>) -> Result<Cifar<T>> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Io`] and [`Error::GzipDisabled`] for files that cannot be read, [`Error::WrongFormat`],
+/// [`Error::Io`] and [`Error::GzipDisabled`] for files that cannot be read. [`Error::WrongFormat`],
 /// [`Error::PartialRecord`], [`Error::TooManyRecords`] above 100,000, and [`Error::LabelByte`] for
-/// files that are not what they should be.
+/// files that are not in this format.
 pub fn load10<T: Scalar>(path: impl AsRef<Path>) -> Result<Dataset<T>> {
     load(&[path.as_ref().to_owned()], CIFAR_10)
 }
@@ -106,7 +106,7 @@ pub fn load100_dir<T: Scalar>(folder: impl AsRef<Path>, labels: Labels) -> Resul
     load_dir(folder.as_ref(), &["train.bin".to_owned()], "test.bin", labels.format())
 }
 
-/// Loads one file of CIFAR-100. The bytes stay bytes in memory and are divided by 255 as they are
+/// Loads one file of CIFAR-100. In memory the pixels stay bytes; they are divided by 255 when they are
 /// used.
 ///
 /// ```
@@ -122,7 +122,7 @@ pub fn load100_dir<T: Scalar>(folder: impl AsRef<Path>, labels: Labels) -> Resul
 /// ```
 ///
 /// # Errors
-/// Those of [`load10`]; both labels of every record have to be in range.
+/// Those of [`load10`]. Both labels of every record have to be in range.
 pub fn load100<T: Scalar>(path: impl AsRef<Path>, labels: Labels) -> Result<Dataset<T>> {
     load(&[path.as_ref().to_owned()], labels.format())
 }
@@ -130,9 +130,9 @@ pub fn load100<T: Scalar>(path: impl AsRef<Path>, labels: Labels) -> Result<Data
 /// The label bytes of a record.
 #[derive(Clone, Copy)]
 struct Format {
-    /// The number of classes of each.
+    /// The number of classes of each label byte.
     classes: &'static [u8],
-    /// Which of them is the target.
+    /// Which of the label bytes is the target.
     target: usize,
 }
 
@@ -156,7 +156,7 @@ fn load_dir<T: Scalar>(
 ) -> Result<Cifar<T>> {
     require_folder(folder)?;
     let find = |name: &str| first_of(folder, vec![name.to_owned(), format!("{name}.gz")]);
-    // All files are looked for before the first is read.
+    // All files are found before the first one is read.
     let train = train.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?;
     let test = [find(test)?];
     Ok(Cifar { train: load(&train, format)?, test: load(&test, format)? })

@@ -1,9 +1,10 @@
 //! Comma-separated files of numeric features with their targets, such as Kaggle's Digit Recognizer
 //! (`label,pixel0,…,pixel783`).
 //!
-//! A file is text in UTF-8, plain or compressed with gzip, and may be a pipe. What contradicts the
-//! stated [`Format`] is refused: a header that is a sample, a row with more or fewer cells, a number
-//! of the row that would become a feature. A row takes 64 MiB at most.
+//! A file is text in UTF-8, plain or compressed with gzip, and may be a pipe. A file that contradicts
+//! the given [`Format`] is an error: for example if the header looks like a sample, if a row has more
+//! or fewer cells than the first, or if a column of row numbers would become a feature. A row may have
+//! at most 64 MiB.
 
 use std::path::Path;
 
@@ -27,7 +28,7 @@ use cells::{Cells, Collected};
 use columns::{Plan, Role};
 use rows::{Row, Rows};
 
-/// Samples, and what a file calls their features and classes.
+/// Samples, with the names that the file gives to features and classes.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Table<T> {
@@ -35,14 +36,14 @@ pub struct Table<T> {
     pub data: Dataset<T>,
     /// The names of the features, in their order; empty without a header.
     pub columns: Vec<String>,
-    /// The names of the classes, of [`Target::Text`] and [`Target::OneOf`]; empty for others.
+    /// The names of the classes, for [`Target::Text`] and [`Target::OneOf`]; empty for other targets.
     pub classes: Vec<String>,
 }
 
-/// Loads samples with their targets; every other column that is not left out is a feature, in the
+/// Loads samples with their targets. Every other column that is not left out becomes a feature, in the
 /// order of the file. [`load_table`] keeps the names too.
 ///
-/// Features that are whole numbers from 0 to 255 throughout stay bytes in memory.
+/// If all features are whole numbers from 0 to 255, they stay bytes in memory.
 ///
 /// ```
 /// use feedback_alignment::data::csv;
@@ -57,11 +58,11 @@ pub struct Table<T> {
 ///
 /// # Errors
 /// [`Error::Io`], also for a row of more than 64 MiB; [`Error::WrongFormat`] and
-/// [`Error::GzipDisabled`] for a file that is no text; [`Error::NoSuchColumn`]; [`Error::Columns`]
-/// for a header that is a sample, a second column of the target's name, or numbers of rows;
-/// [`Error::RowLength`]; [`Error::Cell`] with line and column for a cell that is not a finite number
-/// (or not such a class) or not UTF-8; [`Error::InvalidParameter`] for a delimiter that can stand
-/// in a number; [`Error::Empty`].
+/// [`Error::GzipDisabled`] for a file that is not text; [`Error::NoSuchColumn`]; [`Error::Columns`] for
+/// a header that looks like a sample, for a second column with the target's name, or for row numbers;
+/// [`Error::RowLength`]; [`Error::Cell`] with line and column for a cell that is not a finite number,
+/// not a class that the target allows, or not UTF-8; [`Error::InvalidParameter`] for a delimiter that
+/// could be part of a number; [`Error::Empty`].
 pub fn load<T: Scalar>(path: impl AsRef<Path>, format: &Format) -> Result<Dataset<T>> {
     load_table(path, format).map(|table| table.data)
 }
@@ -86,7 +87,7 @@ pub fn load<T: Scalar>(path: impl AsRef<Path>, format: &Format) -> Result<Datase
 /// ```
 ///
 /// # Errors
-/// As for [`load`].
+/// Those of [`load`].
 pub fn load_table<T: Scalar>(path: impl AsRef<Path>, format: &Format) -> Result<Table<T>> {
     let path = path.as_ref();
     let Content { columns, features, cells, targets } = read(path, format, Some(&format.target))?;
@@ -103,11 +104,11 @@ pub fn load_table<T: Scalar>(path: impl AsRef<Path>, format: &Format) -> Result<
     Ok(Table { data, columns, classes })
 }
 
-/// Loads features alone, `features × samples`, from a file without targets; `format.target` is not
+/// Loads only the features, `features × samples`, from a file without targets. `format.target` is not
 /// looked for.
 ///
 /// # Errors
-/// As for [`load`]; [`Error::Columns`] too for a column that is called as the target is.
+/// Those of [`load`]. Also [`Error::Columns`] for a column with the target's name.
 pub fn load_features<T: Scalar>(path: impl AsRef<Path>, format: &Format) -> Result<DMatrix<T>> {
     let path = path.as_ref();
     let Content { features, cells, .. } = read(path, format, None)?;
@@ -121,7 +122,7 @@ pub fn load_features<T: Scalar>(path: impl AsRef<Path>, format: &Format) -> Resu
     Ok(DMatrix::from_vec(features, values.len() / features, values))
 }
 
-/// All that a file holds.
+/// The content of a file.
 struct Content<T> {
     columns: Vec<String>,
     features: usize,
@@ -180,7 +181,7 @@ fn number<T: Scalar>(row: &Row, column: usize, cell: &str) -> Result<f64> {
     value.ok_or_else(|| row.refuse(column, "a finite number", cell))
 }
 
-/// Fails for what can stand in a cell, ends a line or is no character by itself.
+/// Fails for a delimiter that could be part of a cell, ends a line, or is not one ASCII character.
 fn require_delimiter(delimiter: u8) -> Result<()> {
     let is_part = delimiter.is_ascii_alphanumeric() || b"+-.\"\r\n\0".contains(&delimiter);
     let valid = delimiter.is_ascii() && !is_part;

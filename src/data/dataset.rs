@@ -13,10 +13,10 @@ use crate::{
     vector::sum_of,
 };
 
-/// Samples with their targets: a class label or a column of real values for each.
+/// Samples with their targets. A target is a class label or a column of real values.
 ///
-/// Inputs are `features × samples`. Those that come as bytes (images) stay bytes in memory and
-/// become numbers as they are used: MNIST takes 55 MB rather than 220 or 440.
+/// Inputs are `features × samples`. Inputs that come as bytes (images) stay bytes in memory, and become
+/// numbers when they are used. So MNIST takes 55 MB, and not 220 or 440.
 ///
 /// ```
 /// use feedback_alignment::{data::Dataset, nalgebra::DMatrix};
@@ -35,23 +35,23 @@ pub struct Dataset<T> {
     targets: BatchTargets<T>,
 }
 
-/// Inputs in column-major order, one column a sample.
+/// Inputs in column-major order; a column is a sample.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Inputs<T> {
     Values(Vec<T>),
-    /// Bytes, and what is done to them in turn as they become numbers.
+    /// Bytes, and the scalings that are applied in turn when the bytes become numbers.
     Bytes(Vec<u8>, Vec<Scaling<T>>),
 }
 
-/// More classes than any network has outputs.
+/// More classes than any network can have outputs.
 const MOST_CLASSES: usize = 1 << (usize::BITS / 2);
 
 impl<T: Scalar> Dataset<T> {
     /// Samples with class labels, counted from 0; `inputs` is `features × samples`.
     ///
     /// # Errors
-    /// [`Error::Empty`] without samples or features, [`Error::SampleCount`] for another number of
-    /// labels, [`Error::NonFinite`] for a NaN or an infinity.
+    /// [`Error::Empty`] without samples or features, [`Error::SampleCount`] if the number of labels is
+    /// not the number of samples, [`Error::NonFinite`] for a NaN or an infinity.
     pub fn new(inputs: DMatrix<T>, labels: Vec<usize>) -> Result<Self> {
         Self::from_matrix(inputs, BatchTargets::Labels(labels))
     }
@@ -60,7 +60,7 @@ impl<T: Scalar> Dataset<T> {
     /// `outputs × samples`.
     ///
     /// # Errors
-    /// As for [`new`](Self::new), for `values` too.
+    /// Those of [`new`](Self::new), for `values` too.
     pub fn with_values(inputs: DMatrix<T>, values: &DMatrix<T>) -> Result<Self> {
         if values.nrows() == 0 {
             return Err(Error::Empty { what: "the dataset's target".into() });
@@ -75,12 +75,12 @@ impl<T: Scalar> Dataset<T> {
         Self::from_matrix(inputs, targets)
     }
 
-    /// Samples of bytes with class labels; one sample after the other, `features` bytes each,
-    /// which count as numbers from 0 to 255 until [`scaled`](Self::scaled).
+    /// Samples of bytes with class labels. The samples stand one after the other, each with `features`
+    /// bytes. A byte counts as a number from 0 to 255 until the dataset is [`scaled`](Self::scaled).
     ///
     /// # Errors
-    /// [`Error::Empty`] without samples or features, [`Error::SampleCount`] if the bytes are not
-    /// `features` for each label.
+    /// [`Error::Empty`] without samples or features, [`Error::SampleCount`] unless there are `features`
+    /// bytes for each label.
     pub fn from_bytes(features: usize, bytes: Vec<u8>, labels: Vec<usize>) -> Result<Self> {
         Self::assemble(features, Inputs::Bytes(bytes, Vec::new()), BatchTargets::Labels(labels))
     }
@@ -142,13 +142,13 @@ impl<T: Scalar> Dataset<T> {
         self.features
     }
 
-    /// The largest label plus one; `None` where targets are real values.
+    /// The largest label plus one; `None` if the targets are real values.
     #[must_use]
     pub fn classes(&self) -> Option<usize> {
         self.labels()?.iter().max().map(|max| max + 1)
     }
 
-    /// The class of each sample, counted from 0; `None` where targets are real values.
+    /// The class of each sample, counted from 0; `None` if the targets are real values.
     ///
     /// ```
     /// use feedback_alignment::{Dataset, nalgebra::DMatrix};
@@ -165,8 +165,9 @@ impl<T: Scalar> Dataset<T> {
         }
     }
 
-    /// The mean of the targets for each of so many outputs: of labels the share of each class, with
-    /// a single output that of class 1. A network [starts](crate::Network::set_output_prior) from it.
+    /// The mean target of each of `outputs` outputs. For labels it is the share of each class, or of
+    /// class 1 if there is a single output. A network can [start](crate::Network::set_output_prior)
+    /// from it.
     ///
     /// ```
     /// use feedback_alignment::{Dataset, nalgebra::DMatrix};
@@ -177,7 +178,7 @@ impl<T: Scalar> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::LabelOutOfRange`], [`Error::ShapeMismatch`] for real-valued targets of another
+    /// [`Error::LabelOutOfRange`], and [`Error::ShapeMismatch`] for real-valued targets with another
     /// number of outputs.
     pub fn mean_target(&self, outputs: usize) -> Result<Vec<f64>> {
         let targets = self.targets();
@@ -229,7 +230,7 @@ impl<T: Scalar> Dataset<T> {
 
     /// Writes the samples `indices` into `x`, one after the other.
     pub(crate) fn gather_inputs(&self, indices: &[usize], x: &mut [T]) {
-        /// How many multiply-adds take as long as to make a value of a byte.
+        /// The cost of turning a byte into a number, in multiply-adds.
         const COST: usize = 20;
         let parts = pieces(x.len(), COST);
         let out = Chunks { data: x, size: self.features };
@@ -244,12 +245,12 @@ impl<T: Scalar> Dataset<T> {
         self.targets.gather(indices, to);
     }
 
-    /// The dataset with every input scaled: fit the [`Scaling`] on the training set and apply it
-    /// to all sets.
+    /// The dataset with every input scaled. Fit the [`Scaling`] on the training set, and apply it to
+    /// all sets.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] if the scaling was fitted to another number of features,
-    /// [`Error::NonFinite`] if a scaled number overflows.
+    /// [`Error::ShapeMismatch`] if the scaling is for another number of features, [`Error::NonFinite`]
+    /// if a scaled number overflows.
     pub fn scaled(mut self, scaling: &Scaling<T>) -> Result<Self> {
         scaling.require_features(self.features, self.len())?;
         let what = || "the scaled input (features × samples)".to_owned();
@@ -260,7 +261,8 @@ impl<T: Scalar> Dataset<T> {
             }
             Inputs::Bytes(_, scalings) => {
                 scalings.push(scaling.clone());
-                // What is finite for the smallest and the largest byte is so between them.
+                // A scaling is affine: if it is finite for the smallest and the largest byte, it is so
+                // for all.
                 for byte in [0, 255] {
                     let mut x = filled(self.features, T::from(byte), (self.features, 1))?;
                     scalings.iter().for_each(|scaling| scaling.scale(&mut x));
@@ -271,7 +273,7 @@ impl<T: Scalar> Dataset<T> {
         Ok(self)
     }
 
-    /// The samples `indices`, in that order; an index may come more than once.
+    /// The samples `indices`, in that order. An index may occur more than once.
     ///
     /// # Errors
     /// [`Error::Empty`] without indices, [`Error::NoSuchSample`].
@@ -294,7 +296,7 @@ impl<T: Scalar> Dataset<T> {
         Self::assemble(self.features, inputs, targets)
     }
 
-    /// The same samples with other inputs, as many numbers of each.
+    /// The same samples with other inputs of the same size.
     pub(super) fn with_inputs(self, inputs: DMatrix<T>) -> Self {
         Self { inputs: Inputs::Values(inputs.data.into()), ..self }
     }

@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl<T: Scalar> Scaling<T> {
-    /// Maps the smallest number in the whole set to 0 and the largest to 1, as Nøkland (2016)
-    /// does; all to 0 if they are equal. It serves any number of features.
+    /// Maps the smallest number of the whole set to 0 and the largest to 1, as Nøkland (2016) does. If
+    /// they are equal, all numbers become 0. The scaling fits any number of features.
     ///
     /// # Errors
     /// [`Error::NonFinite`] if the scalar cannot represent the range.
@@ -24,7 +24,7 @@ impl<T: Scalar> Scaling<T> {
     /// Maps the smallest number of each feature to 0 and the largest to 1.
     ///
     /// # Errors
-    /// As for [`min_max`](Self::min_max).
+    /// Those of [`min_max`](Self::min_max).
     pub fn min_max_per_feature(train: &Dataset<T>) -> Result<Self> {
         let Ranges { min, max, .. } = Ranges::of(train);
         Self::of_ranges(&min, &max, Some(min.len()))
@@ -57,7 +57,7 @@ impl<T: Scalar> Scaling<T> {
     /// Subtracts the mean of each channel and divides by its standard deviation (of the
     /// population of all its pixels).
     ///
-    /// Samples are images of `channels × height × width`, one channel after the other.
+    /// Samples are images of `channels × height × width`, stored channel by channel.
     ///
     /// ```
     /// use feedback_alignment::{data::{Dataset, Scaling}, nalgebra::DMatrix};
@@ -85,8 +85,8 @@ impl<T: Scalar> Scaling<T> {
         Self::of_moments(offset, divisor)
     }
 
-    /// Of a mean and a standard deviation for each feature. A deviation that is no larger than the
-    /// rounding of the mean is none.
+    /// From a mean and a standard deviation for each feature. A deviation no larger than the rounding
+    /// error of the mean counts as 0.
     fn of_moments(mean: Vec<f64>, deviation: Vec<f64>) -> Result<Self> {
         let divisor = mean.iter().zip(&deviation).map(|(mean, &deviation)| {
             T::of(if deviation <= T::EPSILON * mean.abs() { 0.0 } else { deviation })
@@ -106,13 +106,13 @@ fn pixels(features: usize, channels: usize) -> Result<usize> {
     }
 }
 
-/// What the features of a dataset range over; moments in `f64`.
+/// The range and the moments of each feature of a dataset; moments are in `f64`.
 struct Ranges<T> {
     min: Vec<T>,
     max: Vec<T>,
     mean: Vec<f64>,
     variance: Vec<f64>,
-    /// The root of the variance, also where that is out of range.
+    /// The root of the variance; it is right even where the variance itself is out of range.
     deviation: Vec<f64>,
 }
 
@@ -129,7 +129,7 @@ impl<T: Scalar> Ranges<T> {
             for (feature, &value) in x.iter().enumerate() {
                 min[feature] = min[feature].min(value);
                 max[feature] = max[feature].max(value);
-                // Welford's update, which does not cancel.
+                // Welford's update, which loses no digits by cancellation.
                 let before = value.as_f64() - mean[feature];
                 mean[feature] += before / count;
                 squares[feature] += before * (value.as_f64() - mean[feature]);
@@ -142,8 +142,8 @@ impl<T: Scalar> Ranges<T> {
         ranges
     }
 
-    /// Looks again at features whose squared deviations were out of range, after dividing by how
-    /// far they range; a feature that does not range at all does not deviate.
+    /// Computes again the deviation of features whose squared deviations were out of range, after
+    /// dividing by the range of the feature. A feature with a range of 0 has a deviation of 0.
     fn mend(&mut self, data: &Dataset<T>) {
         let Self { min, max, mean, variance, deviation } = self;
         let out_of_range = |&feature: &usize| {
@@ -160,7 +160,8 @@ impl<T: Scalar> Ranges<T> {
         }
         let mut x = vec![T::zero(); mean.len()];
         let mut sums = vec![(0.0, 0.0); again.len()];
-        // A part of the way from the smallest to the largest; the range itself could overflow.
+        // The position between the smallest and the largest number. It is computed from halves, because
+        // the range itself could overflow.
         let part = |feature: usize, value: T| {
             let (low, high) = (0.5 * min[feature].as_f64(), 0.5 * max[feature].as_f64());
             (0.5 * value.as_f64() - low) / (high - low)
@@ -185,8 +186,8 @@ impl<T: Scalar> Ranges<T> {
         }
     }
 
-    /// Mean and standard deviation of several features together; the deviation is exactly 0 where
-    /// they are all one constant.
+    /// Mean and standard deviation of several features together. If all their numbers are equal, the
+    /// deviation is exactly 0.
     fn moments(&self, features: Range<usize>) -> (f64, f64) {
         if let [feature] = features.clone().collect::<Vec<_>>()[..] {
             return (self.mean[feature], self.deviation[feature]);
@@ -198,13 +199,13 @@ impl<T: Scalar> Ranges<T> {
         let count = features.len() as f64;
         let (means, variances) = (&self.mean[features.clone()], &self.variance[features.clone()]);
         let mean = means.iter().sum::<f64>() / count;
-        // The variance within the features and the variance between them.
+        // The variance within the features plus the variance between their means.
         let parts = means.iter().zip(variances).map(|(m, v)| v + (m - mean) * (m - mean));
         let variance = parts.sum::<f64>() / count;
         if (1e-280..1e280).contains(&variance) {
             return (mean, variance.sqrt());
         }
-        // In units of the largest of them, since the squares are out of range.
+        // In units of the largest of them, because the squares are out of range.
         let deviations = means.iter().zip(&self.deviation[features]);
         let pairs: Vec<_> = deviations.map(|(m, &d)| (m - mean, d)).collect();
         let unit = pairs.iter().fold(0.0, |most, &(m, d)| f64::max(most, f64::max(m.abs(), d)));

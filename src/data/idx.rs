@@ -1,16 +1,16 @@
 //! The IDX format of MNIST and its relatives, plain or compressed with gzip.
 //!
-//! A file is the bytes `00 00 t d`, where `t` is the type of the numbers and `d` the number of
-//! dimensions (3 for images, 1 for labels), then `d` sizes as big-endian `u32`, then the numbers
-//! themselves, big-endian, last index first (LeCun, Cortes and Burges, "The MNIST database of
-//! handwritten digits"):
+//! A file begins with the bytes `00 00 t d`: `t` is the type of the numbers, and `d` the number of
+//! dimensions (3 for images, 1 for labels). Then come `d` sizes as big-endian `u32`, and then the
+//! numbers, big-endian, with the last index running fastest (LeCun, Cortes and Burges, "The MNIST
+//! database of handwritten digits"):
 //!
 //! | `t` | 08 | 09 | 0b | 0c | 0d | 0e |
 //! |---|---|---|---|---|---|---|
 //! | numbers | `u8` | `i8` | `i16` | `i32` | `f32` | `f64` |
 //!
-//! [`load`] makes a dataset of images and labels, [`load_dir`] and [`load_emnist`] know the names of
-//! the files, and [`read`] reads any file.
+//! [`load`] makes a dataset from a file of images and a file of labels. [`load_dir`] and
+//! [`load_emnist`] know the usual file names. [`read`] reads any IDX file.
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,7 @@ pub enum Emnist {
 }
 
 impl Emnist {
-    /// What the names of its files call it.
+    /// Its name in file names.
     fn name(self) -> &'static str {
         match self {
             Self::ByClass => "byclass",
@@ -71,8 +71,8 @@ impl Emnist {
 }
 
 /// Loads the four files of MNIST from a folder, each plain or with `.gz`: `train-images-idx3-ubyte`,
-/// `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte` (a dot in
-/// place of the last dash but one is fine too). Pixels are divided by 255.
+/// `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`. (A dot in place of
+/// the dash before `idx` is fine too.) Pixels are divided by 255.
 ///
 /// ```no_run
 /// let mnist = feedback_alignment::data::idx::load_dir::<f32>("data/mnist")?;
@@ -90,8 +90,8 @@ pub fn load_dir<T: Scalar>(folder: impl AsRef<Path>) -> Result<Mnist<T>> {
 /// Loads the four files of a split of EMNIST from a folder, each plain or with `.gz`:
 /// `emnist-letters-train-images-idx3-ubyte` and so on. Pixels are divided by 255.
 ///
-/// EMNIST stores the columns of an image where MNIST stores its rows: they change places here, so
-/// that a digit looks as it does in MNIST. Labels are those of the files.
+/// EMNIST stores an image column by column where MNIST stores it row by row. Rows and columns are
+/// exchanged here, so that a digit looks as it does in MNIST. Labels are those of the files.
 ///
 /// ```no_run
 /// use feedback_alignment::data::idx::{Emnist, load_emnist};
@@ -103,7 +103,7 @@ pub fn load_dir<T: Scalar>(folder: impl AsRef<Path>) -> Result<Mnist<T>> {
 /// ```
 ///
 /// # Errors
-/// As for [`load_dir`].
+/// Those of [`load_dir`].
 pub fn load_emnist<T: Scalar>(folder: impl AsRef<Path>, split: Emnist) -> Result<Mnist<T>> {
     let sets = ["train", "test"].map(|set| format!("emnist-{}-{set}", split.name()));
     load_sets(folder.as_ref(), [&sets[0], &sets[1]], |images: PathBuf, labels: PathBuf| {
@@ -125,7 +125,7 @@ fn load_sets<T: Scalar>(
     Ok(Mnist { train: set(sets[0])?, test: set(sets[1])? })
 }
 
-/// The file in `folder` that is called by any of the names in use.
+/// The file in `folder` with one of the names in use.
 fn find(folder: &Path, stem: &str, kind: &str) -> Result<PathBuf> {
     let names = ["", ".gz"]
         .iter()
@@ -134,9 +134,9 @@ fn find(folder: &Path, stem: &str, kind: &str) -> Result<PathBuf> {
     first_of(folder, names)
 }
 
-/// Loads a file of images and the file of their labels. Images of bytes stay bytes in memory and
-/// are divided by 255 as they are used; numbers of other types are taken as they are. Labels are
-/// whole numbers of any type.
+/// Loads a file of images and the file of their labels. Pixels that are bytes stay bytes in memory and
+/// are divided by 255 when they are used. Numbers of other types are taken unchanged. Labels are whole
+/// numbers of any type.
 ///
 /// ```
 /// use feedback_alignment::data::idx;
@@ -155,10 +155,10 @@ fn find(folder: &Path, stem: &str, kind: &str) -> Result<PathBuf> {
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::WrongFormat`], [`Error::IdxDimensions`], [`Error::Truncated`],
-/// [`Error::TrailingBytes`] and [`Error::GzipDisabled`] for files that are not what they should
-/// be, [`Error::LabelNumber`] for a label that is no whole number from 0, [`Error::SampleCount`] if
-/// there are not as many labels as images, [`Error::Content`] for a number that is none or does not
-/// fit into `T`, [`Error::Empty`].
+/// [`Error::TrailingBytes`] and [`Error::GzipDisabled`] for files that cannot be read or are not in
+/// this format. [`Error::LabelNumber`] for a label that is not a whole number from 0.
+/// [`Error::SampleCount`] if there are not as many labels as images. [`Error::Content`] for a NaN, an
+/// infinity, or a number too large for `T`. [`Error::Empty`].
 pub fn load<T: Scalar>(images: impl AsRef<Path>, labels: impl AsRef<Path>) -> Result<Dataset<T>> {
     let images = images.as_ref();
     dataset(Array::open(images, Some(3))?, images, labels.as_ref())
@@ -181,9 +181,9 @@ fn dataset<T: Scalar>(images: Array, path: &Path, labels: &Path) -> Result<Datas
     })
 }
 
-/// Reads a file of any dimensions and numbers: its sizes, and its numbers in the order of the last
-/// index first, rounded to `T`. So the numbers of a file of samples, whose first index it is, make a
-/// matrix of a column for each.
+/// Reads a file with any number of dimensions and any type of numbers. Returns its sizes and its
+/// numbers, rounded to `T`, with the last index running fastest. If the first index counts the samples,
+/// the numbers form a column-major matrix with a column for each sample.
 ///
 /// ```
 /// use feedback_alignment::{data::idx, nalgebra::DMatrix};
@@ -201,8 +201,8 @@ fn dataset<T: Scalar>(images: Array, path: &Path, labels: &Path) -> Result<Datas
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::WrongFormat`], [`Error::Truncated`], [`Error::TrailingBytes`] and
-/// [`Error::GzipDisabled`] for files that are not what they should be, [`Error::NonFinite`] for a
-/// number that is none or does not fit into `T`.
+/// [`Error::GzipDisabled`] for files that cannot be read or are not in this format.
+/// [`Error::NonFinite`] for a NaN, an infinity, or a number too large for `T`.
 pub fn read<T: Scalar>(path: impl AsRef<Path>) -> Result<(Vec<usize>, Vec<T>)> {
     let path = path.as_ref();
     let array = Array::open(path, None)?;
@@ -261,7 +261,7 @@ impl Type {
 }
 
 impl Array {
-    /// Reads a file of this number of dimensions, or of any.
+    /// Reads a file with this number of dimensions, or with any number.
     fn open(path: &Path, expected: Option<usize>) -> Result<Self> {
         let mut source = OpenFile::open(path, Wanted::Idx)?;
         let magic = source.read_exactly(4)?;
@@ -275,8 +275,8 @@ impl Array {
         let (sizes, _) = header.as_chunks();
         let sizes = sizes.iter().map(|&bytes| u32::from_be_bytes(bytes));
         let numbers = length(sizes.clone());
-        // Nothing is reserved on the word of the header: it has to fit what the file can hold, and
-        // memory grows only as bytes arrive.
+        // The header alone is not trusted: its sizes have to fit what the file can hold, and memory
+        // grows only as bytes arrive.
         let expected = numbers.saturating_mul(kind.size().into());
         let mut bytes = source.read_exactly(expected)?;
         if !source.is_at_end()? {
@@ -286,7 +286,7 @@ impl Array {
         Ok(Self { kind, sizes: sizes.map(|size| size as usize).collect(), bytes })
     }
 
-    /// All numbers as `f64`, which has every one of them.
+    /// All numbers as `f64`, which represents each of them exactly.
     fn values(&self) -> Box<dyn Iterator<Item = f64> + '_> {
         fn each<const SIZE: usize>(
             bytes: &[u8],
@@ -342,11 +342,11 @@ impl Array {
     }
 }
 
-/// How many numbers an array of these sizes has.
+/// How many numbers an array with these sizes has.
 fn length(sizes: impl Iterator<Item = u32> + Clone) -> u128 {
     if sizes.clone().any(|size| size == 0) {
         return 0;
     }
-    // More than any file has is enough to know.
+    // On overflow it stays at the maximum, which is more than any file holds.
     sizes.fold(1, |product, size| product.saturating_mul(size.into()))
 }

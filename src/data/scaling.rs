@@ -1,4 +1,4 @@
-//! Bringing inputs into range.
+//! Scaling inputs to a suitable range.
 
 #[cfg(feature = "safetensors")]
 use std::{
@@ -16,11 +16,11 @@ use crate::{
     scalar::Scalar,
 };
 
-/// An affine map of the inputs, `x ← (x − offset) / divisor`, fitted on a training set, or made of
-/// known constants, and applied to every set by [`Dataset::scaled`](crate::Dataset::scaled).
+/// An affine map of the inputs, `x ← (x − offset) / divisor`. It is fitted on a training set or made
+/// from known constants, and [`Dataset::scaled`](crate::Dataset::scaled) applies it to every set.
 ///
-/// A feature that is constant in the training set, up to the rounding of its mean, has a divisor of
-/// 0 and becomes 0 in every set.
+/// If a feature is constant in the training set, up to the rounding error of its mean, its divisor is 0
+/// and the feature becomes 0 in every set.
 ///
 /// ```
 /// use feedback_alignment::{data::{Dataset, Scaling}, nalgebra::DMatrix};
@@ -35,17 +35,17 @@ use crate::{
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaling<T> {
-    /// One entry for each feature, or a single one for all.
+    /// One entry for each feature, or a single one for all features.
     pub(super) offset: Vec<T>,
-    /// As `offset`; 0 where there is nothing to scale.
+    /// As `offset`. 0 marks a constant feature, which becomes 0.
     pub(super) divisor: Vec<T>,
-    /// How many features it is for; none means any number, all treated alike.
+    /// The number of features it is for; `None` if it treats any number of features alike.
     pub(super) features: Option<usize>,
 }
 
 impl<T: Scalar> Scaling<T> {
-    /// Subtracts `offset` from every number and divides by `divisor`, such as the mean and the
-    /// deviation of a dataset that others have published.
+    /// Subtracts `offset` from every number and divides by `divisor`. Use it for example with a
+    /// published mean and deviation of a dataset.
     ///
     /// ```
     /// use feedback_alignment::{data::Scaling, nalgebra::DMatrix};
@@ -66,14 +66,14 @@ impl<T: Scalar> Scaling<T> {
     /// Subtracts from each feature its own offset and divides by its own divisor.
     ///
     /// # Errors
-    /// Those of [`constant`](Self::constant); [`Error::SampleCount`] if there are not as many of
-    /// the one as of the other, [`Error::Empty`] if there are none.
+    /// Those of [`constant`](Self::constant). [`Error::SampleCount`] if the lists differ in length,
+    /// [`Error::Empty`] if they are empty.
     pub fn per_feature(offsets: &[f64], divisors: &[f64]) -> Result<Self> {
         Self::of_constants(offsets, divisors, 1, Some(offsets.len()))
     }
 
-    /// Subtracts from each channel its own offset and divides by its own divisor, in images whose
-    /// channels have so many pixels.
+    /// Subtracts from each channel its own offset and divides by its own divisor. Each channel of an
+    /// image has `pixels` pixels.
     ///
     /// ```
     /// use feedback_alignment::data::Scaling;
@@ -125,14 +125,13 @@ impl<T: Scalar> Scaling<T> {
         Self { offset: vec![T::zero()], divisor: vec![divisor], features: None }
     }
 
-    /// What is subtracted: a number for each feature, or a single one for all.
+    /// The offsets: a number for each feature, or a single one for all.
     #[must_use]
     pub fn offset(&self) -> &[T] {
         &self.offset
     }
 
-    /// What is divided by: a number for each feature, or a single one for all; 0 for a feature
-    /// that is constant.
+    /// The divisors: a number for each feature, or a single one for all. 0 marks a constant feature.
     #[must_use]
     pub fn divisor(&self) -> &[T] {
         &self.divisor
@@ -144,7 +143,7 @@ impl<T: Scalar> Scaling<T> {
         self.features
     }
 
-    /// Scales each column of `x : features × samples`, for inputs that are in no dataset.
+    /// Scales each column of `x : features × samples`, for inputs outside a dataset.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] or [`Error::SamplesInRows`] for another number of features,
@@ -153,7 +152,7 @@ impl<T: Scalar> Scaling<T> {
         self.map(x, Self::scale)
     }
 
-    /// The way back, `x ← x · divisor + offset`; a constant feature becomes its constant.
+    /// The inverse, `x ← x · divisor + offset`. A constant feature becomes its constant again.
     ///
     /// ```
     /// use feedback_alignment::{data::Scaling, nalgebra::DMatrix};
@@ -166,7 +165,7 @@ impl<T: Scalar> Scaling<T> {
     /// ```
     ///
     /// # Errors
-    /// As for [`apply`](Self::apply).
+    /// Those of [`apply`](Self::apply).
     pub fn invert(&self, x: &DMatrix<T>) -> Result<DMatrix<T>> {
         self.map(x, |scaling, x| {
             let pairs = scaling.offset.iter().zip(&scaling.divisor).cycle();
@@ -188,7 +187,7 @@ impl<T: Scalar> Scaling<T> {
         Ok(scaled)
     }
 
-    /// Fails unless samples of so many features can be scaled.
+    /// Fails unless samples with this number of features can be scaled.
     pub(crate) fn require_features(&self, features: usize, samples: usize) -> Result<()> {
         let expected = (self.features.unwrap_or(features), samples);
         require_samples("the input to scale (features × samples)", expected, (features, samples))
@@ -209,17 +208,17 @@ impl<T: Scalar> Scaling<T> {
     }
 }
 
-/// What the description of a scaling's file calls it.
+/// The kind of file that the description names.
 #[cfg(feature = "safetensors")]
 const KIND: &str = "scaling";
 
 #[cfg(feature = "safetensors")]
 impl<T: Scalar> Scaling<T> {
-    /// Saves the scaling as a safetensors file with the tensors `offset` and `divisor`, of one
-    /// entry for each feature or of a single one for all.
+    /// Saves the scaling as a safetensors file with the tensors `offset` and `divisor`. Each has one
+    /// entry for each feature, or a single one for all features.
     ///
-    /// The file is written under another name in the same folder and then takes the place of
-    /// `path`: whatever happens, `path` holds the old content or the new.
+    /// The file is first written under another name in the same folder and then replaces `path`. So at
+    /// any time `path` holds either the old content or the new.
     ///
     /// ```
     /// use feedback_alignment::data::Scaling;
@@ -257,14 +256,14 @@ impl<T: Scalar> Scaling<T> {
     /// Loads a scaling that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// As for [`Whitening::load`](crate::data::Whitening::load), and [`Error::TensorValue`] for a
+    /// Those of [`Whitening::load`](crate::data::Whitening::load), and [`Error::TensorValue`] for a
     /// divisor below 0.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::from_contents(path, &read(path)?)
     }
 
-    /// [`load`](Self::load) from a reader, which has to end with the scaling; see
+    /// [`load`](Self::load) from a reader. The reader has to end where the scaling ends; see
     /// [`files`](crate::files#readers-and-writers). Memory is taken only as bytes arrive.
     ///
     /// # Errors
@@ -296,7 +295,7 @@ impl<T: Scalar> Scaling<T> {
     }
 }
 
-/// What a file holds.
+/// The tensors of a file.
 #[cfg(feature = "safetensors")]
 fn tensors(count: usize) -> [Expected; 2] {
     ["offset", "divisor"].map(|name| Expected { name: name.into(), shape: vec![count] })

@@ -1,4 +1,4 @@
-//! Parts of a dataset: some to learn from, others held out to be judged by.
+//! Dividing a dataset into samples to learn from and samples to judge by.
 
 use rand::seq::SliceRandom;
 
@@ -10,10 +10,10 @@ use crate::{
 };
 
 impl<T: Scalar> Dataset<T> {
-    /// Shuffles and splits: all but `held_out` samples, and those.
+    /// Shuffles the samples and splits off `held_out` of them: returns the rest and those held out.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] unless both parts get a sample.
+    /// [`Error::InvalidParameter`] unless both parts have at least one sample.
     pub fn split(&self, held_out: usize, seed: u64) -> Result<(Self, Self)> {
         self.require_held_out(held_out)?;
         let order = self.shuffled(seed);
@@ -21,7 +21,7 @@ impl<T: Scalar> Dataset<T> {
         Ok((self.subset(rest)?, self.subset(held_out)?))
     }
 
-    /// [`split`](Self::split) that keeps the shares of the classes: of a class with `n_c` of the `n`
+    /// [`split`](Self::split) that keeps the share of each class. From a class with `n_c` of the `n`
     /// samples, `n_c · held_out / n` are held out, rounded up or down.
     ///
     /// ```
@@ -37,13 +37,14 @@ impl<T: Scalar> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] unless both parts get a sample, [`Error::NoClasses`] where targets
-    /// are real values.
+    /// [`Error::InvalidParameter`] unless both parts have at least one sample, [`Error::NoClasses`] if
+    /// the targets are real values.
     pub fn split_stratified(&self, held_out: usize, seed: u64) -> Result<(Self, Self)> {
         self.require_held_out(held_out)?;
         let labels = self.labels().ok_or(Error::NoClasses { what: "a stratified split" })?;
         let order = self.shuffled(seed);
-        // Class by class, `held_out` places at equal distances: a class has its share of them.
+        // The samples stand class by class, and `held_out` of them are taken at equal distances. So
+        // each class gets its share.
         let before = |place: usize| place as u128 * held_out as u128 / self.len() as u128;
         let mut is_held_out = vec![false; self.len()];
         for (place, sample) in by_class(&order, labels).into_iter().enumerate() {
@@ -52,9 +53,10 @@ impl<T: Scalar> Dataset<T> {
         self.parts(&order, |sample| is_held_out[sample])
     }
 
-    /// `k` ways to hold a part out, for cross-validation: shuffles and cuts into `k` folds, each held
-    /// out once while the others are learned from. Of `n` samples a fold has `n / k`, and of the `n_c`
-    /// of a class `n_c / k`, rounded up or down. Two datasets, `(train, held_out)`, are made at a time.
+    /// Cross-validation: shuffles the samples and divides them into `k` folds. Each fold is held out
+    /// once, and the other folds are the training set. Of `n` samples a fold has `n / k`, and of a
+    /// class with `n_c` samples `n_c / k`, rounded up or down. The iterator makes two datasets at a
+    /// time, `(train, held_out)`.
     ///
     /// ```
     /// use feedback_alignment::{Dataset, Network, Trainer, nalgebra::DMatrix};
@@ -83,7 +85,7 @@ impl<T: Scalar> Dataset<T> {
         let valid = (2..=self.len()).contains(&k);
         require(valid, "k", k as f64, "at least 2 and at most the number of samples")?;
         let order = self.shuffled(seed);
-        // Dealt out like cards, one class after the other.
+        // Dealt to the folds in turn, like cards, one class after the other.
         let dealt = self.labels().map_or_else(|| order.clone(), |labels| by_class(&order, labels));
         let mut fold_of = vec![0; self.len()];
         for (place, sample) in dealt.into_iter().enumerate() {
@@ -108,7 +110,7 @@ impl<T: Scalar> Dataset<T> {
         order
     }
 
-    /// The samples that are not held out and those that are, each in this order.
+    /// The samples that are not held out and those that are, in this order of samples.
     fn parts(&self, order: &[usize], is_held_out: impl Fn(usize) -> bool) -> Result<(Self, Self)> {
         let (held_out, rest): (Vec<_>, Vec<_>) =
             order.iter().partition(|&&sample| is_held_out(sample));
@@ -116,7 +118,7 @@ impl<T: Scalar> Dataset<T> {
     }
 }
 
-/// The same samples, one class after the other.
+/// The same samples, sorted by class.
 fn by_class(order: &[usize], labels: &[usize]) -> Vec<usize> {
     let mut sorted = order.to_vec();
     sorted.sort_by_key(|&sample| labels[sample]); // Stable: random within a class.

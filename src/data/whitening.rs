@@ -1,4 +1,5 @@
-//! ZCA whitening: decorrelating the features while moving them as little as possible.
+//! ZCA whitening: removing the correlations of the features while changing the data as little as
+//! possible.
 
 #[cfg(feature = "safetensors")]
 use std::{
@@ -23,15 +24,15 @@ use crate::{
     scalar::Scalar,
 };
 
-/// Samples that are whitened, or added to the covariance, in one product.
+/// How many samples are multiplied at a time.
 const CHUNK: usize = 1024;
 
-/// What the description of a whitening's file calls it.
+/// The kind of file that the description names.
 #[cfg(feature = "safetensors")]
 const KIND: &str = "whitening";
 
-/// The map `x ← W·(x − μ)` that gives the training set the covariance `I`, up to `ε`, fitted on a
-/// training set and applied to every set by [`Dataset::whitened`].
+/// The map `x ← W·(x − μ)` that gives the training set the covariance `I`, up to `ε`. It is fitted on a
+/// training set, and [`Dataset::whitened`] applies it to every set.
 ///
 /// With the mean `μ` and the covariance `C = 1/N Σ (x − μ)(x − μ)ᵀ = V·diag(λ)·Vᵀ` of the training
 /// set,
@@ -40,15 +41,15 @@ const KIND: &str = "whitening";
 /// W = V · diag(1 / √(max(λ, 0) + ε)) · Vᵀ
 /// ```
 ///
-/// which is the symmetric one among all whitening matrices and moves the data the least
-/// (Krizhevsky 2009, "Learning multiple layers of features from tiny images", appendix A; Bell and
-/// Sejnowski 1997). The covariance becomes `V·diag(λ/(λ + ε))·Vᵀ`: directions with `λ ≫ ε` get
-/// variance 1, those without any variance stay at 0. Nøkland (2016) whitens the inputs of his
-/// convolutional networks so, with `ε` = 1e-5. `ε` is in the units of the squared inputs: the same
-/// value means 255² times less if pixels are not divided by 255.
+/// Of all whitening matrices this is the symmetric one, and it changes the data the least (Krizhevsky
+/// 2009, "Learning multiple layers of features from tiny images", appendix A; Bell and Sejnowski 1997).
+/// The covariance becomes `V·diag(λ/(λ + ε))·Vᵀ`: directions with `λ ≫ ε` get variance 1, and
+/// directions without variance stay at 0. Nøkland (2016) whitens the inputs of his convolutional
+/// networks this way, with `ε` = 1e-5. `ε` is in units of squared inputs. So if pixels are not divided
+/// by 255, the same `ε` has 255² times less effect.
 ///
-/// Mean, covariance and eigenvectors are computed in `f64` whatever the scalar. The 3072 features
-/// of CIFAR-10 take a minute or two: [`save`](Self::save) the result.
+/// Mean, covariance and eigenvectors are computed in `f64` for every scalar type. The 3072 features of
+/// CIFAR-10 take a minute or two, so [`save`](Self::save) the result.
 ///
 /// ```
 /// use feedback_alignment::{data::{Dataset, Whitening}, nalgebra::DMatrix};
@@ -68,14 +69,14 @@ pub struct Whitening<T> {
     matrix: DMatrix<T>,
 }
 
-/// How far the fitting of a [`Whitening`] has come.
+/// The progress of fitting a [`Whitening`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Progress {
     /// What is being computed.
     pub stage: Stage,
-    /// The part of this stage that is done, from 0 to 1.
+    /// The fraction of this stage that is done, from 0 to 1.
     pub fraction: f64,
 }
 
@@ -88,12 +89,12 @@ pub struct Progress {
 )]
 #[non_exhaustive]
 pub enum Stage {
-    /// Mean and covariance; a product of `2·features²` operations for each sample.
+    /// Mean and covariance; about `2·features²` operations for each sample.
     Covariance,
-    /// Eigenvalues and eigenvectors: of the order of `features³` operations, and the longest
-    /// stage for CIFAR. It reports its beginning and its end only.
+    /// Eigenvalues and eigenvectors; in the order of `features³` operations. For CIFAR it is the
+    /// longest stage. It reports only its beginning and its end.
     Eigenvectors,
-    /// The matrix `W` of them.
+    /// The matrix `W`, computed from them.
     Matrix,
 }
 
@@ -101,8 +102,8 @@ impl<T: Scalar> Whitening<T> {
     /// Nøkland's `ε`, 1e-5.
     pub const EPSILON: f64 = 1e-5;
 
-    /// Fits the whitening to a training set; `epsilon` is positive, and `progress` is called as
-    /// each stage begins, goes on and ends.
+    /// Fits the whitening to a training set. `epsilon` is positive. `progress` is called at the
+    /// beginning and end of each stage, and during it.
     ///
     /// ```
     /// use feedback_alignment::{
@@ -123,7 +124,7 @@ impl<T: Scalar> Whitening<T> {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] unless `epsilon` is positive and finite, [`Error::TooLarge`] if
-    /// there is no memory for a matrix of `features × features`, [`Error::NonFinite`] if the
+    /// there is not enough memory for a matrix of `features × features`, [`Error::NonFinite`] if the
     /// covariance overflows, [`Error::NoConvergence`] if the eigenvectors cannot be found.
     pub fn fit(
         train: &Dataset<T>,
@@ -159,11 +160,11 @@ impl<T: Scalar> Whitening<T> {
         &self.matrix
     }
 
-    /// `W·(x − μ)` for each column of `x : features × samples`, for inputs that are in no dataset.
+    /// `W·(x − μ)` for each column of `x : features × samples`, for inputs outside a dataset.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] for another number of features, [`Error::NonFinite`] if `x` holds
-    /// a NaN or an infinity or the result overflows, [`Error::TooLarge`].
+    /// [`Error::ShapeMismatch`] for another number of features, [`Error::NonFinite`] if `x` has a NaN
+    /// or an infinity or the result overflows, [`Error::TooLarge`].
     pub fn apply(&self, x: &DMatrix<T>) -> Result<DMatrix<T>> {
         self.require_features(x.nrows(), x.ncols())?;
         let mut whitened = zero_matrix(x.nrows(), x.ncols())?;
@@ -189,7 +190,7 @@ impl<T: Scalar> Whitening<T> {
         Ok(whitened)
     }
 
-    /// `to ← W·(x − μ)`; `x` is `x − μ` afterwards.
+    /// `to ← W·(x − μ)`. Afterwards `x` holds `x − μ`.
     fn transform(&self, x: &mut [T], to: &mut [T]) -> Result<()> {
         let features = self.mean.len();
         for x in x.chunks_exact_mut(features) {
@@ -210,8 +211,8 @@ impl<T: Scalar> Whitening<T> {
     /// Saves the whitening as a safetensors file with the tensors `mean`, `[features]`, and
     /// `matrix`, `[features, features]`, of the type `T`.
     ///
-    /// The file is written under another name in the same folder and then takes the place of
-    /// `path`: whatever happens, `path` holds the old content or the new.
+    /// The file is first written under another name in the same folder and then replaces `path`. So at
+    /// any time `path` holds either the old content or the new.
     ///
     /// ```
     /// use feedback_alignment::{data::{Dataset, Whitening}, nalgebra::DMatrix};
@@ -243,11 +244,11 @@ impl<T: Scalar> Whitening<T> {
         let [mean, matrix] = tensors(self.mean.len());
         let mut draft = Draft::new(path, KIND, &[]);
         draft.add(mean, self.mean.as_slice())?;
-        draft.add(matrix, self.matrix.as_slice())?; // Symmetric: by rows or by columns is the same.
+        draft.add(matrix, self.matrix.as_slice())?; // It is symmetric, so rows and columns are the same.
         Ok(draft)
     }
 
-    /// Loads what [`save`](Self::save) wrote, bit by bit.
+    /// Loads what [`save`](Self::save) wrote, bit for bit.
     ///
     /// # Errors
     /// [`Error::Io`]; for a file that is cut off, damaged or no safetensors file
@@ -262,7 +263,7 @@ impl<T: Scalar> Whitening<T> {
         Self::from_contents(path, &read(path)?)
     }
 
-    /// [`load`](Self::load) from a reader, which has to end with the whitening; see
+    /// [`load`](Self::load) from a reader. The reader has to end where the whitening ends; see
     /// [`files`](crate::files#readers-and-writers). Memory is taken only as bytes arrive.
     ///
     /// # Errors
@@ -297,14 +298,14 @@ impl<T: Scalar> Whitening<T> {
     }
 }
 
-/// What a file holds.
+/// The tensors of a file.
 #[cfg(feature = "safetensors")]
 fn tensors(features: usize) -> [Expected; 2] {
     [("mean", vec![features]), ("matrix", vec![features, features])]
         .map(|(name, shape)| Expected { name: name.into(), shape })
 }
 
-/// The covariance of the population, `1/N Σ (x − μ)(x − μ)ᵀ`; `progress` is told the part done.
+/// The covariance of the population, `1/N Σ (x − μ)(x − μ)ᵀ`. `progress` gets the fraction done.
 fn covariance<T: Scalar>(
     data: &Dataset<T>,
     mean: &[f64],
@@ -332,8 +333,9 @@ fn covariance<T: Scalar>(
     Ok(covariance)
 }
 
-/// Eigenvalues of a symmetric matrix, and its eigenvectors, the columns of a matrix. On one thread: faer's
-/// own choice would depend on what other crates ask of it, and the bits with it.
+/// Eigenvalues and eigenvectors of a symmetric matrix. The eigenvectors are the columns of the result.
+/// It runs on one thread: faer's own choice of threads depends on what other crates set, and the bits
+/// would depend on it too.
 fn eigenvectors(matrix: &DMatrix<f64>) -> Result<(Vec<f64>, DMatrix<f64>)> {
     let (size, yes, alone) = (matrix.nrows(), ComputeEigenvectors::Yes, Par::Seq);
     let (mut values, mut vectors) = (vec![0.0; size], zero_matrix(size, size)?);
@@ -349,12 +351,12 @@ fn eigenvectors(matrix: &DMatrix<f64>) -> Result<(Vec<f64>, DMatrix<f64>)> {
     Ok((values, vectors))
 }
 
-/// `V·diag(1/√(max(λ, 0) + ε))·Vᵀ`, symmetric to the bit.
+/// `V·diag(1/√(max(λ, 0) + ε))·Vᵀ`, exactly symmetric.
 fn inverse_square_root(
     (values, mut s): (Vec<f64>, DMatrix<f64>),
     epsilon: f64,
 ) -> Result<DMatrix<f64>> {
-    // As S·Sᵀ with half of the power on each side, S = V·diag((λ + ε)^(−1/4)).
+    // Computed as S·Sᵀ with S = V·diag((λ + ε)^(−1/4)): half of the power on each side.
     for (mut column, value) in s.column_iter_mut().zip(values) {
         column /= (value.max(0.0) + epsilon).sqrt().sqrt();
     }
@@ -365,16 +367,15 @@ fn inverse_square_root(
 }
 
 impl<T: Scalar> Dataset<T> {
-    /// The dataset with every input whitened: fit the [`Whitening`] on the training set and apply
-    /// it to all sets.
+    /// The dataset with every input whitened. Fit the [`Whitening`] on the training set, and apply it
+    /// to all sets.
     ///
-    /// The inputs are values from here on, even if they were bytes: CIFAR-10's 50,000 training
+    /// Afterwards the inputs are stored as numbers, even if they were bytes. CIFAR-10's 50,000 training
     /// images take 614 MB in `f32`.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] if the whitening was fitted to another number of features,
-    /// [`Error::TooLarge`] if there is no memory for the values, [`Error::NonFinite`] if one of
-    /// them overflows.
+    /// [`Error::ShapeMismatch`] if the whitening is for another number of features, [`Error::TooLarge`]
+    /// if there is not enough memory, [`Error::NonFinite`] if a number overflows.
     pub fn whitened(self, whitening: &Whitening<T>) -> Result<Self> {
         let inputs = whitening.whiten(&self)?;
         Ok(self.with_inputs(inputs))

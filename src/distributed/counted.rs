@@ -1,16 +1,16 @@
-//! Counts what a process sends.
+//! Counting what a process sends.
 
 use std::cell::Cell;
 
 use super::group::Group;
 use crate::error::Result;
 
-/// What a process has sent.
+/// The amount that a process has sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Number of messages.
     pub messages: u64,
-    /// Bytes in them, without what the network adds.
+    /// The bytes in these messages, without what the network protocol adds.
     pub bytes: u64,
 }
 
@@ -22,7 +22,7 @@ pub struct Counted<G> {
 }
 
 impl<G: Group> Counted<G> {
-    /// Counts from now on.
+    /// Starts counting at 0.
     pub fn new(group: G) -> Self {
         Self { group, traffic: Cell::default() }
     }

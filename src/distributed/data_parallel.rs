@@ -1,4 +1,4 @@
-//! The samples of a batch on several processes.
+//! Training with the samples of a batch divided among processes.
 
 use std::ops::Range;
 
@@ -24,27 +24,28 @@ use crate::{
     workspace::Gradients,
 };
 
-/// Trains on batches whose samples are shared out among processes, under any rule whose
-/// feedback is that of single samples: not those of DKP, PFA and WM, nor the centred error.
+/// Trains on batches whose samples are divided among processes. It works with every rule whose feedback
+/// depends on single samples only. So it does not work with DKP, FDFA, PFA and WM, nor with the centred
+/// error.
 ///
-/// A batch of `N` samples is cut into `S` shards, whatever the number of processes: each has some in a
-/// row. With `w_s` the weight of a shard in the loss (its number of samples, unless classes have
-/// weights) and `g_s` its gradients, all processes follow
+/// A batch of `N` samples is cut into `S` shards, whatever the number of processes, and each process
+/// gets some neighbouring shards. Let `g_s` be the gradients of a shard, and `w_s` its weight in the
+/// loss (its number of samples, unless classes have weights). Then all processes use
 ///
 /// ```text
 /// g = Σ_s w_s g_s / Σ_s w_s        summed pairwise, in an order that depends on S alone
 /// ```
 ///
-/// so that the result has the same bits on any number of processes from 1 to `S`. It is the gradient of
-/// the whole batch, rounded otherwise; with one shard it is that of [`Trainer::step`] to the bit. Where
-/// samples depend on each other, a shard stands for the batch:
+/// so the result has the same bits on any number of processes from 1 to `S`. It is the gradient of the
+/// whole batch, up to rounding. With one shard it is that of [`Trainer::step`], bit for bit. Where
+/// samples depend on each other, each shard counts as a batch:
 ///
 /// - Batch normalisation is over the shard. The running statistics follow the means of those of the
 ///   shards, weighted by their numbers of samples.
 /// - Dropout draws a mask for each shard, from seed, place, step and shard.
 ///
-/// Orders and [augmentation](crate::TrainerBuilder::augmentation) are those of [`Trainer::epoch`]. All
-/// processes hold the whole dataset and the whole network.
+/// The order of samples and the [augmentation](crate::TrainerBuilder::augmentation) are those of
+/// [`Trainer::epoch`]. Every process holds the whole dataset and the whole network.
 #[derive(Debug)]
 pub struct DataParallel<'g, T, G> {
     group: &'g G,
@@ -52,18 +53,19 @@ pub struct DataParallel<'g, T, G> {
     shards: usize,
     /// The gradients of each shard of this process.
     gradients: Vec<Gradients<T>>,
-    /// What another process sends.
+    /// Room for the numbers that another process sends.
     buffer: Vec<T>,
 }
 
 impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
-    /// Shares out the samples of `trainer`, which all processes have built or loaded in the same way, in
-    /// `shards` shards.
+    /// Divides each batch of `trainer` into `shards` shards. All processes have to build or load the
+    /// trainer in the same way.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] unless there is a shard for every process, [`Error::Conflict`] if the
-    /// processes have other trainers or numbers of shards, and for feedback that needs the whole batch:
-    /// the centred error, and matrices that learn along gradients of their own or from noise.
+    /// [`Error::InvalidParameter`] if there are fewer shards than processes. [`Error::Conflict`] if the
+    /// processes have different trainers or numbers of shards. [`Error::Conflict`] too for feedback
+    /// that needs the whole batch: the centred error, and matrices that learn from noise or along
+    /// gradients of their own.
     pub fn new(group: &'g G, trainer: Trainer<T>, shards: usize) -> Result<Self> {
         let reason = "all have to cut a batch into as many shards";
         require_equal(group, "the number of shards", shards as u64, reason)?;
@@ -88,12 +90,12 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
         self.trainer
     }
 
-    /// One training step on the samples `x`, of shape `n_0 × N`: the whole batch, on all processes. What
-    /// it returns is of the whole batch too.
+    /// One training step on the samples `x`, of shape `n_0 × N`. All processes pass the whole batch,
+    /// and the result is for the whole batch too.
     ///
     /// # Errors
-    /// As for [`Trainer::step`], and [`Error::BatchTooSmall`] if a shard would have too few samples; an
-    /// error of one process is an error of all ([`agree`]). Nothing has then changed.
+    /// Those of [`Trainer::step`], and [`Error::BatchTooSmall`] if a shard would have too few samples.
+    /// An error of one process is an error of all ([`agree`]). After an error nothing has changed.
     pub fn step<'x, 'a>(
         &mut self,
         x: impl Into<DMatrixView<'x, T>>,
@@ -115,9 +117,9 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
     /// One epoch, as [`Trainer::epoch`] makes it.
     ///
     /// # Errors
-    /// As for [`Trainer::epoch`], [`Error::BatchTooSmall`] if a shard of the last batch would have too few
-    /// samples, and [`Error::Conflict`] for datasets of other lengths; an error of one process is an error
-    /// of all, with the weights as they were before the step that finds it.
+    /// Those of [`Trainer::epoch`], [`Error::BatchTooSmall`] if a shard of the last batch would have
+    /// too few samples, and [`Error::Conflict`] if the datasets have different lengths. An error of one
+    /// process is an error of all. The weights are then as they were before the step that failed.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
         let trainer = &self.trainer;
         let checked = trainer.check(train).and_then(|()| trainer.check_batches(train));
@@ -143,7 +145,7 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
         Ok(self.trainer.end_epoch(&tally, learning_rate))
     }
 
-    /// One step on so many samples, of which `gradients_of` takes some.
+    /// One step on `samples` samples. `gradients_of` computes the gradients of a range of them.
     fn step_by(
         &mut self,
         samples: usize,
@@ -178,17 +180,18 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
         Ok(Step { loss: tally.loss(), samples, weight, errors: tally.errors() })
     }
 
-    /// As [`Trainer::evaluate`], with the batches shared out, and to the bit.
+    /// [`Trainer::evaluate`] with the batches divided among processes. The result is the same, bit for
+    /// bit.
     ///
     /// # Errors
-    /// As for [`Trainer::evaluate`]; an error of one process is an error of all.
+    /// Those of [`Trainer::evaluate`]. An error of one process is an error of all.
     pub fn evaluate(&self, data: &Dataset<T>) -> Result<Evaluation> {
         let (group, trainer) = (self.group, &self.trainer);
         agree(group, trainer.check(data))?;
         let reason = "all have to evaluate the same samples";
         require_equal(group, "the number of samples", data.len() as u64, reason)?;
         let batches = data.len().div_ceil(EVALUATION_BATCH);
-        // There may be fewer batches than processes: some then have none.
+        // There may be fewer batches than processes. Some processes then have none.
         let own = |process| own(process, batches, group.size());
         let samples = |process| {
             let part: Range<usize> = own(process);
@@ -221,12 +224,12 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
     }
 }
 
-/// The samples of a shard, of a batch of so many.
+/// The samples of a shard, for a batch of `samples` samples.
 fn samples_of(shard: usize, shards: usize, samples: usize) -> Range<usize> {
     own(shard, samples, shards)
 }
 
-/// Fails if a shard of a batch of so many samples would be too small to learn from.
+/// Fails if a shard of a batch of this many samples would be too small to learn from.
 fn require_shards<T: Scalar>(trainer: &Trainer<T>, shards: usize, samples: usize) -> Result<()> {
     let smallest = trainer.network.smallest_batch();
     if samples / shards >= smallest {
@@ -247,7 +250,7 @@ fn scale<T: Scalar>(gradients: &mut Gradients<T>, learned: f64, statistics: f64)
     }
 }
 
-/// Fails for feedback that would be another one where each process sees a part of the batch.
+/// Fails for feedback whose result would change if each process sees only a part of the batch.
 fn require_shared(route: &Route) -> Result<()> {
     let centred = |signal| matches!(signal, Signal::ErrorCentred(_));
     let other = |through: Through| through.has_gradient() || through == Through::Mirror;

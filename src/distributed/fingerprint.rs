@@ -1,4 +1,4 @@
-//! Hashes that tell whether all processes have the same numbers.
+//! Hashes to check that all processes have the same numbers.
 
 use super::{
     group::Group,
@@ -12,8 +12,8 @@ use crate::{
     trainer::Trainer,
 };
 
-/// A number that tells whether two networks have the same parameters and running statistics to the
-/// bit: FNV-1a (Fowler, Noll and Vo) over their bytes, 64 bits wide.
+/// A hash that tells whether two networks have exactly the same parameters and running statistics:
+/// 64-bit FNV-1a (Fowler, Noll and Vo) over their bytes.
 #[must_use]
 pub fn fingerprint<T: Scalar>(network: &Network<T>) -> u64 {
     let parameters = network.parameters();
@@ -29,7 +29,8 @@ fn add(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Fails unless all processes have the same training run: network, feedback, settings, counters.
+/// Fails unless all processes have the same training run: network, feedback matrices, settings and
+/// counters. Moments and the seeds of noise are not compared.
 pub(super) fn require_same<T: Scalar>(group: &impl Group, trainer: &Trainer<T>) -> Result<()> {
     let mut hash = add(START, &fingerprint(&trainer.network).to_ne_bytes());
     for (hop, matrix) in trainer.feedback.matrices() {
@@ -60,7 +61,7 @@ pub(super) fn require_same<T: Scalar>(group: &impl Group, trainer: &Trainer<T>) 
     )
 }
 
-/// Fails unless this number is the same on all processes.
+/// Fails unless `number` is the same on all processes.
 pub(super) fn require_equal(
     group: &impl Group,
     what: &str,

@@ -1,9 +1,9 @@
-//! Processes that work together: all that the rest of this folder knows of them.
+//! The interface to processes that work together. The rest of this folder knows nothing else of them.
 
 use crate::error::{Error, Result};
 
-/// Some processes that work together, as one of them sees it. Messages between two of them arrive in
-/// the order in which they were sent.
+/// Processes that work together, as seen by one of them. Messages between two processes arrive in the
+/// order in which they were sent.
 pub trait Group {
     /// The number of this process, counted from 0.
     fn rank(&self) -> usize;
@@ -17,7 +17,7 @@ pub trait Group {
     /// [`Error::Process`] if the other process is gone.
     fn send(&self, to: usize, message: &[u8]) -> Result<()>;
 
-    /// Waits for the next message from process `from`, which has to have this length.
+    /// Waits for the next message from process `from`, which has to have the length of `message`.
     ///
     /// # Errors
     /// [`Error::Process`] if the other process is gone, or has sent another number of bytes.
@@ -26,7 +26,7 @@ pub trait Group {
     /// Sends a message to process `other` and receives one from it, both at once.
     ///
     /// # Errors
-    /// As for [`send`](Self::send) and [`receive`](Self::receive).
+    /// Those of [`send`](Self::send) and [`receive`](Self::receive).
     fn exchange(&self, other: usize, message: &[u8], answer: &mut [u8]) -> Result<()>;
 }
 
@@ -52,7 +52,7 @@ impl<G: Group> Group for &G {
     }
 }
 
-/// Fails unless a message has the length that was expected of it.
+/// Fails unless a message has the expected length.
 pub(super) fn require_length(from: usize, expected: usize, found: usize) -> Result<()> {
     if expected == found {
         return Ok(());

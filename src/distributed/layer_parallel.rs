@@ -1,4 +1,4 @@
-//! The layers of a network on several processes, all on the same batch.
+//! Training with the layers of a network divided among processes, all on the same batch.
 
 use super::{
     fingerprint::require_equal,
@@ -15,35 +15,36 @@ use crate::{
     trainer::{Epoch, Step, Trainer},
 };
 
-/// Trains a network whose layers are shared out among processes: each has some in a row, so that the
-/// one with the most work has as little as can be.
+/// Trains a network whose layers are divided among processes. Each process has some neighbouring
+/// layers, chosen so that the process with the most work has as little as possible.
 ///
-/// In a step the activations go up from process to process. The one with the output layer tells the
-/// others the loss and, where the rule wants it, the error `e`, in one broadcast. Under DFA all layers
-/// then learn at once. Under BP, FA, KP and those that follow signs, what a hop brings goes down from
-/// process to process (`M δ`, whose matrix is above the cut); under IFA `δ` goes up. The results are those
-/// of [`Trainer::epoch`] to the bit, on any number of processes. Each process has the whole dataset
-/// and room for the whole network, but computes its own layers alone.
+/// In a step the activations go up from process to process. The process with the output layer
+/// broadcasts the loss and, if the rule needs it, the error `e`. Under DFA all layers then learn at
+/// once. Under BP, FA, KP and the rules that follow signs, a process sends the result of a hop, `M δ`,
+/// down to the next, because it has the matrix. Under IFA a process sends `δ` up. The results are those
+/// of [`Trainer::epoch`], bit for bit, on any number of processes. Each process has the whole dataset
+/// and room for the whole network, but computes only its own layers.
 ///
 /// With a delay `k` the hidden layers learn from the error of `k` batches ago, with the activations of
-/// then and the weights of now; the output layer, where the error is made, does not wait. Rules whose
-/// hidden layers need no error (DRTP, shallow) do not wait either. An epoch ends when all have learned
-/// from all of its batches: it takes at most `k` steps more. This is for looking at what a late error does;
-/// [`Pipeline`](super::Pipeline) is what gains time by it.
+/// that time and the weights of now. The output layer does not wait, because the error is made there.
+/// Rules whose hidden layers need no error (DRTP, shallow) do not wait either. An epoch ends when all
+/// layers have learned from all of its batches, which takes at most `k` steps more. Use this to study
+/// the effect of a late error. To gain time by it, use [`Pipeline`](super::Pipeline).
 #[derive(Debug)]
 pub struct LayerParallel<'g, T, G> {
     part: Part<'g, T, G>,
 }
 
 impl<'g, T: Scalar, G: Group> LayerParallel<'g, T, G> {
-    /// Shares out the layers of `trainer`, which all processes have built or loaded in the same way; the
-    /// error comes `delay` batches late, 0 being in time.
+    /// Divides the layers of `trainer` among the processes. All processes have to build or load the
+    /// trainer in the same way. The error comes `delay` batches late; 0 means no delay.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for more processes than layers or a
-    /// delay above 1024, or above 0 without hidden layers; [`Error::Conflict`](crate::Error::Conflict) for
-    /// trainers that differ, and for what cannot be shared out: residual connections, adversarial
-    /// training, routes with several hops to a layer or past a layer.
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for more processes than layers, for
+    /// a delay above 1024, and for any delay without hidden layers.
+    /// [`Error::Conflict`](crate::Error::Conflict) for trainers that differ, and for what cannot be
+    /// divided: residual connections, adversarial training, and routes with several hops to a layer or
+    /// with hops past a layer.
     pub fn new(group: &'g G, trainer: Trainer<T>, delay: usize) -> Result<Self> {
         require_equal(group, "the delay", delay as u64, "all have to wait for the same error")?;
         Ok(Self { part: Part::new(group, trainer, delay)? })
@@ -52,9 +53,9 @@ impl<'g, T: Scalar, G: Group> LayerParallel<'g, T, G> {
     /// One epoch, as [`Trainer::epoch`] makes it.
     ///
     /// # Errors
-    /// As for [`Trainer::epoch`], and [`Error::Conflict`](crate::Error::Conflict) for datasets of other
-    /// lengths; an error of one process is an error of all ([`agree`]). The weights are then as they were
-    /// before the step that finds it; with a delay, as before the epoch.
+    /// Those of [`Trainer::epoch`], and [`Error::Conflict`](crate::Error::Conflict) if the datasets
+    /// have different lengths. An error of one process is an error of all ([`agree`]). The weights are
+    /// then as they were before the step that failed; with a delay, as before the epoch.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
         let whole = self.part.delay > 0;
         self.part.epoch_by(train, whole, |part, batches| {
@@ -71,7 +72,7 @@ impl<'g, T: Scalar, G: Group> LayerParallel<'g, T, G> {
         })
     }
 
-    /// The trainer with all layers as they are now. All processes have to call it.
+    /// The trainer with the present state of all layers. All processes have to call it.
     ///
     /// # Errors
     /// [`Error::Process`](crate::Error::Process) if another process is gone.
@@ -83,7 +84,7 @@ impl<'g, T: Scalar, G: Group> LayerParallel<'g, T, G> {
     /// processes can [load](Trainer::load) it and go on.
     ///
     /// # Errors
-    /// As for [`Trainer::save`], on all processes.
+    /// Those of [`Trainer::save`], on all processes.
     #[cfg(feature = "safetensors")]
     pub fn save(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
         self.part.save(path.as_ref())

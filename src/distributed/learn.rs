@@ -1,4 +1,4 @@
-//! What the layers of one process learn: its part of stages 3 to 5.
+//! Learning in the layers of one process: its part of stages 3 to 5.
 
 use std::mem::swap;
 
@@ -15,13 +15,13 @@ use crate::{
 };
 
 impl<T: Scalar, G: Group> Part<'_, T, G> {
-    /// Stages 3 to 5 in the layers of this process: the hidden ones learn from the oldest batch, if its
-    /// error is due, the output layer from the newest, unless there is none. Where it is `together`, either
-    /// all processes make the step or none does.
+    /// Stages 3 to 5 in the layers of this process. The hidden layers learn from the oldest batch, if
+    /// its error is due. The output layer learns from the newest batch, if there is one. If `together`
+    /// is set, either all processes make the step or none does.
     pub(super) fn learn(&mut self, with_newest: bool, together: bool) -> Result<()> {
         let due = self.under_way.len() > self.delay || !with_newest;
         let mut oldest = if due { self.under_way.pop_front() } else { None };
-        // Without a batch that is due, only the output layer has something to learn from.
+        // If no batch is due, only the output layer has something to learn.
         let mut batch =
             oldest.take().or_else(|| self.under_way.pop_back()).expect("a batch has been begun");
         let result = self.learn_from(&mut batch, due, with_newest, together);
@@ -49,7 +49,7 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
         let (output, mut newest) = (self.output(), None);
         batch.deltas.blocks[output].served = with_newest && self.own().contains(&output);
         if due && with_newest {
-            newest = self.under_way.pop_back(); // Unless the batch is the newest itself.
+            newest = self.under_way.pop_back(); // `None` if the batch is itself the newest.
         }
         if let Some(newest) = &mut newest {
             swap_output(batch, newest);
@@ -88,8 +88,8 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
         Ok(())
     }
 
-    /// What a hop brings leaves this process: on the way down `M δ`, whose matrix is here; on the way up
-    /// `δ`, for the matrix is there.
+    /// Sends what a hop needs from this process. On the way down it is `M δ`, because the matrix is
+    /// here. On the way up it is `δ`, because the matrix is there.
     fn send_hop(
         &self,
         index: usize,
@@ -110,7 +110,7 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
         self.group.send(to, Kernel::bytes(end.as_slice()))
     }
 
-    /// What [`send_hop`](Self::send_hop) has sent arrives at this process.
+    /// Receives at this process what [`send_hop`](Self::send_hop) has sent.
     fn receive_hop(
         &self,
         index: usize,
@@ -135,7 +135,7 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
         feedback.deliver_hops(index..index + 1, network, activations, deltas)
     }
 
-    /// Stages 4 and 5 in the layers that have something to learn from.
+    /// Stages 4 and 5 in the layers that have something to learn.
     fn step(&mut self, batch: &Batch<T>, together: bool) -> Result<()> {
         let Batch { activations, deltas, .. } = batch;
         let Trainer { network, feedback, optimizer, threads, scratch, .. } = &mut self.trainer;
@@ -144,7 +144,7 @@ impl<T: Scalar, G: Group> Part<'_, T, G> {
         if learns {
             threads.run(work, || network.gradients(activations, deltas, gradients))?;
         }
-        // Who steps without a copy cannot go back when another finds that it has to.
+        // A process that steps without a copy could not go back if another process fails.
         let safe = !together
             || all(
                 self.group,

@@ -8,8 +8,8 @@ use std::{
 use super::group::{Group, require_length};
 use crate::error::{Error, Result};
 
-/// A [`Group`] whose processes are threads of one program: to try things out, and for tests. (To use
-/// the cores of one machine, [`TrainerBuilder::threads`](crate::TrainerBuilder::threads) is simpler.)
+/// A [`Group`] whose processes are threads of one program, for trials and tests. (To use the cores of
+/// one machine, [`TrainerBuilder::threads`](crate::TrainerBuilder::threads) is simpler.)
 #[derive(Debug)]
 pub struct LocalGroup {
     rank: usize,
@@ -19,11 +19,11 @@ pub struct LocalGroup {
 }
 
 impl LocalGroup {
-    /// Runs `work` on so many threads, each with its member of the group, and returns what they
-    /// return in the order of their ranks.
+    /// Runs `work` on `size` threads, each with its member of the group. Returns the results in the
+    /// order of the ranks.
     ///
     /// # Panics
-    /// If `work` does on one of them.
+    /// If `work` panics on one of them.
     pub fn run<R: Send>(size: usize, work: impl Fn(&Self) -> R + Sync) -> Vec<R> {
         let work = &work;
         thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The processes that `mpirun` has started. No other file knows the crate `mpi`.
+//! The processes that `mpirun` has started. No other file uses the crate `mpi`.
 
 use std::thread;
 
@@ -13,25 +13,24 @@ use mpi::{
 use super::group::{Group, require_length};
 use crate::error::{Error, Result};
 
-/// The processes that `mpirun` has started, or the one process of a program that runs without it. One
-/// thread of a process speaks for it.
+/// The processes that `mpirun` has started. A program that runs without it is a group of one process.
+/// Only one thread of a process may use the group.
 ///
-/// A process that is killed, that panics, or that ends without the others takes them with it: MPI
-/// ends the whole job with an error, in seconds. What is on disk by then, such as the last checkpoint,
-/// stays whole.
+/// If a process is killed, panics, or ends without the others, MPI ends the whole job with an error
+/// within seconds. Files that were written before, such as the last checkpoint, stay intact.
 pub struct MpiGroup {
     world: SimpleCommunicator,
-    /// Dropped last: it says goodbye to the others.
+    /// Has to be dropped last, because dropping it says goodbye to the other processes.
     _universe: Universe,
 }
 
 impl MpiGroup {
-    /// Joins the processes of this job. A process can do this once.
+    /// Joins the processes of this job. A process can do this only once.
     ///
     /// # Errors
     /// [`Error::Process`] if MPI has been started before.
     pub fn join() -> Result<Self> {
-        // One thread at a time calls MPI: a group cannot be sent to another.
+        // Only one thread calls MPI, because a group cannot be sent to another thread.
         let started = mpi::initialize_with_threading(Threading::Funneled);
         let (universe, _) = started.ok_or_else(|| Error::Process {
             process: 0,
@@ -52,7 +51,7 @@ impl MpiGroup {
 }
 
 impl Drop for MpiGroup {
-    /// The others would wait for ever for a process that panics.
+    /// If a process panics, the others would wait for it for ever, so it ends the job.
     fn drop(&mut self) {
         if thread::panicking() {
             self.abort();

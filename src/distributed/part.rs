@@ -23,26 +23,26 @@ use crate::{
     workspace::{Activations, Deltas},
 };
 
-/// The layers of one process: those in a row that it computes. It holds the others too, as they were
-/// when all was last collected.
+/// The part of one process: the neighbouring layers that it computes. It also holds the other layers,
+/// as they were when the layers were last collected.
 #[derive(Debug)]
 pub(super) struct Part<'g, T, G> {
     pub(super) group: &'g G,
     pub(super) trainer: Trainer<T>,
     /// The layers of each process.
     pub(super) shares: Vec<Range<usize>>,
-    /// How many batches late the error comes to the hidden layers.
+    /// How many batches late the error reaches the hidden layers.
     pub(super) delay: usize,
-    /// Whether some hidden layer waits for what the output was.
+    /// Whether some hidden layer needs something that depends on the output.
     pub(super) waits: bool,
     /// The batches whose hidden layers have not learned yet, the oldest first.
     pub(super) under_way: VecDeque<Batch<T>>,
     pub(super) spare: Vec<Batch<T>>,
-    /// Whether steps have been made since all was last collected.
+    /// Whether steps have been made since the layers were last collected.
     pub(super) scattered: bool,
 }
 
-/// What a process keeps of a batch until its hidden layers have learned.
+/// What a process keeps of a batch until its hidden layers have learned from it.
 #[derive(Debug)]
 pub(super) struct Batch<T> {
     pub(super) activations: Activations<T>,
@@ -93,12 +93,12 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         self.trainer.network.layer_count() - 1
     }
 
-    /// Length of what process `rank` passes up, of one sample.
+    /// Length of the activations that process `rank` passes up, for one sample.
     pub(super) fn leaving_len(&self, rank: usize) -> usize {
         self.trainer.network.layout.output(self.shares[rank].end - 1)
     }
 
-    /// Whether processes without the output layer want its error.
+    /// Whether processes without the output layer need its error.
     pub(super) fn sends_error(&self) -> bool {
         let sent = |hop: &Hop| {
             hop.through.is_straight()
@@ -108,7 +108,7 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         self.trainer.feedback.route().hops().iter().any(sent)
     }
 
-    /// Makes room for a batch, the newest of those under way.
+    /// Makes room for a new batch, the newest of those under way.
     pub(super) fn begin(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
         let mut batch = self.spare.pop().unwrap_or_else(|| Batch {
             activations: Activations::seeded(self.trainer.seed),
@@ -121,22 +121,23 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         fits
     }
 
-    /// What enters the layers of this process, to be written before [`pass`](Self::pass), with a number
-    /// that no `|a|` below exceeds.
+    /// The input of this process's layers, to be written before [`pass`](Self::pass). `bound` is an
+    /// upper bound of all `|a|` in the layer below.
     pub(super) fn entering_mut(&mut self, bound: f64) -> &mut [T] {
         let first = self.own().start;
         self.newest().activations.blocks[first - 1].write_output(bound).as_mut_slice()
     }
 
-    /// What leaves the layers of this process, with such a number.
+    /// The output of this process's layers, and an upper bound of its `|a|`.
     pub(super) fn leaving(&mut self) -> (&[T], f64) {
         let last = self.own().end - 1;
         let block = &self.newest().activations.blocks[last];
         (block.output().as_slice(), block.bound)
     }
 
-    /// Stage 1 in the layers of this process, of the newest batch; and on those without the output layer
-    /// what stage 2 leaves behind elsewhere: the targets where they are sent, and a place for the error.
+    /// Stage 1 of the newest batch, in the layers of this process. A process without the output layer
+    /// also does what stage 2 would do: it stores the targets if they are sent, and makes room for the
+    /// error.
     pub(super) fn pass(&mut self, train: &Dataset<T>, indices: &[usize]) -> Result<()> {
         let own = self.own();
         self.with_newest(|trainer| {
@@ -157,7 +158,7 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         deltas.set_target(|target| targets.as_targets().write(target, outputs))
     }
 
-    /// Stage 2, at the process that has the output layer.
+    /// Stage 2, on the process with the output layer.
     pub(super) fn score(&mut self) -> Result<Step> {
         self.with_newest(Trainer::score_gathered)
     }
@@ -166,13 +167,13 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         self.under_way.back_mut().expect("a batch has been begun")
     }
 
-    /// `e` of the batch before the newest by so many, if it is still there.
+    /// `e` of the batch that came `before` batches before the newest, if it is still there.
     pub(super) fn error_mut(&mut self, before: usize) -> Option<&mut Columns<T>> {
         let place = self.under_way.len().checked_sub(before + 1)?;
         Some(self.under_way[place].deltas.error_mut())
     }
 
-    /// Works on the newest batch, as the one in the trainer's scratch.
+    /// Calls `work` with the newest batch in place of the one in the trainer's scratch memory.
     fn with_newest<R>(&mut self, work: impl FnOnce(&mut Trainer<T>) -> R) -> R {
         let batch = self.under_way.back_mut().expect("a batch has been begun");
         swap_in(batch, &mut self.trainer);
@@ -181,8 +182,9 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         result
     }
 
-    /// An epoch whose steps are made by `run`, of the batches of these indices. It returns what they saw
-    /// at the process with the output layer. If it is `whole`, an error leaves nothing of it.
+    /// An epoch whose steps are made by `run`, for batches with these indices. `run` returns the scores
+    /// of the steps on the process with the output layer. If `whole` is set, an error undoes the whole
+    /// epoch.
     pub(super) fn epoch_by(
         &mut self,
         train: &Dataset<T>,
@@ -209,7 +211,7 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         Ok(self.trainer.end_epoch(&result?, learning_rate))
     }
 
-    /// Tells all processes what the steps saw.
+    /// Sends the scores of the steps to all processes.
     fn publish(&self, count: usize, steps: &[Step]) -> Result<Tally> {
         let mut rows = vec![row_of(None); count];
         rows.iter_mut().zip(steps).for_each(|(row, step)| *row = row_of(Some(step)));
@@ -219,12 +221,12 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         Ok(tally)
     }
 
-    /// How many batches have not been learned from in the hidden layers.
+    /// How many batches the hidden layers have not learned from yet.
     pub(super) fn waiting(&self) -> usize {
         self.under_way.len()
     }
 
-    /// The trainer with all layers as they are now, on all processes.
+    /// The trainer with the present state of all layers, on all processes.
     pub(super) fn collected(&mut self) -> Result<&Trainer<T>> {
         self.collect()?;
         Ok(&self.trainer)
@@ -238,7 +240,7 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
         agree(group, if group.rank() == 0 { trainer.save(path) } else { Ok(()) })
     }
 
-    /// Gives all processes all layers, as they are where they are computed.
+    /// Sends every layer from the process that computes it to all others.
     fn collect(&mut self) -> Result<()> {
         if !self.scattered {
             return Ok(());
@@ -265,14 +267,14 @@ impl<'g, T: Scalar, G: Group> Part<'g, T, G> {
     }
 }
 
-/// Puts a batch in the place of the one in the trainer's scratch.
+/// Swaps a batch with the one in the trainer's scratch memory.
 fn swap_in<T>(batch: &mut Batch<T>, trainer: &mut Trainer<T>) {
     swap(&mut batch.activations, &mut trainer.scratch.activations);
     swap(&mut batch.deltas, &mut trainer.scratch.deltas);
     swap(&mut batch.targets, &mut trainer.scratch.targets);
 }
 
-/// Fails if the layers of a training run cannot be shared out.
+/// Fails if the layers of a training run cannot be divided among processes.
 fn require_parts<T: Scalar>(trainer: &Trainer<T>) -> Result<()> {
     let refuse = |first: String, reason| {
         Err(Error::Conflict { first, second: "layers on several processes".into(), reason })

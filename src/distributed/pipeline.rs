@@ -1,4 +1,4 @@
-//! The layers of a network on several processes, each on another batch.
+//! Training with the layers of a network divided among processes, each on another batch.
 
 use super::{
     fingerprint::require_equal,
@@ -16,29 +16,30 @@ use crate::{
     trainer::{Epoch, Step, Trainer},
 };
 
-/// Trains a network whose layers are shared out among processes, while each works on another batch: the
-/// first on batch `t + 1` while the second works on batch `t`.
+/// Trains a network whose layers are divided among processes, while each process works on another
+/// batch: the first process on batch `t + 1` while the second works on batch `t`.
 ///
-/// Where hidden layers need no error (DRTP, shallow), a process learns as soon as it has passed its
-/// activations on, and the results are those of [`Trainer::epoch`] to the bit. Where they need the error
-/// itself (DFA, sDFA), it comes `k` batches late, and the results are those of
-/// [`LayerParallel`](super::LayerParallel) with that delay, to the bit, on any number of processes from 1
-/// to `k + 1`: it takes a step to come down past each process.
+/// If hidden layers need no error (DRTP, shallow), a process learns as soon as it has passed its
+/// activations on. The results are those of [`Trainer::epoch`], bit for bit. If hidden layers need the
+/// error itself (DFA, sDFA), it comes `k` batches late. The results are then those of
+/// [`LayerParallel`](super::LayerParallel) with that delay, bit for bit, on any number of processes
+/// from 1 to `k + 1`: the error needs one step to come down past each process.
 ///
-/// Rules whose deltas go from layer to layer cannot be run like this without keeping the weights of every
-/// batch under way; `LayerParallel` has the delay for them too.
+/// Rules whose deltas go from layer to layer do not work here, because every process would have to keep
+/// the weights of all batches under way. For them `LayerParallel` offers the delay too.
 #[derive(Debug)]
 pub struct Pipeline<'g, T, G> {
     part: Part<'g, T, G>,
 }
 
 impl<'g, T: Scalar, G: Group> Pipeline<'g, T, G> {
-    /// Shares out the layers of `trainer`, which all processes have built or loaded in the same way.
+    /// Divides the layers of `trainer` among the processes. All processes have to build or load the
+    /// trainer in the same way.
     ///
     /// # Errors
-    /// As for [`LayerParallel::new`](super::LayerParallel::new), and [`Error::Conflict`] for a rule whose
-    /// deltas go from layer to layer, and for a delay of fewer batches than there are processes above the
-    /// first, if the rule needs the error.
+    /// Those of [`LayerParallel::new`](super::LayerParallel::new). [`Error::Conflict`] for a rule whose
+    /// deltas go from layer to layer. [`Error::Conflict`] too if the rule needs the error and `delay`
+    /// is smaller than the number of processes above the first.
     pub fn new(group: &'g G, trainer: Trainer<T>, delay: usize) -> Result<Self> {
         require_equal(group, "the delay", delay as u64, "all have to wait for the same error")?;
         let part = Part::new(group, trainer, delay)?;
@@ -61,13 +62,13 @@ impl<'g, T: Scalar, G: Group> Pipeline<'g, T, G> {
         Ok(Self { part })
     }
 
-    /// One epoch: every sample once, in the batches of [`Trainer::epoch`], and at most `k` steps more until
-    /// all have learned from the last of them.
+    /// One epoch: every sample once, in the batches of [`Trainer::epoch`]. It takes at most `k` steps
+    /// more, until all layers have learned from the last batch.
     ///
     /// # Errors
-    /// As for [`LayerParallel::epoch`](super::LayerParallel::epoch), and [`Error::BatchTooSmall`] if there
-    /// are fewer batches than processes above the first, and these wait for errors. The weights are then as
-    /// they were before the epoch.
+    /// Those of [`LayerParallel::epoch`](super::LayerParallel::epoch), and [`Error::BatchTooSmall`] if
+    /// hidden layers need errors and there are fewer batches than processes above the first. The
+    /// weights are then as they were before the epoch.
     pub fn epoch(&mut self, train: &Dataset<T>) -> Result<Epoch> {
         self.part.epoch_by(train, true, |part, batches| {
             if part.waits && batches.len() + 1 < part.group.size() {
@@ -79,7 +80,7 @@ impl<'g, T: Scalar, G: Group> Pipeline<'g, T, G> {
         })
     }
 
-    /// The trainer with all layers as they are now. All processes have to call it.
+    /// The trainer with the present state of all layers. All processes have to call it.
     ///
     /// # Errors
     /// [`Error::Process`] if another process is gone.
@@ -91,30 +92,30 @@ impl<'g, T: Scalar, G: Group> Pipeline<'g, T, G> {
     /// processes can [load](Trainer::load) it and go on.
     ///
     /// # Errors
-    /// As for [`Trainer::save`], on all processes.
+    /// Those of [`Trainer::save`], on all processes.
     #[cfg(feature = "safetensors")]
     pub fn save(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
         self.part.save(path.as_ref())
     }
 }
 
-/// An epoch of a process. In step `t` it speaks once with each neighbour: the activations of batch `t` go
-/// up, and the error of an earlier batch comes down, one process a step.
+/// An epoch of one process. In step `t` it exchanges messages once with each neighbour. The activations
+/// of batch `t` go up. The error of an earlier batch comes down, past one process in each step.
 struct Run<'a, 'g, T, G> {
     part: &'a mut Part<'g, T, G>,
     train: &'a Dataset<T>,
     batches: &'a [&'a [usize]],
     steps: Vec<Step>,
-    /// What went wrong here, and whether something did anywhere.
+    /// What went wrong on this process, and whether something failed on any.
     own: Result<()>,
     failed: bool,
-    /// Whether this process still exchanges messages with its neighbour below, and with the one above.
-    /// Both sides stop after one has told the other of a failure.
+    /// Whether this process still exchanges messages with the neighbour below, and with the one above.
+    /// Two neighbours stop after one has told the other of a failure.
     below: bool,
     above: bool,
 }
 
-/// What stands before an error: whether all is well above.
+/// Bytes before an error: one that says whether all is well above.
 const HEAD: usize = 1;
 
 impl<'a, 'g, T: Scalar, G: Group> Run<'a, 'g, T, G> {
@@ -161,7 +162,7 @@ impl<'a, 'g, T: Scalar, G: Group> Run<'a, 'g, T, G> {
         Ok(())
     }
 
-    /// Does `work`, unless an earlier part of the epoch has failed.
+    /// Calls `work`, unless an earlier part of the epoch has failed.
     fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) {
         if !self.failed {
             self.own = work(self);
@@ -169,7 +170,7 @@ impl<'a, 'g, T: Scalar, G: Group> Run<'a, 'g, T, G> {
         }
     }
 
-    /// Passes an error down, and takes what comes up.
+    /// Passes an error down and receives the activations from below.
     fn speak_below(&mut self, step: usize) -> Result<()> {
         if !self.below {
             return Ok(());
@@ -191,7 +192,7 @@ impl<'a, 'g, T: Scalar, G: Group> Run<'a, 'g, T, G> {
         Ok(())
     }
 
-    /// Passes the activations up, and takes the error that comes down.
+    /// Passes the activations up and receives the error from above.
     fn speak_above(&mut self, step: usize) -> Result<()> {
         if !self.above {
             return Ok(());
@@ -213,12 +214,13 @@ impl<'a, 'g, T: Scalar, G: Group> Run<'a, 'g, T, G> {
         Ok(())
     }
 
-    /// Bytes that process `rank` passes up in a step: none where all batches have gone up.
+    /// Bytes that process `rank` passes up in a step. Without activations once all batches have gone
+    /// up.
     fn up_len(&self, step: usize, rank: usize) -> usize {
         up_len(self.part, rank, self.batches.get(step).map_or(0, |batch| batch.len()))
     }
 
-    /// The batch whose error comes down to process `rank` in a step, if there is one.
+    /// The batch whose error comes down to process `rank` in a step; `None` if there is none.
     fn comes_down(&self, step: usize, rank: usize) -> Option<usize> {
         let batch = step.checked_sub(self.part.group.size() - 1 - rank)?;
         (self.part.sends_error() && batch < self.batches.len()).then_some(batch)
@@ -229,7 +231,7 @@ impl<'a, 'g, T: Scalar, G: Group> Run<'a, 'g, T, G> {
         HEAD + samples * self.part.trainer.network.output_len() * size_of::<T>()
     }
 
-    /// Where this process keeps the error that comes down to process `rank`.
+    /// Where this process stores the error that comes down to process `rank`.
     fn error(&mut self, step: usize, rank: usize) -> Option<&mut [T]> {
         let newest = step.min(self.batches.len() - 1);
         let before = newest - self.comes_down(step, rank)?;

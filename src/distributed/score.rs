@@ -1,4 +1,4 @@
-//! Loss and errors of steps, as messages between processes.
+//! Messages with the loss and the errors of steps.
 
 use std::ops::Range;
 
@@ -8,13 +8,13 @@ use crate::{
     trainer::Step,
 };
 
-/// A step in four numbers; nothing at all if it failed.
+/// A step as four numbers; all NaN if the step failed.
 type Row = [f64; 4];
 
 /// Bytes of a row.
 pub(super) const ROW: usize = size_of::<Row>();
 
-/// Stands for the number of errors where targets are no classes.
+/// Stands for an unknown number of errors, if targets are not classes.
 const UNKNOWN: f64 = -1.0;
 
 pub(super) fn row(step: Option<&Step>) -> Row {
@@ -30,7 +30,8 @@ pub(super) fn step([loss, weight, samples, errors]: Row) -> Option<Step> {
     (!samples.is_nan()).then_some(Step { loss, weight, samples: samples as usize, errors })
 }
 
-/// Gives all processes all steps, of which each has made some; `None` if one of them failed.
+/// Gives all processes all steps. Each process has made some of them. `None` if one of the steps
+/// failed.
 pub(super) fn gather_steps(
     group: &impl Group,
     part: impl Fn(usize) -> Range<usize>,
@@ -48,7 +49,7 @@ pub(super) fn gather_steps(
     Ok(rows.into_iter().map(step).collect())
 }
 
-/// The error of a process on which nothing failed, while something did on another.
+/// The error on a process that did not fail itself, while another did.
 pub(super) fn failed_elsewhere() -> Error {
     Error::Process { process: 0, message: "another process has failed".into() }
 }

@@ -1,15 +1,16 @@
-//! Which process has which layers.
+//! Which process computes which layers.
 
 use std::ops::Range;
 
-/// Shares out layers among processes, to each some in a row and at least one, so that the one with the
-/// most work has as little as can be. `work` is that of each layer; there are at least as many layers as
-/// processes.
+/// Divides layers among processes. Each gets at least one layer, and neighbouring ones, so that the
+/// process with the most work has as little as possible. `work` has the work of each layer. There have
+/// to be at least as many layers as processes.
 pub(super) fn share(work: &[usize], processes: usize) -> Vec<Range<usize>> {
     let sum =
         |layers: Range<usize>| work[layers].iter().fold(0_usize, |sum, &w| sum.saturating_add(w));
     let layers = work.len();
-    // For the first `end` layers on so many processes: the most work of one, and where the last begins.
+    // For the first `end` layers on a number of processes: the work of the busiest process, and the
+    // first layer of the last one.
     let mut best: Vec<(usize, usize)> = (0..=layers).map(|end| (sum(0..end), 0)).collect();
     let mut starts = vec![best.iter().map(|&(_, start)| start).collect::<Vec<_>>()];
     for count in 2..=processes {

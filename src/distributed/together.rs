@@ -1,4 +1,4 @@
-//! What all processes of a group do together.
+//! Communication in which all processes of a group take part.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub(super) fn broadcast(group: &impl Group, root: usize, message: &mut [u8]) -> Result<()> {
     let (size, place) = (group.size(), (group.rank() + group.size() - root) % group.size());
     let process = |place: usize| (place + root) % size;
-    // The first `have` of them have it, and as many others get it next.
+    // The first `have` processes have the message, and as many others get it next.
     let mut have = 1;
     while have < size {
         if place < have && place + have < size {
@@ -22,8 +22,8 @@ pub(super) fn broadcast(group: &impl Group, root: usize, message: &mut [u8]) -> 
     Ok(())
 }
 
-/// Gives all processes all parts of a message, of which each has one of its own: those of the
-/// processes in order, as ranges that lie side by side.
+/// Gives all processes the whole message. Each process has one part of it. The parts are neighbouring
+/// ranges, in the order of the processes.
 pub(super) fn gather(
     group: &impl Group,
     part: impl Fn(usize) -> Range<usize>,
@@ -41,7 +41,7 @@ pub(super) fn gather(
 /// Bytes of a `u64`.
 pub(super) const SIZE: usize = size_of::<u64>();
 
-/// Whether all say yes.
+/// Whether all processes say yes.
 pub(super) fn all(group: &impl Group, yes: bool) -> Result<bool> {
     let mut answers = vec![1; group.size()];
     answers[group.rank()] = u8::from(yes);
@@ -49,8 +49,9 @@ pub(super) fn all(group: &impl Group, yes: bool) -> Result<bool> {
     Ok(answers.iter().all(|&yes| yes == 1))
 }
 
-/// Makes an error of one process an error of all: returns the own error, or else that of the first
-/// process that has one. All processes have to call it; nobody then waits for one that has given up.
+/// Makes an error of one process an error of all. Returns the process's own error, or else that of the
+/// first process that has one. All processes have to call it. So nobody waits for a process that has
+/// given up.
 ///
 /// ```
 /// use feedback_alignment::{Error, distributed::{Group, LocalGroup, agree}};
@@ -64,11 +65,11 @@ pub(super) fn all(group: &impl Group, yes: bool) -> Result<bool> {
 /// ```
 ///
 /// # Errors
-/// The own one, or [`Error::Process`].
+/// The process's own error, or [`Error::Process`] with that of another.
 pub fn agree<R>(group: &impl Group, own: Result<R>) -> Result<R> {
     let text = own.as_ref().err().map(ToString::to_string).unwrap_or_default();
     let mut lengths = vec![0; group.size()];
-    // A message is not empty: that is how success is told apart.
+    // The length is stored plus 1, so that 0 means success.
     lengths[group.rank()] = if own.is_err() { text.len() as u64 + 1 } else { 0 };
     let bytes = bytemuck::cast_slice_mut(&mut lengths);
     gather(group, |rank| rank * SIZE..(rank + 1) * SIZE, bytes)?;

@@ -1,4 +1,4 @@
-//! A sum whose order depends on nothing but the number of its terms.
+//! A sum whose order of additions depends only on the number of terms.
 
 use std::ops::Range;
 
@@ -8,20 +8,20 @@ use crate::{
     scalar::{Scalar, kernel::Kernel},
 };
 
-/// Which process has term `index` of so many: each has some in a row.
+/// The process that has term `index` of `terms`. Each process has neighbouring terms.
 pub(super) fn owner(index: usize, terms: usize, processes: usize) -> usize {
     // The inverse of `own`.
     ((index + 1) * processes - 1) / terms
 }
 
-/// The terms that a process has.
+/// The terms of a process.
 pub(super) fn own(process: usize, terms: usize, processes: usize) -> Range<usize> {
     process * terms / processes..(process + 1) * terms / processes
 }
 
-/// Adds up terms of equal length pairwise: the sum of some in a row is that of their first half, plus
-/// that of the rest. So the sum has the same bits whoever has which of them. `terms` are those of this
-/// process; the first of them becomes the sum, on all processes.
+/// Adds up terms of equal length pairwise: the sum of a range is the sum of its first half plus the sum
+/// of the rest. So the result has the same bits, whichever process has which term. `terms` are those of
+/// this process. Afterwards the first of them holds the sum, on all processes.
 pub(super) fn sum<T: Scalar>(
     group: &impl Group,
     count: usize,
@@ -34,7 +34,7 @@ pub(super) fn sum<T: Scalar>(
     broadcast(group, 0, Kernel::bytes_mut(terms[0]))
 }
 
-/// The sum of the terms in `range`, in the place of the first of them, at the process that has it.
+/// The sum of the terms in `range`. It replaces the first of them, on the process that has it.
 fn sum_of<T: Scalar>(
     group: &impl Group,
     (count, first): (usize, usize),

@@ -1,19 +1,21 @@
-//! What goes up from process to process: the activations.
+//! The activations that go up from process to process.
 
 use super::{group::Group, part::Part};
 use crate::scalar::{Scalar, kernel::Kernel};
 
-/// What stands before the activations: whether all is well below, and a number that no `|a|` exceeds.
+/// What comes before the activations in a message: whether all is well below, and an upper bound of all
+/// `|a|`.
 type Head = [f64; 2];
 
 const HEAD: usize = size_of::<Head>();
 
-/// Bytes of what process `rank` passes up of so many samples.
+/// The bytes that process `rank` passes up for this many samples.
 pub(super) fn up_len<T: Scalar, G: Group>(part: &Part<T, G>, rank: usize, samples: usize) -> usize {
     HEAD + part.leaving_len(rank) * samples * size_of::<T>()
 }
 
-/// The message of a process that has passed the newest batch through its layers, or has failed to.
+/// The message of a process that has passed the newest batch through its layers, or has failed to do
+/// so.
 pub(super) fn write_up<T: Scalar, G: Group>(
     part: &mut Part<T, G>,
     length: usize,
@@ -28,7 +30,8 @@ pub(super) fn write_up<T: Scalar, G: Group>(
     message
 }
 
-/// Puts it where the layers of this process read, if there is `room`. Returns whether all is well below.
+/// Reads such a message into the input of this process's layers, if there is `room`. Returns whether
+/// all is well below.
 pub(super) fn read_up<T: Scalar, G: Group>(
     part: &mut Part<T, G>,
     message: &[u8],

@@ -1,4 +1,4 @@
-//! Reading a file in the safetensors format: a length, a header in JSON, and what it promises.
+//! Reading a file in the safetensors format: a length, a header in JSON, and the tensors it lists.
 
 use std::{io::Read, path::Path};
 
@@ -7,26 +7,26 @@ use safetensors::{SafeTensorError, tensor::Metadata};
 use super::{open::OpenFile, recognise::Wanted};
 use crate::error::{Error, Result};
 
-/// The longest header that is read, enough for 100,000 tensors. Parsing takes many times the memory
-/// of the header; this bound keeps a hostile file from exhausting it.
+/// The longest header that is read, enough for 100,000 tensors. Parsing takes many times the memory of
+/// the header, so without this limit a hostile file could exhaust the memory.
 const LONGEST_HEADER: usize = 16 << 20;
 
-/// Bytes of the length of the header, with which a file begins.
+/// A file begins with the length of its header in this many bytes.
 const LENGTH: usize = size_of::<u64>();
 
-/// The content of a file as it stands there: a header, and tensors as long as that says.
+/// The content of a file: its header, and tensors of exactly the length that the header gives.
 pub(crate) struct Contents {
     pub(super) metadata: Metadata,
     pub(super) data: Vec<u8>,
 }
 
-/// Reads a file, which need not be of this crate: first its length, then its header, then exactly
-/// what that promises. It may be a pipe.
+/// Reads a file, which need not be written by this crate: the length, the header, and then exactly the
+/// bytes that the header promises. It may be a pipe.
 pub(crate) fn read(path: &Path) -> Result<Contents> {
     contents(OpenFile::open(path, Wanted::Tensors)?, path)
 }
 
-/// [`read`] from a reader, which has to end with the file; errors call it `name`.
+/// [`read`] from a reader. It has to end where the file ends. Error messages call it `name`.
 pub(crate) fn read_from(reader: impl Read, name: &Path) -> Result<Contents> {
     contents(OpenFile::over(Box::new(reader), None, name, Wanted::Tensors)?, name)
 }
@@ -43,7 +43,7 @@ fn contents(mut source: OpenFile, path: &Path) -> Result<Contents> {
         return Err(bad(SafeTensorError::InvalidHeaderLength));
     }
     let metadata = parse_header(&header).map_err(bad)?;
-    // A file whose length is known is refused before it is read.
+    // If the length of the file is known, a wrong one is refused before reading.
     if let Some(left) = source.left() {
         require_length(path, &metadata, LENGTH + length, left)?;
     }
@@ -54,12 +54,12 @@ fn contents(mut source: OpenFile, path: &Path) -> Result<Contents> {
     Ok(Contents { metadata, data })
 }
 
-/// The error of a file that the parser refuses.
+/// The error for a file that the parser refuses.
 pub(super) fn refuse(path: &Path, error: SafeTensorError) -> Error {
     Error::Safetensors { path: path.to_owned(), reason: error.to_string() }
 }
 
-/// The length of a header, as the beginning of a file has it.
+/// The length of a header, from the first bytes of a file.
 pub(super) fn header_length(length: u64) -> Result<usize, SafeTensorError> {
     let length = usize::try_from(length).ok().filter(|&length| length <= LONGEST_HEADER);
     length.ok_or(SafeTensorError::HeaderTooLarge)
@@ -70,8 +70,8 @@ fn parse_header(header: &[u8]) -> Result<Metadata, SafeTensorError> {
     serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)
 }
 
-/// Fails unless the tensors fill the `length` bytes after the header. The parser has made sure
-/// that they follow each other without gaps and are as long as their shapes say.
+/// Fails unless the tensors fill the `length` bytes after the header. The parser has already checked
+/// that they follow each other without gaps and have the lengths of their shapes.
 fn require_length(path: &Path, metadata: &Metadata, header: usize, length: u128) -> Result<()> {
     let path = || path.to_owned();
     if (metadata.data_len() as u128) < length {

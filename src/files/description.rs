@@ -1,5 +1,5 @@
-//! The description in the metadata of a file: lines of a name and its fields, written in one way
-//! only and read back strictly.
+//! The description in the metadata of a file. It is lines of a name and its fields. Each can be written
+//! in one way only and is read back strictly.
 //!
 //! ```text
 //! conv2d channels=96 kernel=5x5 stride=1x1 padding=2x2 bias=with
@@ -14,7 +14,7 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// A line that is being written.
+/// A line to be written.
 #[derive(Clone, Debug)]
 pub(crate) struct Line(String);
 
@@ -41,14 +41,14 @@ impl fmt::Display for Line {
     }
 }
 
-/// Lines one below the other, each with its end.
+/// Lines one below the other, each with a line feed.
 pub(crate) fn text(lines: &[Line]) -> String {
     lines.iter().flat_map(|line| [&line.0, "\n"]).collect()
 }
 
-/// What can stand in a field.
+/// A type that can be the value of a field.
 pub(crate) trait Value: Sized {
-    /// What errors say that a field should hold.
+    /// How error messages describe such a value.
     const EXPECTED: &'static str;
 
     fn show(&self) -> String;
@@ -61,7 +61,7 @@ macro_rules! value {
         impl Value for $type {
             const EXPECTED: &'static str = $expected;
 
-            /// As `Debug` does: for a float the shortest digits that give back its bits.
+            /// As `Debug`: for a float, the fewest digits that give exactly the same number when read.
             fn show(&self) -> String {
                 format!("{self:?}")
             }
@@ -104,12 +104,12 @@ impl Value for (usize, usize, usize) {
     }
 }
 
-/// The lines of a description that has been read, in turn.
+/// The lines of a description, to be read in turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Lines<'a> {
     path: &'a Path,
     text: &'a str,
-    /// Lines of the description that stand above these.
+    /// How many lines of the description come before these.
     above: usize,
     rest: Peekable<Enumerate<str::Lines<'a>>>,
 }
@@ -119,26 +119,26 @@ impl<'a> Lines<'a> {
         Self { path, text, above, rest: text.lines().enumerate().peekable() }
     }
 
-    /// The next line, whatever its name, unless there is none.
+    /// The next line with any name; `None` at the end.
     pub(crate) fn next(&mut self) -> Option<Entry<'a>> {
         let (index, text) = self.rest.next()?;
         Some(self.entry(index, text))
     }
 
-    /// The next line, which has to be called `name`.
+    /// The next line, which has to have this name.
     pub(crate) fn take(&mut self, name: &str) -> Result<Entry<'a>> {
         let end = self.entry(self.text.lines().count(), "");
         let entry = self.next().unwrap_or(end);
         if entry.name() == name { Ok(entry) } else { Err(entry.refuse(format!("'{name} …'"))) }
     }
 
-    /// The next line, if it is called `name`.
+    /// The next line, if it has this name.
     pub(crate) fn take_if(&mut self, name: &str) -> Option<Entry<'a>> {
         let (_, text) = self.rest.peek()?;
         if first_word(text) == name { self.next() } else { None }
     }
 
-    /// Fails unless the description reads as what was read from it is written.
+    /// Fails unless writing what was read would give the same description again.
     pub(crate) fn require(&self, expected: &[Line]) -> Result<()> {
         let expected = text(expected);
         if self.text == expected {
@@ -151,14 +151,14 @@ impl<'a> Lines<'a> {
             let entry = self.entry(index, found.unwrap_or_default());
             match expected {
                 Some(line) if found != expected => return Err(entry.refuse(format!("'{line}'"))),
-                // They differ after the last line, or in how a line ends.
+                // They differ after the last line, or in a line end.
                 None => return Err(entry.refuse("the end, after a line feed")),
                 Some(_) => index += 1,
             }
         }
     }
 
-    /// An error of what was made of the description.
+    /// Wraps an error about the content of the description.
     pub(crate) fn blame(&self, cause: Error) -> Error {
         Error::Content { path: self.path.to_owned(), cause: Box::new(cause) }
     }
@@ -198,7 +198,7 @@ impl<'a> Entry<'a> {
         fields.find_map(|(found, value)| (found == key).then_some(value))
     }
 
-    /// An error for a line that does not read as it should.
+    /// The error for a line that is not as expected.
     pub(crate) fn refuse(&self, expected: impl Into<String>) -> Error {
         Error::Description {
             path: self.path.to_owned(),

@@ -1,4 +1,4 @@
-//! Decompression.
+//! Decompression of gzip files.
 
 use std::{
     io::{self, BufRead, Read},
@@ -7,14 +7,14 @@ use std::{
 
 use flate2::bufread::GzDecoder;
 
-/// Deflate cannot make more bytes than this of one (zlib's technical notes).
+/// The most bytes that deflate can make from one byte (zlib's technical notes).
 pub(super) const LARGEST_RATIO: u128 = 1032;
 
-/// More zeros than this are no padding.
+/// The most zeros that count as padding.
 const LONGEST_PADDING: usize = 64 << 20;
 
-/// The content of a gzip file: of one member after the other. Zeros may follow the last, as tapes
-/// and some archives leave them; gzip itself ignores them too.
+/// The content of a gzip file, which may have several members one after the other. Zeros may follow the
+/// last member, as tapes and some archives leave them. gzip ignores such zeros too.
 pub(super) struct Members<R> {
     state: State<R>,
     padding: usize,

@@ -18,7 +18,7 @@ pub(super) fn encode<T: Scalar>(numbers: &[T]) -> Vec<u8> {
     }
 }
 
-/// The numbers that bytes of a floating-point type stand for, rounded to `T`.
+/// The numbers of a floating-point type that these bytes stand for, rounded to `T`.
 pub(super) fn decode<T: Scalar>(dtype: Dtype, bytes: &[u8]) -> Vec<T> {
     match dtype {
         Dtype::F16 => numbers(bytes, |bits| half(u16::from_le_bytes(bits)).into()),
@@ -38,7 +38,7 @@ fn numbers<T: Scalar, const SIZE: usize>(
 }
 
 /// The number that these bits stand for in IEEE 754's binary16: a sign, 5 bits of exponent, 10 of
-/// fraction. Every one is an `f32`.
+/// fraction. `f32` represents each of them exactly.
 fn half(bits: u16) -> f32 {
     /// The smallest positive number, 2⁻²⁴.
     const SMALLEST: f32 = 1.0 / 16_777_216.0;

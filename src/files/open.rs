@@ -1,4 +1,4 @@
-//! Reading files: what they are is looked at first, and memory is taken only as bytes arrive.
+//! Opening files. The first bytes are checked first, and memory is taken only as bytes arrive.
 
 use std::{
     fs::{self, File},
@@ -12,33 +12,33 @@ use crate::error::{Error, Result};
 /// Memory is taken in steps of at least this many bytes.
 const STEP: usize = 1 << 16;
 
-/// A file that is being read, through decompression where it starts as gzip does. It may be a pipe,
-/// or any other reader under the name that errors give it.
+/// A file to be read. It is decompressed if it begins as gzip does. It may be a pipe, or any other
+/// reader with a name for error messages.
 pub(crate) struct OpenFile<'a> {
     path: &'a Path,
     wanted: Wanted,
-    /// The first bytes, [`LOOKED_AT`] at most.
+    /// The first bytes, at most [`LOOKED_AT`].
     start: Vec<u8>,
     reader: Box<dyn Read + 'a>,
-    /// How many bytes can still come at most; unknown for pipes and devices.
+    /// How many more bytes can come at most; `None` if unknown, as for pipes and devices.
     left: Option<u128>,
-    /// Whether fewer may come, since they are compressed.
+    /// Whether fewer bytes may come, because the file is compressed.
     compressed: bool,
 }
 
 impl<'a> OpenFile<'a> {
-    /// Opens a file and refuses what is known to be something else than `wanted`.
+    /// Opens a file. Fails if its first bytes belong to something other than `wanted`.
     pub(crate) fn open(path: &'a Path, wanted: Wanted) -> Result<Self> {
         let io = |cause| Error::Io { path: path.to_owned(), cause };
         let file = File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
-        // Some files that the system makes up say that they are empty.
+        // Some files that the system generates claim to be empty.
         let known = metadata.is_file() && metadata.len() > 0;
         let left = known.then(|| u128::from(metadata.len()));
         Self::over(Box::new(BufReader::new(file)), left, path, wanted)
     }
 
-    /// [`open`](Self::open) for a reader that holds so many bytes at most, if that is known.
+    /// [`open`](Self::open) for a reader that holds at most `left` bytes, if that is known.
     pub(crate) fn over(
         reader: Box<dyn Read + 'a>,
         left: Option<u128>,
@@ -69,7 +69,7 @@ impl<'a> OpenFile<'a> {
         Err(Error::GzipDisabled { path: self.path.to_owned() })
     }
 
-    /// How many bytes can still come at most, where that is known.
+    /// How many more bytes can come at most, if that is known.
     #[cfg(feature = "safetensors")]
     pub(crate) fn left(&self) -> Option<u128> {
         self.left
@@ -80,16 +80,17 @@ impl<'a> OpenFile<'a> {
         self.wanted.refuse(self.path, &self.start)
     }
 
-    /// `error`, unless the file is known to be something else, which then is the reason for it.
+    /// `error`, unless the first bytes show that the file is something else. That is then the reason to
+    /// report.
     pub(crate) fn blame(&self, error: Error) -> Error {
         if recognise(&self.start) == Kind::Unknown { error } else { self.refuse() }
     }
 
-    /// Appends the next bytes, `length` unless the file ends before.
+    /// Appends the next `length` bytes, or fewer if the file ends.
     pub(crate) fn read_up_to(&mut self, length: usize, bytes: &mut Vec<u8>) -> Result<usize> {
         let mut found = 0;
         while found < length {
-            // All at once only where the file has them.
+            // All at once only if the file certainly has that many.
             let is_there =
                 !self.compressed && self.left.is_some_and(|left| left >= (length - found) as u128);
             let step = if is_there { length } else { found.max(STEP) }.min(length - found);
@@ -120,7 +121,7 @@ impl<'a> OpenFile<'a> {
         }
     }
 
-    /// Whether no byte follows.
+    /// Whether the file has ended.
     pub(crate) fn is_at_end(&mut self) -> Result<bool> {
         Ok(self.read_up_to(1, &mut Vec::new())? == 0)
     }
@@ -130,14 +131,14 @@ impl<'a> OpenFile<'a> {
         self.reader
     }
 
-    /// The error of bytes for which there is no memory.
+    /// The error for bytes that do not fit into memory.
     fn too_large(&self, length: usize) -> Error {
         let cause = Box::new(Error::TooLarge { rows: length, columns: 1 });
         Error::Content { path: self.path.to_owned(), cause }
     }
 }
 
-/// The first bytes, and a reader that begins with them.
+/// The first bytes, and a reader that still begins with them.
 fn peek<'a>(mut reader: Box<dyn Read + 'a>) -> io::Result<(Vec<u8>, Box<dyn Read + 'a>)> {
     let mut start = Vec::new();
     reader.by_ref().take(LOOKED_AT as u64).read_to_end(&mut start)?;
@@ -161,15 +162,16 @@ impl Wanted {
         match (self, kind) {
             (_, Kind::Empty) => false,
             (Self::Idx, kind) => kind == Kind::Idx || start.len() < 4,
-            // Any bytes can be pixels: the loader blames the kind if the records make no sense.
+            // Any bytes can be pixels. If the records make no sense, the loader names this kind as the
+            // reason.
             (Self::Cifar, _) => true,
-            // No text has a zero in it.
+            // Text has no zero bytes.
             #[cfg(feature = "csv")]
             (Self::Csv, kind) => kind == Kind::Unknown && !start.contains(&0),
             #[cfg(feature = "safetensors")]
             (Self::Tensors, Kind::Unknown) => match start.get(8) {
                 Some(&first) => first == b'{',
-                // Cut off within the length of a header.
+                // The file ends within the length of the header.
                 None => start.iter().skip(4).all(|&byte| byte == 0),
             },
             #[cfg(feature = "safetensors")]
@@ -178,7 +180,7 @@ impl Wanted {
     }
 }
 
-/// Fails unless there is such a folder and it can be read.
+/// Fails unless the folder exists and can be read.
 pub(crate) fn require_folder(folder: &Path) -> Result<()> {
     match fs::read_dir(folder) {
         Ok(_) => Ok(()),
@@ -186,7 +188,7 @@ pub(crate) fn require_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// The first of the files `names` that `folder` holds.
+/// The first of the files `names` that the folder holds.
 pub(crate) fn first_of(folder: &Path, names: Vec<String>) -> Result<PathBuf> {
     let is_file = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir());
     let found = names.iter().map(|name| folder.join(name)).find(is_file);

@@ -1,14 +1,14 @@
-//! What a file really is, by its first bytes: people pass a PyTorch file, a web page or an archive
-//! where a dataset should be, and the message has to say so.
+//! Finding out what a file really is, by its first bytes. People often pass a PyTorch file, a web page
+//! or an archive in place of a dataset, and the error message has to say so.
 
 use std::path::Path;
 
 use crate::error::Error;
 
-/// How many bytes are looked at: enough for the mark of a tar archive.
+/// How many bytes are examined: enough for the mark of a tar archive.
 pub(crate) const LOOKED_AT: usize = 512;
 
-/// What a loader wants to read.
+/// The kind of file that a loader wants to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Idx,
@@ -19,14 +19,14 @@ pub(crate) enum Wanted {
     Tensors,
 }
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Empty,
     Idx,
     Safetensors,
     Gzip,
-    /// Another compression, and the name of its program.
+    /// Another compression, with the name of its program.
     Compressed(&'static str),
     Tar,
     Zip,
@@ -37,7 +37,7 @@ pub(crate) enum Kind {
     Pickle,
     Html,
     Utf16,
-    /// What stands in the place of a large file until Git has fetched it.
+    /// The placeholder of a large file that Git has not fetched yet.
     LfsPointer,
     Json,
     /// Another format, which is not read here.
@@ -58,7 +58,7 @@ const MARKS: &[(&[u8], Kind)] = &[
     (b"Rar!\x1a\x07", Archive("a RAR archive")),
     (b"PK\x05\x06", Kind::Zip),
     (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", Kind::PyTorch),
-    // Python's first protocol of pickles is text.
+    // Python's first pickle protocol is text.
     (b"(dp0\n", Kind::Pickle),
     (b"(dp1\n", Kind::Pickle),
     (b"(lp0\n", Kind::Pickle),
@@ -89,7 +89,7 @@ const MARKS: &[(&[u8], Kind)] = &[
     (b"[{", Kind::Json),
 ];
 
-/// What the file that starts with these bytes is; more than [`LOOKED_AT`] are of no use.
+/// The kind of the file that starts with these bytes. Only the first [`LOOKED_AT`] count.
 pub(crate) fn recognise(start: &[u8]) -> Kind {
     if start.is_empty() {
         return Kind::Empty;
@@ -117,7 +117,7 @@ pub(crate) fn recognise(start: &[u8]) -> Kind {
     }
 }
 
-/// A header of no more than 2⁴⁰ bytes, in JSON.
+/// The length of a header, less than 2⁴⁰ bytes, and the beginning of JSON.
 fn is_safetensors(start: &[u8]) -> bool {
     matches!(start, [_, _, _, _, _, 0, 0, 0, b'{', ..])
 }
@@ -138,7 +138,7 @@ fn zip_kind(start: &[u8]) -> Kind {
     }
 }
 
-/// HTML, or XML, in which servers report errors.
+/// HTML, or XML, which servers use to report errors.
 fn is_page(start: &[u8]) -> bool {
     const TAGS: [&[u8]; 6] = [b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<!--"];
     let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
@@ -146,7 +146,7 @@ fn is_page(start: &[u8]) -> bool {
     TAGS.iter().any(begins)
 }
 
-/// UTF-16 without a mark at its beginning: every other byte is 0.
+/// UTF-16 without a byte-order mark: every other byte is 0.
 fn is_wide_text(start: &[u8]) -> bool {
     let (pairs, _) = start.as_chunks::<2>();
     let is_text = |byte: u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
@@ -167,7 +167,7 @@ impl Wanted {
         }
     }
 
-    /// The error of a file that starts with these bytes.
+    /// The error for a file that starts with these bytes.
     pub(crate) fn refuse(self, path: &Path, start: &[u8]) -> Error {
         let kind = recognise(start);
         Error::WrongFormat {
@@ -201,7 +201,7 @@ impl Kind {
         name.to_owned()
     }
 
-    /// What to do, with a colon before it.
+    /// Advice for the user, with a colon before it.
     fn advice(self, wanted: Wanted) -> &'static str {
         #[cfg(feature = "safetensors")]
         if wanted == Wanted::Tensors && matches!(self, Self::PyTorch | Self::Pickle | Self::Zip) {
@@ -223,7 +223,7 @@ impl Kind {
     }
 }
 
-/// A file of ours says what it is at the beginning of its header.
+/// A name for a safetensors file. If this crate wrote it, the beginning of its header tells its kind.
 fn safetensors_name(start: &[u8]) -> String {
     let text = String::from_utf8_lossy(start);
     let ours = text.split_once("\"feedback-alignment\":\"").map_or("", |(_, rest)| rest);
@@ -231,7 +231,7 @@ fn safetensors_name(start: &[u8]) -> String {
     kind.map_or("a safetensors file".into(), |kind| format!("a {kind} saved by this crate"))
 }
 
-/// The first characters of a text, or bytes.
+/// The first characters of a text, or else the first bytes.
 fn beginning(start: &[u8]) -> String {
     let line = start.split(|&byte| byte == b'\n' || byte == b'\r').next().unwrap_or_default();
     match str::from_utf8(&line[..line.len().min(40)]) {

@@ -10,12 +10,12 @@ use std::{
 
 use crate::error::{Error, Result};
 
-/// Writes a file so that a reader, or a crash, sees either the old content or the new and nothing
-/// in between: into another file of the same folder, which then takes the place of `path`.
+/// Writes a file so that a reader, or a crash, sees either the old content or the new and nothing in
+/// between. It writes to another file in the same folder, which then replaces `path`.
 ///
-/// Where `path` is a symbolic link the file that it leads to is replaced, or created. A file that is
-/// replaced leaves its mode to the new one, and its owner as far as the system lets us. A file that
-/// may not be written, and what is no regular file, is refused before anything is written.
+/// If `path` is a symbolic link, the file that it leads to is replaced, or created. The new file gets
+/// the access rights (mode) of the old one, and its owner as far as the system allows. A read-only
+/// file, and anything that is not a regular file, is refused before anything is written.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let io = |cause| Error::Io { path: path.to_owned(), cause };
     let target = target(path).map_err(io)?;
@@ -27,18 +27,18 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         .and_then(|()| file.sync_all());
     let done = written.and_then(|()| fs::rename(&temporary, &target));
     if done.is_err() {
-        // The first error is the one to report, whether or not this works too.
+        // The first error is the one to report, so the result of this does not matter.
         let _ = fs::remove_file(&temporary);
     }
-    drop(file); // Locked until it has its final name.
+    drop(file); // The lock is kept until the file has its final name.
     done.map_err(io)?;
-    // Until the folder is on the disk a power cut may bring the old file back, whole as it was.
-    // Not every system can sync a folder, and the new file is in its place already.
+    // Until the folder is on disk, a power cut may bring the old file back, but whole. Not every system
+    // can sync a folder, and the new file is already in its place, so errors are ignored.
     let _ = File::open(folder_of(&target)).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// Where the symbolic links of `path` lead, whether or not there is a file.
+/// The file that the symbolic links of `path` lead to. It need not exist.
 fn target(path: &Path) -> io::Result<PathBuf> {
     /// As many links in a row as Linux follows.
     const MOST_LINKS: usize = 40;
@@ -57,7 +57,7 @@ fn target(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many symbolic links lead from one to the other"))
 }
 
-/// What the file `path` is, or nothing if there is none. Fails if it cannot be replaced.
+/// The metadata of the file `path`; `None` if there is none. Fails if the file must not be replaced.
 fn replaceable(path: &Path) -> io::Result<Option<Metadata>> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -72,11 +72,12 @@ fn replaceable(path: &Path) -> io::Result<Option<Metadata>> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
     if metadata.permissions().readonly() {
-        // The superuser could write it, and should not by accident.
+        // The superuser could write it all the same, but should not do so by accident.
         let reason = "this file is read-only";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
     }
-    // Who may write in the folder could replace the files of others in it.
+    // The right to write in the folder is enough to replace other users' files. This checks the file
+    // itself.
     File::options().write(true).open(path)?;
     Ok(Some(metadata))
 }
@@ -87,7 +88,7 @@ fn inherit(file: &File, old: &Metadata) -> io::Result<()> {
     {
         use std::os::unix::fs::{MetadataExt, fchown};
 
-        // Only the superuser gives files away; another group is possible for its members.
+        // Only the superuser can give files away. A member of the group can still set the group.
         if fchown(file, Some(old.uid()), Some(old.gid())).is_err() {
             let _ = fchown(file, None, Some(old.gid()));
         }
@@ -95,8 +96,8 @@ fn inherit(file: &File, old: &Metadata) -> io::Result<()> {
     file.set_permissions(old.permissions())
 }
 
-/// Creates a new file in the folder of `path`, locked for as long as it is open, and removes those
-/// of writers that were killed. Nobody else can read a file that is `private` until it gets the
+/// Creates a new file in the folder of `path`. It is locked as long as it is open. Also removes files
+/// that killed writers left. If `private` is set, nobody else can read the new file until it gets the
 /// mode of the file that it replaces.
 fn create_beside(path: &Path, private: bool) -> io::Result<(File, PathBuf)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
@@ -112,9 +113,9 @@ fn create_beside(path: &Path, private: bool) -> io::Result<(File, PathBuf)> {
     loop {
         let temporary = path.with_file_name(temporary_name(name));
         let file = options.open(&temporary)?;
-        // Where there are no locks, nobody takes this file for abandoned.
+        // If the system has no locks, nobody takes this file for abandoned either.
         let _ = file.lock();
-        // Unless somebody did before it was locked.
+        // Another writer may have removed it before it was locked.
         if temporary.exists() {
             return Ok((file, temporary));
         }
@@ -130,8 +131,8 @@ fn temporary_name(name: &OsStr) -> OsString {
     temporary
 }
 
-/// The name itself, or its checksum where a few bytes more could be too long for a file system.
-/// Two files with the same checksum share their abandoned files, which does no harm.
+/// The name itself, or its checksum if a longer name could be too long for a file system. Two files
+/// with the same checksum also remove each other's abandoned files, which does no harm.
 fn short(name: &OsStr) -> OsString {
     /// Some encrypted file systems allow names of no more than 143 bytes.
     const LONGEST: usize = 100;
@@ -152,12 +153,12 @@ fn is_temporary(file: &OsStr, name: &OsStr) -> bool {
     random.is_some_and(|random| random.len() == 16 && random.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Removes the temporary files of `name` that nobody is writing: the lock on a file goes with the
-/// process that holds it, however it ends.
+/// Removes the temporary files of `name` that nobody is writing. A lock ends with its process, however
+/// the process ends, so an unlocked file is abandoned.
 fn remove_abandoned(folder: &Path, name: &OsStr) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| is_temporary(&entry.file_name(), name)) {
-        // What cannot be removed now may be the next time; it disturbs nobody.
+        // A file that cannot be removed now may be removed the next time.
         let Ok(file) = File::options().write(true).open(entry.path()) else { continue };
         if file.try_lock().is_ok() {
             let _ = fs::remove_file(entry.path());

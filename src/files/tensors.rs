@@ -23,14 +23,14 @@ use crate::{
     scalar::Scalar,
 };
 
-/// The entry of the metadata that holds the description: its own, so that it is no matter in which
-/// order the entries of the metadata are written.
+/// The entry of the metadata that holds the description. There is only one, because several entries
+/// would be written in random order.
 const KEY: &str = "feedback-alignment";
 
 /// The version of the format that this version of the crate writes and reads.
 const FORMAT: u32 = 1;
 
-/// Name and shape of a tensor that a file should hold.
+/// Name and shape of a tensor that a file has to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
     pub(crate) name: String,
@@ -42,27 +42,27 @@ pub(crate) struct Draft<'a> {
     path: &'a Path,
     kind: &'static str,
     body: String,
-    /// By name, which is the order of the checksum.
+    /// Sorted by name, as the checksum needs them.
     tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
 }
 
 impl<'a> Draft<'a> {
-    /// A file of this kind, with what its description says.
+    /// An empty file of this kind with this description.
     pub(crate) fn new(path: &'a Path, kind: &'static str, body: &[Line]) -> Self {
         Self { path, kind, body: text(body), tensors: BTreeMap::new() }
     }
 
-    /// Adds a tensor whose numbers stand in the order of the last index first.
+    /// Adds a tensor. The last index of its numbers runs fastest.
     pub(crate) fn add<T: Scalar>(&mut self, tensor: Expected, numbers: &[T]) -> Result<()> {
         let Expected { name, shape } = tensor;
         debug_assert_eq!(shape.iter().product::<usize>(), numbers.len(), "{name}");
-        // What cannot be loaded must not take the place of what can.
+        // A file that cannot be loaded must not replace one that can.
         require_finite(self.path, &name, &shape, numbers)?;
         self.tensors.insert(name, (dtype::<T>(), shape, encode(numbers)));
         Ok(())
     }
 
-    /// Writes the file in one step.
+    /// Writes the file and replaces the old one in one step.
     pub(crate) fn save(self) -> Result<()> {
         let path = self.path;
         replace(path, &self.bytes()?)
@@ -105,7 +105,7 @@ struct Description {
     body: String,
 }
 
-/// Lines of a description above its body.
+/// How many lines of a description come before its body.
 const LINES_ABOVE: usize = 4;
 
 fn head(format: u32, writer: &str, kind: &str) -> String {
@@ -131,29 +131,29 @@ impl Description {
     }
 }
 
-/// Which types of numbers are read as `T`.
+/// Which types of numbers can be read as `T`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Precision {
-    /// That of `T` only.
+    /// Only `T`.
     Exact,
-    /// Those too of which `T` can represent every number.
+    /// Also types of which `T` represents every number.
     Widen,
-    /// All, with numbers rounded to `T`.
+    /// All types, rounded to `T`.
     Narrow,
 }
 
-/// A file of tensors that has been read and found to be well-formed and undamaged.
+/// A file of tensors that has been read and checked.
 pub(crate) struct File<'a> {
     path: &'a Path,
     tensors: BTreeMap<String, TensorInfo>,
     data: &'a [u8],
     precision: Precision,
-    /// Kind and body of the description, where it has ours.
+    /// Kind and body of the description, if this crate wrote the file.
     description: Option<(String, String)>,
 }
 
 impl<'a> File<'a> {
-    /// Takes the `contents` of the file `path`.
+    /// Checks the `contents` of the file `path`.
     pub(crate) fn parse(path: &'a Path, contents: &'a Contents) -> Result<Self> {
         let Contents { metadata, data } = contents;
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone()));
@@ -165,12 +165,12 @@ impl<'a> File<'a> {
         Ok(file)
     }
 
-    /// The file with tensors of these types admitted; [`Precision::Exact`] at first.
+    /// The file, read with this precision; without this call it is [`Precision::Exact`].
     pub(crate) fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
 
-    /// The file with its tensors under other names, or without them where there is none.
+    /// The file with other names for its tensors. Tensors for which `name` returns `None` are left out.
     pub(crate) fn renamed(self, name: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         let mut sources = BTreeMap::new();
@@ -190,7 +190,7 @@ impl<'a> File<'a> {
         self.tensors.keys()
     }
 
-    /// Kind and body of a description whose checksum is right.
+    /// Kind and body of a description, after its checksum was found to be right.
     fn unseal(&self, text: &str) -> Result<(String, String)> {
         let mut lines = text.splitn(LINES_ABOVE + 1, '\n');
         let mut number = 0;
@@ -226,7 +226,7 @@ impl<'a> File<'a> {
         Ok((kind.to_owned(), description.body))
     }
 
-    /// The description of a file that this crate wrote as being of `kind`.
+    /// The lines of the description, if this crate wrote the file as one of this kind.
     pub(crate) fn lines(&self, kind: &'static str) -> Result<Lines<'_>> {
         match &self.description {
             Some((found, body)) if found == kind => Ok(Lines::new(self.path, body, LINES_ABOVE)),

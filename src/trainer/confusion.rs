@@ -121,7 +121,8 @@ impl ConfusionMatrix {
     }
 }
 
-/// Samples of a class, samples that were taken for it, and those that are both.
+/// Counts of one class: samples that belong to it, samples that were taken for it, and samples that are
+/// both.
 #[derive(Clone, Copy, Default)]
 struct OfClass {
     right: usize,

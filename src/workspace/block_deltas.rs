@@ -60,7 +60,7 @@ impl<T: Scalar> BlockDeltas<T> {
         all.try_for_each(|(_, columns)| columns.set_shape(rows, samples))
     }
 
-    /// The signal between the two factors of a hop, if its matrix has two.
+    /// The signal between the two factors of a hop's matrix; `None` if it has no factors.
     pub(crate) fn between(&self, hop: usize) -> Option<&Columns<T>> {
         self.between.iter().find(|(of, _)| *of == hop).map(|(_, columns)| columns)
     }
@@ -80,24 +80,24 @@ impl<T: Scalar> BlockDeltas<T> {
         self.sum.set_batch(self.end().batch())
     }
 
-    /// Makes room at the end of the block for what another hop brings.
+    /// Makes room at the end of the block for the result of another hop.
     pub(crate) fn put_aside(&mut self) {
         let end = self.stages.last_mut().expect("a block has at least one stage");
         std::mem::swap(end, &mut self.sum);
     }
 
-    /// Adds what had arrived before.
+    /// Adds what arrived before.
     pub(crate) fn add_what_was_put_aside(&mut self) {
         let end = self.stages.last_mut().expect("a block has at least one stage");
         add(end.as_mut_slice(), self.sum.as_slice());
     }
 
-    /// What is at the end of the block.
+    /// The signal at the end of the block.
     pub(crate) fn end(&self) -> &Columns<T> {
         self.stages.last().expect("a block has at least one stage")
     }
 
-    /// Where feedback arrives, at the end of the block.
+    /// The place at the end of the block where feedback arrives.
     pub(crate) fn arrival(&mut self) -> &mut Columns<T> {
         self.stages.last_mut().expect("a block has at least one stage")
     }

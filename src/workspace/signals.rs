@@ -111,7 +111,7 @@ fn write_ternary<T: Scalar>(e: &Columns<T>, threshold: f64, to: &mut [T]) {
 fn write_centred<T: Scalar>(e: &Columns<T>, threshold: f64, mean: &mut Vec<T>, to: &mut [T]) {
     mean_over_batch(e, mean);
     to.copy_from_slice(e.as_slice());
-    // Without a common mode there is nothing to take away.
+    // An error of zero has no common mode, and nothing is subtracted.
     if threshold == 0.0 || common_mode(e, mean).is_some_and(|share| share > threshold) {
         for column in to.chunks_exact_mut(mean.len().max(1)) {
             column.iter_mut().zip(&*mean).for_each(|(to, &mean)| *to -= mean);
@@ -119,7 +119,7 @@ fn write_centred<T: Scalar>(e: &Columns<T>, threshold: f64, mean: &mut Vec<T>, t
     }
 }
 
-/// `mean ← Σ e / N`, a number for each row.
+/// `mean ← Σ e / N`: a number for each row.
 pub(crate) fn mean_over_batch<T: Scalar>(e: &Columns<T>, mean: &mut Vec<T>) {
     mean.clear();
     mean.resize(e.rows(), T::zero());
@@ -128,7 +128,7 @@ pub(crate) fn mean_over_batch<T: Scalar>(e: &Columns<T>, mean: &mut Vec<T>) {
     mean.iter_mut().for_each(|mean| *mean /= batch);
 }
 
-/// `N ‖ē‖² / Σ‖e‖²` with the `mean` of `e`, from 0 to 1; none without an error.
+/// `N ‖ē‖² / Σ‖e‖²`, where `mean` is `ē`, from 0 to 1. `None` if `e` is zero.
 pub(crate) fn common_mode<T: Scalar>(e: &Columns<T>, mean: &[T]) -> Option<f64> {
     let (of_mean, of_all) = (norm(mean), norm(e.as_slice()));
     (of_all > 0.0).then(|| (e.batch() as f64 * (of_mean / of_all).powi(2)).min(1.0))

@@ -1,4 +1,4 @@
-//! What cells become.
+//! Turning cells into features and targets.
 
 use std::{
     collections::{HashMap, TryReserveError},
@@ -16,7 +16,7 @@ use crate::{
     targets::BatchTargets,
 };
 
-/// The features read so far: bytes until a number comes that is none.
+/// The features read so far. They are bytes until a number comes that is not a byte.
 pub(super) enum Cells<T> {
     Bytes(Vec<u8>),
     Values(Vec<T>),
@@ -35,7 +35,7 @@ impl<T: Scalar> Cells<T> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Compared right after.
         let byte = value as u8;
         match self {
-            // By bits, so that −0 stays what it is.
+            // Compared by bits, because −0 equals 0 but is not a byte.
             Self::Bytes(bytes) if f64::from(byte).to_bits() == value.to_bits() => bytes.push(byte),
             Self::Bytes(bytes) => {
                 let mut values: Vec<T> = bytes.iter().map(|&byte| T::from(byte)).collect();
@@ -51,14 +51,14 @@ impl<T: Scalar> Cells<T> {
 pub(super) enum Collected<T> {
     Nothing,
     Classes(Vec<usize>),
-    /// Classes by their names, which get their numbers as they come.
+    /// Classes by name. A name gets its number when it first comes.
     Names {
         numbers: HashMap<String, usize>,
-        /// Whether other names than these are refused.
+        /// Whether any other name is an error.
         is_complete: bool,
         labels: Vec<usize>,
     },
-    /// Columns of `rows` values; `set` of the last have come.
+    /// Columns of `rows` values. `set` values of the last column have come so far.
     Values {
         rows: usize,
         data: Vec<T>,
@@ -118,7 +118,7 @@ impl<T: Scalar> Collected<T> {
         Ok(())
     }
 
-    /// Sets value number `place` of a sample, of which all come in any order.
+    /// Sets value number `place` of a sample. The values of a sample may come in any order.
     pub(super) fn set_value(&mut self, place: usize, value: f64) {
         if let Self::Values { rows, data, set } = self {
             if *set == 0 {
@@ -130,8 +130,7 @@ impl<T: Scalar> Collected<T> {
         }
     }
 
-    /// The targets, and the names of their classes. Names that came as they stood in the file are
-    /// sorted.
+    /// The targets, and the names of their classes. Names that were collected from the file are sorted.
     pub(super) fn finish(self) -> (BatchTargets<T>, Vec<String>) {
         match self {
             Self::Nothing => (BatchTargets::Labels(Vec::new()), Vec::new()),

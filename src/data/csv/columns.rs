@@ -1,4 +1,4 @@
-//! Which column is what.
+//! Deciding the role of each column.
 
 use std::{collections::HashSet, path::Path};
 
@@ -11,17 +11,17 @@ use crate::{
     error::{Error, Result},
 };
 
-/// What a column is.
+/// The role of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Feature,
     Class,
-    /// A real-valued target, and its place among them.
+    /// A real-valued target, with its place among the targets.
     Value(usize),
     LeftOut,
 }
 
-/// What the columns of a file are, and which features may number its rows.
+/// The roles of a file's columns, and the features that may turn out to be row numbers.
 pub(super) struct Plan<'a> {
     path: &'a Path,
     pub(super) roles: Vec<Role>,
@@ -29,7 +29,7 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// For a file whose first row reads `first`.
+    /// For a file whose first row has the cells `first`.
     pub(super) fn new(
         path: &'a Path,
         first: &[String],
@@ -78,7 +78,7 @@ impl<'a> Plan<'a> {
         columns.filter(|(_, role)| **role == Role::Feature).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Looks whether a feature goes on numbering the rows.
+    /// Checks whether a feature still looks like row numbers.
     pub(super) fn look_at(&mut self, column: usize, cell: &str) {
         for numbering in &mut self.numberings {
             if numbering.column == column {
@@ -109,7 +109,7 @@ struct First<'a> {
 }
 
 impl First<'_> {
-    /// The columns that are meant, at least one.
+    /// All columns that `column` means; at least one, or an error.
     fn find<'b>(&'b self, column: &'b Column) -> Result<impl Iterator<Item = usize> + 'b> {
         let is_named = self.header != Header::Absent;
         let is_meant = move |&index: &usize| match column {
@@ -128,7 +128,7 @@ impl First<'_> {
         })
     }
 
-    /// The column of a target, which has no other role.
+    /// The column of a target. It must not have another role.
     fn find_target(&self, column: &Column, roles: &[Role]) -> Result<usize> {
         let mut found = self.find(column)?.filter(|&index| roles[index] != Role::LeftOut);
         let Some(index) = found.next() else {
@@ -146,8 +146,8 @@ impl First<'_> {
         }
     }
 
-    /// Fails if a feature is called as a target is, or as pandas calls the second of two columns of
-    /// the same name: it would tell the answer.
+    /// Fails if a feature has the name of a target, or the name that pandas gives to a second column of
+    /// the same name. Such a feature would reveal the answer.
     fn require_single_target(&self, target: &Target, roles: &[Role]) -> Result<()> {
         if self.header == Header::Absent {
             return Ok(());
@@ -180,12 +180,12 @@ impl First<'_> {
             return Ok(());
         }
         let is_number = |cell: &str| cell.parse::<f64>().is_ok();
-        // A column that was found by its name tells that there are names.
+        // If a column was found by its name, the first row has names.
         let mut asked = format.leave_out.iter().chain(target.into_iter().flat_map(Target::columns));
         if asked.any(|column| column.name().is_some_and(|name| !is_number(name))) {
             return Ok(());
         }
-        // The names of classes, and what is left out, look like names in every row.
+        // Class names and columns that are left out look like names in every row, so they tell nothing.
         let is_text = matches!(target, Some(Target::Text(_) | Target::OneOf(..)));
         let is_silent = |role: Role| role == Role::LeftOut || is_text && role == Role::Class;
         let cells = || (0..roles.len()).filter(|&index| !is_silent(roles[index]));
@@ -203,7 +203,7 @@ impl First<'_> {
         Ok(())
     }
 
-    /// The features that may number the rows.
+    /// The features that may be row numbers.
     fn numberings(&self, roles: &[Role]) -> Vec<Numbering> {
         let features = (0..roles.len()).filter(|&index| roles[index] == Role::Feature);
         if self.header == Header::Absent {
@@ -253,7 +253,7 @@ fn is_copy(column: &str, name: &str) -> bool {
     })
 }
 
-/// Whether this is what columns of row numbers are called.
+/// Whether columns of row numbers usually have this name.
 fn numbers_rows(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let exact = ["", "#", "id", "idx", "index"].contains(&&*lower);
@@ -264,10 +264,10 @@ fn numbers_rows(name: &str) -> bool {
     exact || ends || camel || lower.starts_with("unnamed:")
 }
 
-/// A feature that numbered the rows so far.
+/// A feature that has looked like row numbers so far.
 struct Numbering {
     column: usize,
-    /// Its name, where that is suspicious: numbers in any order are then enough.
+    /// Its name, if the name is suspicious. Then whole numbers in any order are enough.
     name: Option<String>,
     is_possible: bool,
     rows: u64,
@@ -275,7 +275,8 @@ struct Numbering {
     seen: HashSet<usize>,
 }
 
-/// A first column without a name has to count so many rows before it is known to do so.
+/// The number of rows that a first column without a name has to count before it is taken for row
+/// numbers.
 const COUNTED_ROWS: u64 = 10;
 
 impl Numbering {

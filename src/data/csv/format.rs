@@ -1,6 +1,6 @@
-//! How a comma-separated file is written, and which of its columns are what.
+//! How a comma-separated file is written, and the roles of its columns.
 
-/// How a file is written, and which columns are what.
+/// How a file is written, and the roles of its columns.
 ///
 /// The default is Kaggle's: commas, a header, and a column called `label` of whole numbers.
 ///
@@ -31,15 +31,14 @@
 pub struct Format {
     /// Whether the first line names the columns; [`Header::Present`] by default.
     pub header: Header,
-    /// What stands between two cells, an ASCII character; `b','` by default. `b';'` and `b'\t'` are
-    /// common too.
+    /// The ASCII character between two cells; `b','` by default. `b';'` and `b'\t'` are common too.
     pub delimiter: u8,
-    /// What is to be learned; the class in the column named `label` by default.
+    /// The target; by default the class in the column named `label`.
     pub target: Target,
     /// Columns that are neither features nor targets; none by default. A name leaves out every
     /// column of that name.
     pub leave_out: Vec<Column>,
-    /// What is done about a feature that numbers the rows; [`RowNumbers::Refuse`] by default.
+    /// What to do with a feature that numbers the rows; [`RowNumbers::Refuse`] by default.
     pub row_numbers: RowNumbers,
 }
 
@@ -64,10 +63,10 @@ impl Default for Format {
 )]
 #[non_exhaustive]
 pub enum Header {
-    /// The first line names the columns. Names that are all numbers are taken for a sample and
-    /// refused, except `0,1,2,…`, which pandas gives to columns without names.
+    /// The first line names the columns. If all names are numbers, the line is taken for a sample and
+    /// is an error. An exception is `0,1,2,…`, which pandas gives to columns without names.
     Present,
-    /// The first line names the columns, by numbers: wavelengths, say.
+    /// The first line names the columns by numbers, for example wavelengths.
     Numbers,
     /// The first line is a sample.
     Absent,
@@ -99,7 +98,7 @@ impl From<usize> for Column {
     }
 }
 
-/// What is to be learned of a sample.
+/// The target of a sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -108,22 +107,22 @@ impl From<usize> for Column {
 )]
 #[non_exhaustive]
 pub enum Target {
-    /// A class, a whole number from 0 to 2³² − 1, which may be written `3.0`.
+    /// A class as a whole number from 0 to 2³² − 1, which may be written `3.0`.
     Class(Column),
-    /// A class, by its name. The classes are the names in the file, in the order of their bytes:
-    /// [`Table::classes`](super::Table::classes) has them.
+    /// A class by its name. The classes are all names in the file, sorted by their bytes;
+    /// [`Table::classes`](super::Table::classes) lists them.
     Text(Column),
-    /// A class, by its name, which is one of these: so that a test set has the same classes as the
-    /// training set, whichever of them occur in it.
+    /// A class by its name, which has to be in this list. So a test set has the same classes as the
+    /// training set, even if some of them do not occur in it.
     OneOf(Column, Vec<String>),
     /// Real values, in the order of this list.
     Values(Vec<Column>),
 }
 
-/// What is done about a feature that numbers the rows: one that is called `id`, `index` or
-/// `Unnamed: 0` or has no name, as pandas and R write it, and holds another whole number in every
-/// row; or, without a header, a first column that counts ten or more rows. A network learns the
-/// order of the file from it.
+/// What to do with a feature that numbers the rows, because a network would learn the order of the file
+/// from it. With a header, it is a column named `id`, `index`, `Unnamed: 0` or similar, or without a
+/// name, as pandas and R write it, with a different whole number in every row. Without a header, it is
+/// a first column that counts at least ten rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -132,7 +131,7 @@ pub enum Target {
 )]
 #[non_exhaustive]
 pub enum RowNumbers {
-    /// It is refused: it can be left out ([`Format::leave_out`]).
+    /// It is an error. You can leave the column out ([`Format::leave_out`]).
     Refuse,
     /// It is a feature like any other.
     Keep,

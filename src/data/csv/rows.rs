@@ -1,4 +1,4 @@
-//! The rows of a file, one after the other, and the lines that they begin in.
+//! Reading the rows of a file one after the other, with the line that each begins in.
 
 use std::{
     io::{self, Read},
@@ -12,10 +12,10 @@ use crate::{
     files::{OpenFile, Wanted},
 };
 
-/// A file without any line end is not read into memory as a single row.
+/// The most bytes of a row, so that a file without line ends is not read into memory as a single row.
 const LONGEST_ROW: usize = 64 << 20;
 
-/// Reads a file row by row; a pipe as well, since nothing is read twice.
+/// Reads a file row by row. It works for a pipe too, because nothing is read twice.
 pub(super) struct Rows<'a> {
     path: &'a Path,
     reader: Reader<Kept<'a>>,
@@ -33,7 +33,7 @@ impl<'a> Rows<'a> {
         Ok(Self { path, reader, record: ByteRecord::new() })
     }
 
-    /// The next row, unless there is none. Blank lines are no rows.
+    /// The next row; `None` at the end. Blank lines are skipped.
     pub(super) fn next(&mut self) -> Result<Option<Row<'_>>> {
         let start = self.reader.position().byte();
         self.reader.get_mut().release(start);
@@ -58,7 +58,7 @@ pub(super) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The text of a cell, without blanks around it.
+    /// The text of a cell, without white space around it.
     pub(super) fn cell(&self, column: usize) -> Result<&'a str> {
         let bytes = self.record.get(column).unwrap_or_default();
         let text = str::from_utf8(bytes).map(str::trim);
@@ -108,20 +108,20 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
-/// A reader that keeps what it has read since the beginning of a row, so that the line of the row
-/// can be counted. The parser's own count lags behind at `\r\n` and at blank lines.
+/// A reader that keeps the bytes since the beginning of a row, to count the line of the row. The
+/// parser's own count is wrong after `\r\n` and after blank lines.
 struct Kept<'a> {
     file: Box<dyn Read + 'a>,
-    /// The last bytes that were read.
+    /// The bytes read last.
     bytes: Vec<u8>,
-    /// How many of them stand before the row.
+    /// How many of them come before the row.
     released: usize,
-    /// The lines that end there.
+    /// The lines that end before the row.
     lines: Lines,
 }
 
 impl Kept<'_> {
-    /// The row begins at this byte of the file.
+    /// Notes that the row begins at byte `start` of the file.
     fn release(&mut self, start: u64) {
         let before = start.saturating_sub(self.lines.position);
         let before = usize::try_from(before).unwrap_or(usize::MAX);
@@ -130,7 +130,7 @@ impl Kept<'_> {
         self.released = end;
     }
 
-    /// The line, counted from 1, in which the first cell of the row stands.
+    /// The line, counted from 1, of the first cell of the row.
     fn line(&self) -> u64 {
         let mut lines = self.lines;
         let rest = &self.bytes[self.released..];
@@ -162,7 +162,7 @@ impl Read for Kept<'_> {
 struct Lines {
     /// Counted from 1.
     line: u64,
-    /// Bytes that were passed.
+    /// Bytes counted so far.
     position: u64,
     last: u8,
 }
@@ -174,7 +174,7 @@ impl Lines {
 
     fn pass(&mut self, bytes: &[u8]) {
         for &byte in bytes {
-            // `\r\n` is a single end.
+            // `\r\n` ends one line, not two.
             self.line += u64::from(byte == b'\r' || byte == b'\n' && self.last != b'\r');
             self.last = byte;
         }
