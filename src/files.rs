@@ -25,6 +25,7 @@
 //! | dense | `i.weight` `[out, in]`, `i.bias` `[out]` |
 //! | convolution | `i.weight` `[out, in, height, width]`, `i.bias` `[out]` |
 //! | batch normalisation | `i.weight` (`γ`), `i.bias` (`β`), `i.running_mean`, `i.running_var`, each `[channels]` |
+//! | layer normalisation | `i.weight` (`γ`), `i.bias` (`β`), each `[features]` or `[channels, height, width]` |
 //!
 //! Every entry of the builder's list counts, from 0: activations, pooling and dropout too. So does the
 //! `flatten` that PyTorch needs between an image and a dense layer, even if the list does not name it.

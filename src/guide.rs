@@ -1,5 +1,5 @@
-//! A guide to feedback alignment in nine short chapters: an evening's reading. Every piece of code in it
-//! is run as a test.
+//! A guide to feedback alignment in nine short chapters, which take an evening to read. Every piece of
+//! code in it runs as a test.
 //!
 //! 1. [What backpropagation needs and brains do not have](chapter_1_backpropagation)
 //! 2. [Feedback alignment, and why it works](chapter_2_alignment)
@@ -11,10 +11,10 @@
 //! 8. [A rule of your own](chapter_8_inventing)
 //! 9. [From here to PyTorch and back](chapter_9_pytorch)
 //!
-//! All you need to know before is what a matrix and a derivative are.
+//! All you need to know beforehand is what a matrix and a derivative are.
 //!
-//! To try a piece of code, make a crate that depends on this one, put the piece into the `main` below, and say
-//! `cargo run --release`:
+//! To try a piece of code, make a crate that depends on this one, put the piece into the `main` below,
+//! and run `cargo run --release`:
 //!
 //! ```
 //! fn main() -> feedback_alignment::Result<()> {

@@ -7,13 +7,14 @@ use thiserror::Error;
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that the crate refuses, saying what it expected and what it found.
+/// Everything that the crate refuses. A message says what was expected and what was found.
 ///
-/// After an error nothing that lasts has changed: weights, optimiser state and counters are as
-/// they were before the call.
+/// After an error nothing that lasts has changed: weights, optimiser state and counters are as they
+/// were before the call. Only an epoch that fails in one of its steps keeps the steps before that one,
+/// unless its documentation says otherwise.
 ///
-/// A message is complete: where something else is to blame, such as the system, it has that message
-/// in it. So `source()` is always `None`, and reports that follow it print nothing twice; the cause
+/// A message is complete. If something else is the cause, such as the system, its message is included.
+/// So `source()` is always `None`, and programs that print all sources print nothing twice. The cause
 /// itself is in a field of the variant.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -21,7 +22,7 @@ pub enum Error {
     /// A hyper-parameter outside its range.
     #[error("{name} is {found}, expected {expected}")]
     InvalidParameter {
-        /// The parameter, as its field is called.
+        /// The name of the parameter, as its field is called.
         name: &'static str,
         /// The value given.
         found: f64,
@@ -31,7 +32,7 @@ pub enum Error {
     /// A name that `FromStr` does not know.
     #[error("unknown {what} '{found}', expected one of: {expected}")]
     UnknownName {
-        /// What was to be named, such as "feedback rule".
+        /// The kind of name, such as "feedback rule".
         what: &'static str,
         /// The text given.
         found: String,
@@ -54,7 +55,7 @@ pub enum Error {
         /// The operation, as its builder method is called.
         operation: String,
     },
-    /// Something after the output layer, which is linear.
+    /// An operation after the output layer, which has to be linear.
     #[error(
         "{operation} follows the output layer, which is linear: the loss applies softmax or the \
          logistic function itself, so drop {operation} or add .dense(outputs) after it"
@@ -73,13 +74,13 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
-    /// A batch too small to have a variance, or to be one at all.
+    /// A batch too small to have a variance, or fewer samples than one batch.
     #[error("{what}")]
     BatchTooSmall {
-        /// The batch, the dataset and batch size that lead to it, and what it is too small for.
+        /// The batch, the dataset and batch size that lead to it, and what needs more samples.
         what: String,
     },
-    /// A matrix that cannot exist in this machine's memory.
+    /// A matrix that does not fit into this machine's memory.
     #[error("no memory for a matrix of {rows} × {columns}")]
     TooLarge {
         /// Rows asked for.
@@ -97,15 +98,15 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
-    /// A residual connection that cannot be.
+    /// A residual connection that is impossible.
     #[error("skip({layers}) cannot be: {reason}")]
     Skip {
-        /// How many weighted layers it was to lead past.
+        /// How many weighted layers it should lead past.
         layers: usize,
-        /// Why not.
+        /// Why it is impossible.
         reason: String,
     },
-    /// A parameter that a layer does not have, such as the bias of one that was built without.
+    /// A parameter that a layer does not have, such as the bias of a layer built without one.
     #[error("weighted layer {layer} has no {part}, and neither has an operation after it")]
     NoSuchParameter {
         /// Index of the layer, counted from 0.
@@ -127,7 +128,7 @@ pub enum Error {
         /// Rows and columns found.
         found: (usize, usize),
     },
-    /// Samples that stand in rows: the transposed matrix would have fitted.
+    /// Samples in rows instead of columns: the transposed matrix would fit.
     #[error("{what} is {} × {}: samples are columns here, so transpose it", found.0, found.1)]
     SamplesInRows {
         /// The matrix in question.
@@ -135,19 +136,19 @@ pub enum Error {
         /// Rows and columns found.
         found: (usize, usize),
     },
-    /// A NaN or an infinity where a number has to be.
+    /// A NaN or an infinity in place of a finite number.
     #[error("{what} holds {found} at row {row}, column {column}")]
     NonFinite {
         /// The matrix in question.
         what: String,
-        /// Row of the first such entry, counted from 0: the feature, where a column is a sample.
+        /// Row of the first such entry, counted from 0. If a column is a sample, it is the feature.
         row: usize,
         /// Column of the first such entry, counted from 0: the sample.
         column: usize,
         /// The entry.
         found: f64,
     },
-    /// A stage was given scratch or parameters that an earlier stage did not prepare for it.
+    /// A stage got scratch or parameters that an earlier stage did not prepare for it.
     #[error(
         "{stage}: {what} were made for another network or batch: expected {expected}, found {found}"
     )]
@@ -156,13 +157,13 @@ pub enum Error {
         stage: &'static str,
         /// What does not fit.
         what: &'static str,
-        /// The layout of the network, or the batch size, that the stage works on.
+        /// The layout of the network, or the batch, that the stage works on.
         expected: String,
-        /// The layout or batch size it was given.
+        /// The layout or batch that it got.
         found: String,
     },
 
-    /// Another number of feedback matrices than the rule has on this network.
+    /// The wrong number of feedback matrices for the rule on this network.
     #[error("{rule} has {expected} feedback matrices on this network, found {found}")]
     FeedbackCount {
         /// The learning rule.
@@ -172,15 +173,15 @@ pub enum Error {
         /// Matrices found.
         found: usize,
     },
-    /// A hop that cannot be part of a [`Route`](crate::Route), or of this one.
+    /// A hop that no [`Route`](crate::Route) can have, or that this route cannot have.
     #[error("the hop {hop} is impossible: {reason}")]
     ImpossibleHop {
         /// The hop, as it is written: `B(e)->0`.
         hop: String,
-        /// What stands against it.
+        /// Why it is impossible.
         reason: &'static str,
     },
-    /// A feedback matrix was set where the rule has none.
+    /// A feedback matrix was set for a layer that has none under this rule.
     #[error("{rule} has no feedback matrix for hidden layer {layer}")]
     NoFeedback {
         /// The learning rule.
@@ -203,7 +204,7 @@ pub enum Error {
         /// How many samples there are.
         count: usize,
     },
-    /// Inputs and targets that differ in number.
+    /// Different numbers of inputs and targets.
     #[error("{inputs} inputs but {targets} targets")]
     SampleCount {
         /// Number of inputs.
@@ -222,10 +223,10 @@ pub enum Error {
         sample: usize,
         /// Number of output units.
         outputs: usize,
-        /// Number of classes that so many outputs can tell apart.
+        /// Number of classes that this many outputs can tell apart.
         classes: usize,
     },
-    /// A real-valued target that the loss gives no meaning to.
+    /// A real-valued target without meaning under the loss.
     #[error("sample {sample}: the loss {loss} needs targets that are {expected}, found {found}")]
     TargetOutOfRange {
         /// The loss.
@@ -242,24 +243,24 @@ pub enum Error {
         "softmax over a single output is always 1: use Loss::LogisticCrossEntropy, or at least two outputs"
     )]
     SoftmaxNeedsTwoOutputs,
-    /// Probabilities were asked of a loss that does not define any.
+    /// Probabilities were asked of a loss that has none.
     #[error("the loss {loss} does not make probabilities of logits")]
     NoProbabilities {
         /// The loss.
         loss: &'static str,
     },
 
-    /// Two settings of which one makes the other useless.
+    /// Two settings, one of which makes the other useless or impossible.
     #[error("{first} contradicts {second}: {reason}")]
     Conflict {
-        /// The one.
+        /// The first setting.
         first: String,
-        /// The other.
+        /// The second setting.
         second: String,
         /// Why they do not go together, and what to do.
         reason: &'static str,
     },
-    /// A score that counts classes was asked for, of targets that are none.
+    /// Something that counts classes was asked for, but the targets are not classes.
     #[error(
         "{what} needs targets that are classes: labels, one-hot columns, or probabilities under the softmax loss"
     )]
@@ -267,16 +268,16 @@ pub enum Error {
         /// What was asked for.
         what: &'static str,
     },
-    /// What another process of a group says, or has done.
+    /// An error on another process of a group.
     #[cfg(feature = "mpi")]
     #[error("process {process}: {message}")]
     Process {
         /// Its number, counted from 0.
         process: usize,
-        /// The error that it reports, or what went wrong with it.
+        /// The error that it reports, or what happened to it.
         message: String,
     },
-    /// Another kind of optimiser than the one whose moments are kept.
+    /// An optimiser of another kind than the one whose moments are kept.
     #[error(
         "the optimizer is {expected} and keeps its moments, found {found}: build another trainer for another kind"
     )]
@@ -286,14 +287,14 @@ pub enum Error {
         /// The kind given.
         found: &'static str,
     },
-    /// A network that cannot learn from where it stands.
+    /// A network whose weights are all zero, under a rule that cannot change them.
     #[error(
         "all weights are zero, and {rule} cannot learn from there: {reason}; choose another Init"
     )]
     CannotLearn {
         /// The learning rule.
         rule: String,
-        /// Why nothing would move.
+        /// Why no weight would change.
         reason: &'static str,
     },
     /// The loss became infinite or NaN; the weights are those before the step that found it.
@@ -325,13 +326,13 @@ pub enum Error {
         /// The names that were looked for.
         expected: Vec<String>,
     },
-    /// A compressed file, read by a build that left decompression out.
+    /// A compressed file, in a build without the feature `gzip`.
     #[error("{} is compressed with gzip: enable the feature `gzip`, or decompress it first", path.display())]
     GzipDisabled {
         /// The file.
         path: PathBuf,
     },
-    /// A file that is something else than what was to be loaded, as its first bytes tell.
+    /// A file of another kind than the one to be loaded, as its first bytes show.
     #[error("{}: expected {expected}, found {found}{advice}", path.display())]
     WrongFormat {
         /// The file.
@@ -340,10 +341,10 @@ pub enum Error {
         expected: &'static str,
         /// What the file is.
         found: String,
-        /// What to do, after a colon, where there is something.
+        /// Advice, after a colon; empty if there is none.
         advice: &'static str,
     },
-    /// An IDX file with another number of dimensions: images where labels were expected, say.
+    /// An IDX file with another number of dimensions, for example images where labels were expected.
     #[error("{}: expected {expected} dimension(s), the header says {found}", path.display())]
     IdxDimensions {
         /// The file.
@@ -353,7 +354,7 @@ pub enum Error {
         /// Dimensions found.
         found: usize,
     },
-    /// A label of an IDX file that is no whole number from 0 to 2³² − 1.
+    /// A label of an IDX file that is not a whole number from 0 to 2³² − 1.
     #[error("{}: the label of sample {sample} is {found}, expected a whole number from 0", path.display())]
     LabelNumber {
         /// The file.
@@ -370,7 +371,7 @@ pub enum Error {
         path: PathBuf,
         /// Bytes promised.
         expected: u128,
-        /// Bytes there are, or at most can be where the file is compressed.
+        /// Bytes that the file has; if it is compressed, the most that it can have.
         found: u128,
     },
     /// A file longer than its header says.
@@ -381,7 +382,7 @@ pub enum Error {
         /// Bytes promised.
         expected: u128,
     },
-    /// A row of a comma-separated file that has another number of cells than the first.
+    /// A row of a comma-separated file whose number of cells differs from the first row.
     #[error("{}: line {line} has {found} cells, the first row has {expected}", path.display())]
     RowLength {
         /// The file.
@@ -393,7 +394,7 @@ pub enum Error {
         /// Cells of this row.
         found: usize,
     },
-    /// A comma-separated file whose first row or columns cannot be what they are said to be.
+    /// A comma-separated file whose first row or columns contradict the given format.
     #[error("{}: {reason}", path.display())]
     Columns {
         /// The file.
@@ -415,7 +416,7 @@ pub enum Error {
         /// The text of the cell.
         found: String,
     },
-    /// A label column that the file does not have.
+    /// A column that the file does not have.
     #[error("{}: no column {expected}; the first row reads: {found}", path.display())]
     NoSuchColumn {
         /// The file.
@@ -425,7 +426,7 @@ pub enum Error {
         /// The beginning of the first row.
         found: String,
     },
-    /// A file of records of one length whose last record is cut off.
+    /// A file of records of equal length whose last record is cut off.
     #[error(
         "{}: the record at byte {offset} has {found} bytes, expected {expected}", path.display()
     )]
@@ -449,24 +450,24 @@ pub enum Error {
         path: PathBuf,
         /// The largest number of records that is read.
         expected: usize,
-        /// Where the first record too many starts, in bytes after decompression.
+        /// Where the first surplus record starts, in bytes after decompression.
         offset: u64,
     },
-    /// A label byte that no class has.
+    /// A label byte that is not the number of a class.
     #[error(
         "{}: the label at byte {offset} is {found}, expected less than {expected}", path.display()
     )]
     LabelByte {
         /// The file.
         path: PathBuf,
-        /// Where the byte stands, counted after decompression.
+        /// Where the byte is, in bytes after decompression.
         offset: u64,
         /// Number of classes.
         expected: u8,
         /// The byte found.
         found: u8,
     },
-    /// Features that are not whole channels.
+    /// A number of features that does not divide into the given number of channels.
     #[error("{features} features do not divide into {channels} channel(s)")]
     Channels {
         /// Number of features.
@@ -474,7 +475,7 @@ pub enum Error {
         /// Number of channels asked for.
         channels: usize,
     },
-    /// An iteration that did not arrive.
+    /// An iteration that did not converge.
     #[error("{what} did not converge")]
     NoConvergence {
         /// What was computed.
@@ -489,7 +490,7 @@ pub enum Error {
         /// What the parser says.
         reason: String,
     },
-    /// A file of another kind than what was to be loaded, or not of this crate.
+    /// A file of another kind than the one to be loaded, or one that this crate did not write.
     #[error("{}: expected a {expected} saved by this crate, found {found}", path.display())]
     FileKind {
         /// The file.
@@ -527,7 +528,7 @@ pub enum Error {
         /// The checksum of its content.
         found: String,
     },
-    /// A line of a file's description that does not read as it should.
+    /// A line of a file's description that is not as it should be.
     #[error("{}: line {line} of the description: expected {expected}, found '{found}'", path.display())]
     Description {
         /// The file.
@@ -539,7 +540,7 @@ pub enum Error {
         /// The line.
         found: String,
     },
-    /// A file whose content this crate refuses as it would refuse it from a caller.
+    /// A file whose content is refused, as it would be if it came from a caller.
     #[error("{}: {cause}", path.display())]
     Content {
         /// The file.
@@ -557,14 +558,14 @@ pub enum Error {
         /// The names there are.
         found: Vec<String>,
     },
-    /// A tensor for which there is no place in what was to be loaded.
+    /// A tensor that does not belong to what was to be loaded.
     #[error("{}: there is no place for tensor '{tensor}'; expected: {}", path.display(), expected.join(", "))]
     UnexpectedTensor {
         /// The file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The names for which there is a place.
+        /// The names of the tensors that belong to it.
         expected: Vec<String>,
     },
     /// Two tensors that get the same name.
@@ -577,7 +578,7 @@ pub enum Error {
         /// Their names in the file.
         found: [String; 2],
     },
-    /// A tensor of another shape.
+    /// A tensor of the wrong shape.
     #[error("{}: tensor '{tensor}' must be {expected:?}, found {found:?}", path.display())]
     TensorShape {
         /// The file.
@@ -589,7 +590,7 @@ pub enum Error {
         /// The shape found.
         found: Vec<usize>,
     },
-    /// A tensor of another type of numbers.
+    /// A tensor with the wrong type of numbers.
     #[error("{}: tensor '{tensor}' must be of {expected}, found {found}{advice}", path.display())]
     TensorType {
         /// The file.
@@ -600,7 +601,7 @@ pub enum Error {
         expected: &'static str,
         /// The type found, as safetensors calls it.
         found: String,
-        /// What to do, after a colon, where there is something.
+        /// Advice, after a colon; empty if there is none.
         advice: &'static str,
     },
     /// A tensor that holds a number out of its range.
@@ -615,18 +616,18 @@ pub enum Error {
         /// The number.
         found: f64,
     },
-    /// A file that ends before all of its tensors have come.
+    /// A file that ends before all of its tensors are complete.
     #[error(
         "{}: tensor '{tensor}' is cut off: expected {expected} bytes, found {found}", path.display()
     )]
     TensorCutOff {
         /// The file.
         path: PathBuf,
-        /// The first tensor that is not whole.
+        /// The first tensor that is not complete.
         tensor: String,
         /// Bytes of the tensor.
         expected: usize,
-        /// Bytes of it there are.
+        /// Bytes of it that the file has.
         found: usize,
     },
 }

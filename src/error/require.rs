@@ -1,4 +1,4 @@
-//! The checks that public calls make of what they are given.
+//! The checks that public methods make on their arguments.
 
 use super::{Error, Result};
 use crate::{scalar::Scalar, vector::all_finite};
@@ -13,20 +13,20 @@ pub(crate) fn require(
     if condition { Ok(()) } else { Err(Error::InvalidParameter { name, found, expected }) }
 }
 
-/// Fails unless `found` is positive and finite, also in the scalar.
+/// Fails unless `found` is positive and finite in the scalar type.
 pub(crate) fn require_positive<T: Scalar>(name: &'static str, found: f64) -> Result<()> {
     let value = T::of(found);
     let valid = value > T::zero() && value.is_finite();
     require(valid, name, found, "a positive number that the scalar can represent")
 }
 
-/// Fails unless `found` is at least 0 and finite, also in the scalar.
+/// Fails unless `found` is at least 0 and finite in the scalar type.
 pub(crate) fn require_not_negative<T: Scalar>(name: &'static str, found: f64) -> Result<()> {
     let valid = found >= 0.0 && T::of(found).is_finite();
     require(valid, name, found, "a number of at least 0 that the scalar can represent")
 }
 
-/// Fails unless `found` lies from 0 up to, not including, 1, also in the scalar.
+/// Fails unless `found` is at least 0 and less than 1, in the scalar type too.
 pub(crate) fn require_fraction<T: Scalar>(name: &'static str, found: f64) -> Result<()> {
     let valid = found >= 0.0 && T::of(found) < T::one();
     require(valid, name, found, "a number from 0 up to, not including, 1, also in the scalar")
@@ -45,7 +45,8 @@ pub(crate) fn require_shape(
     }
 }
 
-/// [`require_shape`] of a matrix whose columns are samples; says so if they stand in rows.
+/// [`require_shape`] for a matrix whose columns are samples. If the samples stand in rows, the error
+/// says so.
 pub(crate) fn require_samples(
     what: &str,
     expected: (usize, usize),
