@@ -173,9 +173,9 @@ impl<T: Scalar> OptimizerState<T> {
     }
 
     /// Sets a separate optimiser for feedback that learns, as under KP, DKP, FDFA and PFA. Its learning
-    /// rate is multiplied by the schedule's factor. Where it has another number of moments, they start
-    /// at 0. With `None`, the default, the feedback uses the network's optimiser and the rate factors
-    /// of the layers.
+    /// rate is multiplied by the schedule's factor. If it has another number of moments than the one
+    /// before, they start at 0; otherwise they are kept. With `None`, the default, the feedback uses the
+    /// network's optimiser and the rate factors of the layers.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
