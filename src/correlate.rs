@@ -6,9 +6,9 @@
 //! instruction set of the processor.
 
 /// Where the terms of a sum are in a field: in runs of neighbouring numbers. For every `a` and `b`
-/// below their counts and every phase `p` there is a run, which begins at `a · steps[0] + b · steps[1]
-/// + p · phase`. In a convolution `a` is a channel, `b` a row of the kernel, and a run holds the taps
-/// (entries) of that row.
+/// below their counts and every phase `p` there is a run, which begins at
+/// `a · steps[0] + b · steps[1] + p · phase`. In a convolution `a` is a channel, `b` a row of the
+/// kernel, and a run holds the taps (entries) of that row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Runs {
     pub(crate) counts: [usize; 2],

@@ -28,11 +28,11 @@ pub enum Signal {
     /// threshold of 1 sends nothing.
     ErrorTernary(Threshold),
     /// `e − ē`, the error without its mean over the batch, `ē = Σ e / N`; written `centred>0.5`. The
-    /// mean is subtracted only if the [common mode](crate::LayerDiagnosis::common_mode) `N ‖ē‖² /
-    /// Σ‖e‖²` exceeds the threshold; otherwise `e` itself is sent. With the threshold 0 the error is
-    /// always centred, with 1 never. At the start of training the errors of all samples are much alike,
-    /// and every hidden layer would learn this common part first. Centring prevents that (from the code
-    /// of DFA-Stall, Kempner Institute 2026).
+    /// mean is subtracted only if the [common mode](crate::LayerDiagnosis::common_mode)
+    /// `N ‖ē‖² / Σ‖e‖²` exceeds the threshold; otherwise `e` itself is sent. With the threshold 0 the
+    /// error is always centred, with 1 never. At the start of training the errors of all samples are
+    /// much alike, and every hidden layer would learn this common part first. Centring prevents that
+    /// (from the code of DFA-Stall, Kempner Institute 2026).
     ErrorCentred(Threshold),
     /// `t/N`, the targets of the samples; labels become one-hot columns; written `t`. When every layer
     /// receives it through [`Matrix`](crate::Through::Matrix), this is direct random target projection,

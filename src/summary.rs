@@ -53,8 +53,8 @@ pub struct Summary {
 pub struct LayerSummary {
     /// The layer, counted from 0.
     pub layer: usize,
-    /// The kind of layer and the operations after it, such as `dense tanh` or `conv2d 5×5 batch-norm
-    /// relu`.
+    /// The kind of layer and the operations after it, such as `dense tanh` or
+    /// `conv2d 5×5 batch-norm relu`.
     pub kind: String,
     /// The shape of the output, after the last operation.
     pub output: Shape,

@@ -44,8 +44,8 @@ pub struct LayerDiagnosis {
     ///
     /// - A matrix in place of weights is compared with those weights: under FA `B_l` with `W_{l+1}ᵀ`.
     /// - A matrix for the error, or for a signal made from it, is compared with the product of all
-    ///   weights above: under DFA, and in the first hidden layer under IFA, `B_l` with `(W_L ⋯
-    ///   W_{l+1})ᵀ`.
+    ///   weights above: under DFA, and in the first hidden layer under IFA, `B_l` with
+    ///   `(W_L ⋯ W_{l+1})ᵀ`.
     ///
     /// `None` if one of the two is zero, or if the layer has no such matrix. Also `None` in the second
     /// case if pooling or a residual connection stands between the layer and the output: then the

@@ -30,7 +30,7 @@ use crate::{
 /// | BP, shallow | none | |
 /// | FA, uSF, frSF, brSF, KP, WM | `B_l` | `n_l × n_{l+1}` |
 /// | PFA | `B_l = Rᵀ Bᵀ`, by its [factors](Self::factors) | `n_l × n_{l+1}` |
-/// | DFA, sDFA, DRTP, DKP | `B_l` | `n_l × n_L` |
+/// | DFA, sDFA, DRTP, DKP, FDFA | `B_l` | `n_l × n_L` |
 /// | IFA | `B_1` for the first, none above | `n_1 × n_L` |
 ///
 /// A matrix that replaces the kernels of a convolution ([`LikeWeights`](crate::Through::LikeWeights),

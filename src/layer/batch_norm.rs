@@ -136,9 +136,9 @@ impl BatchNorm {
         (x.len() / self.channels) as f64
     }
 
-    /// The way back. With `x̂ = (x − μ)/√(σ² + ε)` and `n` values in a channel: `∂γ = Σ δ x̂`, `∂β = Σ
-    /// δ`, and `δ ← γ/√(σ² + ε) · (δ − ∂β/n − x̂ ∂γ/n)`. If running statistics were used, they do not
-    /// depend on the batch, and `δ ← γ/√(σ² + ε) · δ`.
+    /// The way back. With `x̂ = (x − μ)/√(σ² + ε)` and `n` values in a channel: `∂γ = Σ δ x̂`,
+    /// `∂β = Σ δ`, and `δ ← γ/√(σ² + ε) · (δ − ∂β/n − x̂ ∂γ/n)`. If running statistics were used, they
+    /// do not depend on the batch, and `δ ← γ/√(σ² + ε) · δ`.
     pub(crate) fn backward<T: Scalar>(
         &self,
         [gamma, ..]: Values<T>,

@@ -74,8 +74,8 @@ impl LayerNorm {
         all_finite(mean) && all_finite(variance)
     }
 
-    /// The way back. `∂γ = Σ δ x̂` and `∂β = Σ δ` over samples. With `g = γ ∘ δ`, `δ ← (g − ḡ − x̂
-    /// mean(g x̂))/√(σ² + ε)`, where the means are over the values of a sample.
+    /// The way back. `∂γ = Σ δ x̂` and `∂β = Σ δ` over samples. With `g = γ ∘ δ`,
+    /// `δ ← (g − ḡ − x̂ mean(g x̂))/√(σ² + ε)`, where the means are over the values of a sample.
     pub(crate) fn backward<T: Scalar>(
         &self,
         [gamma, _]: Values<T>,

@@ -12,9 +12,10 @@ use crate::scalar::Scalar;
 /// more, the connection still has no parameters (He et al.'s option A). It takes every `s`-th row and
 /// column of `h`. Channels that `h` lacks count as zeros: half of them stand before the channels of `h`
 /// and half after, and of an odd number the smaller half stands before. The common PyTorch code for
-/// CIFAR-10, such as BioTorch's, does the same (`F.pad(h[:, :, ::2, ::2], (0, 0, 0, 0, planes // 4,
-/// planes // 4))`). The stride `s` is the same on both axes. It is the smallest one that leads from
-/// `h×w` to `⌈h/s⌉×⌈w/s⌉`. Plain features are not images: there another number of units is an error.
+/// CIFAR-10, such as BioTorch's, does the same
+/// (`F.pad(h[:, :, ::2, ::2], (0, 0, 0, 0, planes // 4, planes // 4))`). The stride `s` is the same on
+/// both axes. It is the smallest one that leads from `h×w` to `⌈h/s⌉×⌈w/s⌉`. Plain features are not
+/// images: there another number of units is an error.
 ///
 /// On its way back a delta goes on unchanged, and a copy of it goes straight to the end of the layer
 /// that `h` comes from. Rows and columns of `h` that were left out receive nothing, and the deltas of

@@ -41,8 +41,8 @@ impl Slide {
         self.rows.saturating_mul(self.columns).saturating_mul(self.lanes)
     }
 
-    /// Copies weights into panels. The weights of tap `t` of the run `(a, b)` begin at `place(a, b,
-    /// t)`, and those of two neighbouring units are `step` apart.
+    /// Copies weights into panels. The weights of tap `t` of the run `(a, b)` begin at
+    /// `place(a, b, t)`, and those of two neighbouring units are `step` apart.
     pub(super) fn pack<T: Scalar>(
         &self,
         weights: &[T],

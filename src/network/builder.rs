@@ -29,8 +29,8 @@ pub struct NetworkBuilder<T> {
 }
 
 impl<T: Scalar> Network<T> {
-    /// Starts a network. `input` is a number of features, or the shape of an image such as `(3, 32,
-    /// 32)`: channels, height, width.
+    /// Starts a network. `input` is a number of features, or the shape of an image such as
+    /// `(3, 32, 32)`: channels, height, width.
     pub fn builder(input: impl std::convert::Into<Shape>) -> NetworkBuilder<T> {
         NetworkBuilder::new(input.into())
     }

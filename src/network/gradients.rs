@@ -77,9 +77,9 @@ impl<T: Scalar> Network<T> {
         Ok(())
     }
 
-    /// The gradients of every parameter, the same for every rule: `∂W_l = δ_l h_{l-1}ᵀ` and `∂b_l = Σ
-    /// δ_l` over the samples (Nøkland 2016, eq. 10). The `1/N` of the mean over the batch is already in
-    /// `δ`. Where no feedback has arrived the gradients are 0.
+    /// The gradients of every parameter, the same for every rule: `∂W_l = δ_l h_{l-1}ᵀ` and
+    /// `∂b_l = Σ δ_l` over the samples (Nøkland 2016, eq. 10). The `1/N` of the mean over the batch is
+    /// already in `δ`. Where no feedback has arrived the gradients are 0.
     ///
     /// # Errors
     /// [`Error::StageMismatch`] if the activations or deltas belong to another network or to different

@@ -40,12 +40,12 @@ pub enum Through {
     /// A `B` that learns along `∂B = h sᵀ`. Here `h` is the output of the receiving layer and `s` is
     /// the signal sent to it (Webster, Choi and Ahn 2021). Written `D`.
     DirectKolenPollack,
-    /// A `B` that learns the slopes of the outputs, `(∂a_L/∂h_l)ᵀ`, from noise. Its gradient is `∂B = B
-    /// − v dᵀ`, the mean over the batch. The noise `v ~ N(0, 1)` is added to the output of each hidden
-    /// layer, and `d` is the change that this makes at the output of the network, to first order. A
-    /// second pass beside the forward pass computes it; the forward pass itself has no noise. `B`
-    /// starts from 0 and learns at the rate of the layer that it leads to (Bacho and Chu 2022). Written
-    /// `J`.
+    /// A `B` that learns the slopes of the outputs, `(∂a_L/∂h_l)ᵀ`, from noise. Its gradient is
+    /// `∂B = B − v dᵀ`, the mean over the batch. The noise `v ~ N(0, 1)` is added to the output of each
+    /// hidden layer, and `d` is the change that this makes at the output of the network, to first
+    /// order. A second pass beside the forward pass computes it; the forward pass itself has no noise.
+    /// `B` starts from 0 and learns at the rate of the layer that it leads to (Bacho and Chu 2022).
+    /// Written `J`.
     Jacobian,
     /// A matrix that replaces the forward weights and learns their direction from noise. The noise
     /// passes through the layer alone: `B ← B + rate · Σ x yᵀ` (Akrout et al. 2019), with a decay; see

@@ -2,9 +2,9 @@
 
 use crate::error::{Result, require};
 
-/// Stops when a running average of the training error is small. After every epoch `m ← μ m + (1 − μ)
-/// E`, starting from `m = 1`, and training is finished when `m ≤ threshold`. `E` is the error rate of
-/// the epoch, counted batch by batch just before each step.
+/// Stops when a running average of the training error is small. After every epoch
+/// `m ← μ m + (1 − μ) E`, starting from `m = 1`, and training is finished when `m ≤ threshold`. `E` is
+/// the error rate of the epoch, counted batch by batch just before each step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",

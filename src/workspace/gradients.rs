@@ -186,8 +186,8 @@ impl<T: Scalar> Gradients<T> {
         self.values().map(norm).fold(0.0, f64::hypot)
     }
 
-    /// Scales all [values](Self::values) down so that their [norm](Self::norm) is at most `largest`: `g
-    /// ← g · min(1, largest/‖g‖)` (Pascanu, Mikolov and Bengio 2013, algorithm 1). Returns the norm
+    /// Scales all [values](Self::values) down so that their [norm](Self::norm) is at most `largest`:
+    /// `g ← g · min(1, largest/‖g‖)` (Pascanu, Mikolov and Bengio 2013, algorithm 1). Returns the norm
     /// before scaling.
     ///
     /// # Errors
