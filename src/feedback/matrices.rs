@@ -290,6 +290,7 @@ impl<T: Scalar> Feedback<T> {
     /// # Ok::<(), feedback_alignment::Error>(())
     /// ```
     ///
+    /// # Errors
     /// Those of [`Route::with_signal`]; after an error the old signal stays.
     pub fn set_signal(&mut self, signal: Signal) -> Result<()> {
         let route = self.route.with_signal(signal)?;
