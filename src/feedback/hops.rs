@@ -72,7 +72,7 @@ impl Shapes {
         })
     }
 
-    /// Rows and columns of [`Stored::numbers`](super::stored::Stored::numbers).
+    /// Rows and columns of the numbers that are stored; what stands beside them does not count.
     pub(super) fn numbers(&self) -> (usize, usize) {
         match *self {
             Self::Whole(rows, columns) => (rows, columns),

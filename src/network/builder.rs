@@ -254,7 +254,7 @@ impl<T: Scalar> Assembly<T> {
                 let conv = config.over(self.shape)?;
                 let too_large = Error::TooLarge { rows: config.channels, columns: conv.fan_in };
                 config.channels.checked_mul(conv.fan_in).ok_or(too_large)?;
-                let tiles = conv.in_tiles(1); // Fewer samples make no larger tiles.
+                let tiles = conv.in_tiles(1); // A single tile is the largest.
                 self.require_scratch(tiles.size.saturating_add(tiles.scratch));
                 self.require_scratch(conv.scratch::<T>());
                 let shape = (config.channels, conv.fan_in);

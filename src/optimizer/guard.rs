@@ -43,8 +43,8 @@ impl<T: Scalar> NextStep<'_, T> {
     ) -> (bool, f64) {
         let gradient = squares.sqrt();
         let (change, moment) = self.longest().largest_change(gradient, moment, weights);
-        // The gradient squared must fit. The change must be below half of the last digit of the largest
-        // weight.
+        // The square of the gradient has to fit, and the change has to be below half of the last digit of
+        // the largest number: then adding it to any weight cannot overflow.
         let (square, digit) = (T::LARGEST.sqrt() / 4.0, T::LARGEST * T::EPSILON / 8.0);
         (gradient < square && change < digit && moment < digit, moment)
     }
