@@ -82,6 +82,7 @@
 //! - If the old file has other names (hard links), these keep the old content, because a new file takes
 //!   its place.
 //!
+//! # Readers and writers
 //! `write_to` and `read_from`, and [`Network::load_parameters_from`], do the same with any
 //! [`Write`](std::io::Write) and [`Read`](std::io::Read): bytes in memory, an archive, a connection.
 //! The bytes are those of the file. Error messages say `the reader` and `the writer` in place of a
