@@ -100,6 +100,13 @@ impl<T: Scalar> OptimizerState<T> {
         (is_safe && self.is_safe(network, squares), moment)
     }
 
+    /// Empties the moments of the feedback if they are those of another kind of optimiser.
+    pub(crate) fn begin_feedback_anew(&mut self, feedback: &mut Feedback<T>) {
+        if std::mem::take(&mut self.feedback_begins_anew) {
+            feedback.forget_moments();
+        }
+    }
+
     /// [`step`](Self::step), and a step of the feedback matrices that learn. They have moments of their
     /// own and no max-norm. Matrices of [`KolenPollack`](crate::Through::KolenPollack) follow the
     /// gradient of the weights that they replace. Those of
@@ -126,6 +133,7 @@ impl<T: Scalar> OptimizerState<T> {
         feedback.require_network(network)?;
         self.require_gradients(network, gradients)?;
         feedback.require_gradients(gradients)?;
+        self.begin_feedback_anew(feedback);
         feedback.fit_moments(self.feedback_moments())?;
         let (is_safe, moment) = self.steps_safely(network, feedback, gradients);
         let before = (!is_safe).then(|| feedback.copy());

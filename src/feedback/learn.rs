@@ -150,6 +150,14 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
+    /// Empties all moments, for an optimiser to which they mean nothing.
+    pub(crate) fn forget_moments(&mut self) {
+        for Learning { moments, .. } in self.learning() {
+            moments.iter_mut().for_each(|moment| moment.clear());
+        }
+        self.largest_moment = 0.0;
+    }
+
     /// Makes room for `count` moments of each matrix, as many as the optimiser has.
     pub(crate) fn fit_moments(&mut self, count: usize) -> Result<()> {
         let mut changed = false;

@@ -26,6 +26,8 @@ pub struct OptimizerState<T> {
     pub(super) rates: Vec<f64>,
     /// The optimiser of feedback that learns, if it has its own.
     pub(super) feedback: Option<Optimizer>,
+    /// Whether the moments of the feedback are still those of another kind of optimiser.
+    pub(crate) feedback_begins_anew: bool,
     pub(super) steps: u64,
     /// The network that the moments belong to.
     pub(super) layout: Arc<Layout>,
@@ -70,6 +72,7 @@ impl<T: Scalar> OptimizerState<T> {
             max_norm: None,
             rates: Vec::new(),
             feedback: None,
+            feedback_begins_anew: false,
             steps: 0,
             layout: Arc::clone(&network.layout),
             moments,
@@ -173,9 +176,9 @@ impl<T: Scalar> OptimizerState<T> {
     }
 
     /// Sets a separate optimiser for feedback that learns, as under KP, DKP, FDFA and PFA. Its learning
-    /// rate is multiplied by the schedule's factor. If it has another number of moments than the one
-    /// before, they start at 0; otherwise they are kept. With `None`, the default, the feedback uses the
-    /// network's optimiser and the rate factors of the layers.
+    /// rate is multiplied by the schedule's factor. If it is of another kind than the one before, the
+    /// moments start at 0, because they mean something else. With `None`, the default, the feedback uses
+    /// the network's optimiser and the rate factors of the layers.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
@@ -184,8 +187,16 @@ impl<T: Scalar> OptimizerState<T> {
         if let Some(optimizer) = optimizer {
             optimizer.check::<T>()?;
         }
+        let before = self.feedback_kind();
         self.feedback = optimizer;
+        // Before the first step there are none; those of a checkpoint are of its own optimiser.
+        self.feedback_begins_anew |= self.steps > 0 && self.feedback_kind() != before;
         Ok(())
+    }
+
+    /// The kind of optimiser that the feedback follows.
+    pub(crate) fn feedback_kind(&self) -> &'static str {
+        self.feedback.unwrap_or(self.optimizer).kind()
     }
 
     /// Replaces the schedule. Its steps count from the first step of this state.

@@ -67,7 +67,9 @@ impl<T: Scalar> Trainer<T> {
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for a hyper-parameter out of its
     /// range; the old one then stays.
     pub fn set_feedback_optimizer(&mut self, optimizer: Option<Optimizer>) -> Result<()> {
-        self.optimizer.set_feedback_optimizer(optimizer)
+        self.optimizer.set_feedback_optimizer(optimizer)?;
+        self.optimizer.begin_feedback_anew(&mut self.feedback);
+        Ok(())
     }
 
     /// Sets another schedule. Its steps count from the beginning of the run.

@@ -226,7 +226,8 @@ impl<T: Scalar> Gradients<T> {
     /// gradient of the whole batch, provided there is no batch normalisation. [`Gradients::new`] is 0.
     ///
     /// # Errors
-    /// [`Error::StageMismatch`] if the other gradients belong to another network,
+    /// [`Error::StageMismatch`] if the other gradients belong to another network, or have gradients of
+    /// feedback matrices of other shapes,
     /// [`Error::InvalidParameter`] unless the factor is finite in the scalar type. After an error
     /// nothing has changed.
     pub fn add(&mut self, other: &Self, factor: f64) -> Result<()> {
@@ -236,6 +237,18 @@ impl<T: Scalar> Gradients<T> {
             self.fit(&other.layout)?;
         }
         require_layout("add", "gradients", &self.layout, &other.layout)?;
+        let shapes = |gradients: &Self| -> Vec<_> {
+            gradients.feedback.iter().map(|there| (there.rows(), there.batch())).collect()
+        };
+        let (here, there) = (shapes(self), shapes(other));
+        if here != there && !here.is_empty() && !there.is_empty() {
+            return Err(Error::StageMismatch {
+                stage: "add",
+                what: "gradients of feedback",
+                expected: format!("matrices of {here:?} rows and columns"),
+                found: format!("matrices of {there:?}"),
+            });
+        }
         if self.feedback.is_empty() && !other.feedback.is_empty() {
             self.fit_feedback(other.feedback.iter().map(|there| (there.rows(), there.batch())))?;
             self.feedback_values_mut().for_each(|values| values.fill(T::zero()));

@@ -394,6 +394,59 @@ fn matrices_rest_with_the_layer_that_sends_to_them() {
     assert_eq!((small, dkp, optimizer.steps()), (old, before, 0));
 }
 
+/// A velocity is no mean of squares: with another kind of optimiser the moments of the feedback start at
+/// 0, as those of new feedback with the same matrices do.
+#[test]
+fn another_kind_of_optimizer_for_the_feedback_starts_without_moments() {
+    let network = dense_net();
+    let momentum = Sgd { momentum: Momentum::Classical(0.9), ..Sgd::default() };
+    let rms = RmsProp { learning_rate: 1e-3, ..RmsProp::default() };
+    let step = |trainer: &mut Trainer<f64>, step| {
+        trainer.step(&numbers(network.input_len(), 9, step), &thirds(9)).unwrap();
+    };
+    for rule in [FeedbackRule::Dkp, FeedbackRule::Kp] {
+        let builder = Trainer::builder(network.clone()).rule(rule).optimizer(Sgd::default());
+        let mut trainer = builder.feedback_optimizer(momentum).build().unwrap();
+        (0..3).for_each(|number| step(&mut trainer, number));
+        trainer.set_feedback_optimizer(Some(rms.into())).unwrap();
+
+        let mut feedback =
+            Feedback::new(trainer.network(), rule, FeedbackInit::Nokland, 9).unwrap();
+        for layer in 0..network.layer_count() - 1 {
+            let matrix = trainer.feedback().matrix(layer).unwrap().unwrap();
+            feedback.set_matrix(layer, matrix).unwrap();
+        }
+        let fresh = Trainer::builder(trainer.network().clone()).feedback(feedback);
+        let fresh = fresh.optimizer(Sgd::default()).feedback_optimizer(rms);
+        let mut fresh = fresh.build().unwrap();
+        for number in 3..6 {
+            step(&mut trainer, number);
+            step(&mut fresh, number);
+            assert_eq!(trainer.network(), fresh.network(), "{rule}");
+            assert_eq!(trainer.feedback(), fresh.feedback(), "{rule}");
+        }
+    }
+}
+
+#[test]
+fn gradients_of_other_feedback_are_not_added() {
+    let network = dense_net();
+    let gradients = |rule| {
+        let builder = Trainer::builder(network.clone()).rule(rule);
+        let (mut trainer, mut gradients) = (builder.build().unwrap(), Gradients::new());
+        let x = numbers(network.input_len(), 9, 1);
+        trainer.gradients(&x, &thirds(9), &mut gradients).unwrap();
+        gradients
+    };
+    let (dkp, pfa) = (gradients(FeedbackRule::Dkp), gradients("pfa".parse().unwrap()));
+    let mut sum = dkp.clone();
+    let refused = sum.add(&pfa, 1.0).unwrap_err();
+    assert!(matches!(refused, Error::StageMismatch { .. }), "{refused}");
+    assert_eq!(sum, dkp);
+    sum.add(&gradients(FeedbackRule::Bp), 0.5).unwrap();
+    sum.add(&dkp, 0.5).unwrap();
+}
+
 /// 100 steps of SGD with momentum and decay, computed with NumPy in float64; once with Adam for `B`:
 ///
 /// ```python
