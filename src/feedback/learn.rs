@@ -153,7 +153,7 @@ impl<T: Scalar> Feedback<T> {
     /// Empties all moments, for an optimiser to which they mean nothing.
     pub(crate) fn forget_moments(&mut self) {
         for Learning { moments, .. } in self.learning() {
-            moments.iter_mut().for_each(|moment| moment.clear());
+            moments.iter_mut().for_each(Vec::clear);
         }
         self.largest_moment = 0.0;
     }
