@@ -16,8 +16,6 @@ use crate::{
 
 mod thin;
 
-pub(crate) use thin::outer;
-
 /// A read-only matrix; transposing swaps its strides.
 pub(crate) type Mat<'a, T> = faer::MatRef<'a, T>;
 

@@ -129,10 +129,6 @@ impl LinearMap {
             Self::Dense => {
                 let rows = delta.rows();
                 let (first, columns) = (index * tiles.width, tile.len() / rows);
-                if h.mat().ncols() == 1 {
-                    let h = &h.as_slice()[first..first + columns];
-                    return linalg::outer(delta.as_slice(), h, tile);
-                }
                 let h = h.mat().subrows(first, columns);
                 linalg::product_on_one_thread(delta.mat(), h.transpose(), Start::Zero, tile);
             }

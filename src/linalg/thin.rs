@@ -47,16 +47,6 @@ pub(super) fn product<T: Scalar>(
     true
 }
 
-/// `c ← a bᵀ`, the product of two vectors.
-#[multiversion(targets = "simd")]
-pub(crate) fn outer<T: Scalar>(a: &[T], b: &[T], c: &mut [T]) {
-    for (c, &b) in c.chunks_exact_mut(a.len()).zip(b) {
-        for (c, &a) in c.iter_mut().zip(a) {
-            *c = a * b;
-        }
-    }
-}
-
 /// `c ← a bᵀ` or `c ← c + a bᵀ`. The rows of `c` may be some rows of a larger matrix.
 #[multiversion(targets = "simd")]
 fn add_outer<T: Scalar>(a: &[T], b: &[T], accum: Accum, c: &mut MatMut<T>) {
