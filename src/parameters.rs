@@ -81,7 +81,8 @@ pub struct Slot {
     pub columns: usize,
     /// The entry of the network's list of layers that it belongs to.
     pub(crate) item: usize,
-    /// The operation after the layer that it belongs to; `None` if it belongs to the layer itself.
+    /// The index of the operation that owns this slot, counted from the first after the layer; `None` if the
+    /// layer itself owns it.
     pub(crate) operation: Option<usize>,
     /// Its place among the parameters of its layer or operation.
     pub(crate) number: usize,

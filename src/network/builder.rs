@@ -263,10 +263,11 @@ impl<T: Scalar> Assembly<T> {
             Item::Skip { layers } => self.add_skip(layers)?,
             Item::Flatten => self.shape = self.shape.len().into(),
             _ => {
-                if let Some(operation) = item.operation::<T>(self.shape, self.dropouts)? {
-                    self.dropouts += u64::from(matches!(operation, Operation::Dropout(_)));
-                    self.add_operation(operation)?;
-                }
+                let Some(operation) = item.operation::<T>(self.shape, self.dropouts)? else {
+                    unreachable!("what is no operation has an arm above");
+                };
+                self.dropouts += u64::from(matches!(operation, Operation::Dropout(_)));
+                self.add_operation(operation)?;
             }
         }
         Ok(())

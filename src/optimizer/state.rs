@@ -195,7 +195,7 @@ impl<T: Scalar> OptimizerState<T> {
     }
 
     /// The kind of optimiser that the feedback follows.
-    pub(crate) fn feedback_kind(&self) -> &'static str {
+    fn feedback_kind(&self) -> &'static str {
         self.feedback.unwrap_or(self.optimizer).kind()
     }
 

@@ -237,20 +237,18 @@ impl<T: Scalar> Gradients<T> {
             self.fit(&other.layout)?;
         }
         require_layout("add", "gradients", &self.layout, &other.layout)?;
-        let shapes = |gradients: &Self| -> Vec<_> {
-            gradients.feedback.iter().map(|there| (there.rows(), there.batch())).collect()
-        };
-        let (here, there) = (shapes(self), shapes(other));
-        if here != there && !here.is_empty() && !there.is_empty() {
+        let fits = self.feedback.iter().map(shape).eq(other.feedback.iter().map(shape));
+        if !fits && !self.feedback.is_empty() && !other.feedback.is_empty() {
+            let shapes = |feedback: &[Columns<T>]| feedback.iter().map(shape).collect::<Vec<_>>();
             return Err(Error::StageMismatch {
                 stage: "add",
                 what: "gradients of feedback",
-                expected: format!("matrices of {here:?} rows and columns"),
-                found: format!("matrices of {there:?}"),
+                expected: format!("matrices of {:?} rows and columns", shapes(&self.feedback)),
+                found: format!("matrices of {:?}", shapes(&other.feedback)),
             });
         }
         if self.feedback.is_empty() && !other.feedback.is_empty() {
-            self.fit_feedback(other.feedback.iter().map(|there| (there.rows(), there.batch())))?;
+            self.fit_feedback(other.feedback.iter().map(shape))?;
             self.feedback_values_mut().for_each(|values| values.fill(T::zero()));
         }
         for (to, from) in self.feedback.iter_mut().zip(&other.feedback) {
@@ -291,4 +289,9 @@ impl<T: Scalar> Default for Gradients<T> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Rows and columns of the gradient of a feedback matrix.
+fn shape<T: Scalar>(matrix: &Columns<T>) -> (usize, usize) {
+    (matrix.rows(), matrix.batch())
 }
