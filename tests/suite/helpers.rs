@@ -1,8 +1,10 @@
 //! Inputs, targets and passes that several tests use.
 
+use approx::assert_relative_eq;
 use feedback_alignment::{
-    Activations, Adam, AdamW, Dataset, Deltas, Feedback, Gradients, Loss, Momentum, Network,
-    Optimizer, RmsProp, Scalar, Sgd, Targets, Trainer, TrainerBuilder, WeightDecay,
+    Activations, Adam, AdamW, Dataset, Deltas, FastGradientSign, Feedback, Gradients, Loss,
+    Momentum, Network, Optimizer, RmsProp, Scalar, Sgd, Targets, Trainer, TrainerBuilder,
+    WeightDecay,
     nalgebra::{DMatrix, DVector},
     rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
 };
@@ -126,5 +128,23 @@ impl<T: Scalar> Pass<T> {
         Loss::SoftmaxCrossEntropy.error(labels, &self.activations, &mut self.deltas).unwrap();
         feedback.deliver(network, &self.activations, &mut self.deltas).unwrap();
         network.gradients(&self.activations, &self.deltas, &mut self.gradients).unwrap();
+    }
+}
+
+/// Compares `∂J/∂x` of softmax cross-entropy with differences of the loss.
+pub fn assert_input_gradient(network: &Network<f64>, x: &DMatrix<f64>, y: &[usize]) {
+    const LOSS: Loss = Loss::SoftmaxCrossEntropy;
+    let mut attack = FastGradientSign::new(network, 0.1).unwrap();
+    let found = attack.input_gradient(network, LOSS, x, y).unwrap();
+    let loss = |x: &DMatrix<f64>| {
+        let mut activations = Activations::new();
+        network.forward(x, &mut activations).unwrap();
+        LOSS.error(y, &activations, &mut Deltas::new()).unwrap()
+    };
+    for index in 0..x.len() {
+        let (mut up, mut down) = (x.clone(), x.clone());
+        (up[index], down[index]) = (x[index] + 1e-5, x[index] - 1e-5);
+        let slope = (loss(&up) - loss(&down)) / (up[index] - down[index]);
+        assert_relative_eq!(found[index], slope, epsilon = 1e-9);
     }
 }

@@ -2,13 +2,13 @@
 
 use approx::assert_relative_eq;
 use feedback_alignment::{
-    Activations, AvgPool2d, Conv2d, Deltas, Error, FastGradientSign, Feedback, FeedbackInit,
-    FeedbackRule, GradientCheck, Gradients, Loss, MaxPool2d, Network, NetworkBuilder, Part, Route,
-    Trainer, nalgebra::DMatrix,
+    Activations, AvgPool2d, Conv2d, Deltas, Error, Feedback, FeedbackInit, FeedbackRule,
+    GradientCheck, Gradients, Loss, MaxPool2d, Network, NetworkBuilder, Part, Route, Trainer,
+    nalgebra::DMatrix,
 };
 
 use crate::{
-    helpers::{numbers, sines, thirds},
+    helpers::{assert_input_gradient, numbers, sines, thirds},
     nets::residual_net,
 };
 
@@ -47,19 +47,7 @@ fn the_gradient_of_the_input_takes_the_short_way_too() {
     let builder = Network::<f64>::builder(4).dense(6).tanh().dense(4).layer_norm().skip(2).tanh();
     let network = builder.dense(3).build().unwrap();
     let (x, y) = (numbers(4, 5, 2), thirds(5));
-    let mut attack = FastGradientSign::new(&network, 0.1).unwrap();
-    let found = attack.input_gradient(&network, LOSS, &x, &y).unwrap();
-    let loss = |x: &DMatrix<f64>| {
-        let mut activations = Activations::new();
-        network.forward(x, &mut activations).unwrap();
-        LOSS.error(&y, &activations, &mut Deltas::new()).unwrap()
-    };
-    for index in 0..x.len() {
-        let (mut up, mut down) = (x.clone(), x.clone());
-        (up[index], down[index]) = (x[index] + 1e-5, x[index] - 1e-5);
-        let slope = (loss(&up) - loss(&down)) / (up[index] - down[index]);
-        assert_relative_eq!(found[index], slope, epsilon = 1e-9);
-    }
+    assert_input_gradient(&network, &x, &y);
 }
 
 /// Oracle: past one linear layer, `W h + h = (W + I) h`. With `W + I` in the place of `W`, and `B + I`

@@ -3,12 +3,11 @@
 
 use approx::assert_relative_eq;
 use feedback_alignment::{
-    Activations, Conv2d, Deltas, Error, FastGradientSign, Feedback, FeedbackInit, FeedbackRule,
-    GradientCheck, Gradients, Loss, MaxPool2d, Network, NetworkBuilder, Part, Shape, Trainer,
-    nalgebra::DMatrix,
+    Activations, Conv2d, Deltas, Error, Feedback, FeedbackInit, FeedbackRule, GradientCheck,
+    Gradients, Loss, MaxPool2d, Network, NetworkBuilder, Part, Shape, Trainer, nalgebra::DMatrix,
 };
 
-use crate::helpers::{numbers, sines, thirds};
+use crate::helpers::{assert_input_gradient, numbers, sines, thirds};
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
 
@@ -67,19 +66,7 @@ fn the_gradient_of_the_input_takes_the_shortcut_too() {
     let builder = Network::<f64>::builder((2, 3, 4)).conv2d(conv(5, 2)).skip(1).tanh();
     let network = builder.conv2d(conv(5, 1)).skip(2).tanh().dense(3).build().unwrap();
     let (x, y) = (numbers(24, 2, 2), thirds(2));
-    let mut attack = FastGradientSign::new(&network, 0.1).unwrap();
-    let found = attack.input_gradient(&network, LOSS, &x, &y).unwrap();
-    let loss = |x: &DMatrix<f64>| {
-        let mut activations = Activations::new();
-        network.forward(x, &mut activations).unwrap();
-        LOSS.error(&y, &activations, &mut Deltas::new()).unwrap()
-    };
-    for index in 0..x.len() {
-        let (mut up, mut down) = (x.clone(), x.clone());
-        (up[index], down[index]) = (x[index] + 1e-5, x[index] - 1e-5);
-        let slope = (loss(&up) - loss(&down)) / (up[index] - down[index]);
-        assert_relative_eq!(found[index], slope, epsilon = 1e-9);
-    }
+    assert_input_gradient(&network, &x, &y);
 }
 
 /// Oracle: a network without the connection, with the same weights and the same error. The forward
