@@ -7,14 +7,14 @@ use std::{
 
 use feedback_alignment::{
     Dataset, Scaling,
-    data::{Whitening, cifar},
+    data::cifar,
     nalgebra::DMatrix,
     rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus},
 };
 
 use crate::{
     common::{self, Result, Split},
-    folders,
+    folders, pixels,
 };
 
 /// Mean and deviation of each channel of the training images, as BioTorch writes them down.
@@ -36,25 +36,15 @@ pub enum Prepared {
 pub fn cifar10(folder: &Path, prepared: Prepared) -> Result<Split> {
     let cifar::Cifar { train, test } =
         folders::load(folder, folders::CIFAR10, |it| cifar::load10_dir(it))?;
-    let scaling = match prepared {
-        Prepared::Whitened => return whitened(train, test),
-        Prepared::Pixels => Scaling::min_max(&train)?,
+    match prepared {
+        Prepared::Whitened => pixels::whiten(train, test),
+        Prepared::Pixels => pixels::scale(train, test),
         Prepared::Standardised => {
-            Scaling::per_channel(&MEAN, &DEVIATION, cifar::SHAPE.1 * cifar::SHAPE.2)?
+            let plane = cifar::SHAPE.1 * cifar::SHAPE.2;
+            let scaling = Scaling::per_channel(&MEAN, &DEVIATION, plane)?;
+            Ok(Split { train: train.scaled(&scaling)?, test: test.scaled(&scaling)? })
         }
-    };
-    Ok(Split { train: train.scaled(&scaling)?, test: test.scaled(&scaling)? })
-}
-
-fn whitened(train: Dataset<f32>, test: Dataset<f32>) -> Result<Split> {
-    let bar = common::progress(100)?.with_message("whitening");
-    let whitening = Whitening::fit(&train, Whitening::<f32>::EPSILON, |now| {
-        bar.set_message(format!("whitening: {:?}", now.stage));
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // From 0 to 100.
-        bar.set_position((100.0 * now.fraction) as u64);
-    })?;
-    bar.finish_and_clear();
-    Ok(Split { train: train.whitened(&whitening)?, test: test.whitened(&whitening)? })
+    }
 }
 
 /// The small digits.

@@ -28,9 +28,11 @@ mod glorot;
 #[path = "../common/learned.rs"]
 mod learned;
 #[path = "../common/lines.rs"]
-#[allow(dead_code)] // A run begins anew.
+#[allow(dead_code)] // Lines are written here, and not read again.
 mod lines;
 mod nets;
+#[path = "../common/pixels.rs"]
+mod pixels;
 mod record;
 #[path = "../common/rules.rs"]
 mod rules;

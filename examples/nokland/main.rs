@@ -29,6 +29,8 @@ mod figures;
 mod folders;
 #[path = "../common/lines.rs"]
 mod lines;
+#[path = "../common/pixels.rs"]
+mod pixels;
 #[path = "../common/spread.rs"]
 mod spread;
 mod plot;
