@@ -9,6 +9,7 @@ mod shape;
 mod windows;
 mod bias;
 mod field;
+mod places;
 mod slide;
 mod tiles;
 mod conv2d;

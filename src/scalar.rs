@@ -5,10 +5,7 @@ use std::cell::RefCell;
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use nalgebra::RealField;
 
-use crate::{
-    correlate::{self, Runs},
-    elementary,
-};
+use crate::{correlate, elementary};
 
 /// `f32` or `f64`: the type of weights, activations and gradients.
 ///
@@ -29,8 +26,6 @@ pub trait Scalar: RealField + Copy + Default + From<u8> + kernel::Kernel {
 pub(crate) mod kernel {
     use faer::{Accum, MatMut, MatRef};
 
-    use crate::correlate::Runs;
-
     pub trait Kernel: Sized {
         /// The largest finite number.
         const LARGEST: f64;
@@ -45,14 +40,18 @@ pub(crate) mod kernel {
         fn multiply(c: MatMut<Self>, accum: Accum, a: MatRef<Self>, b: MatRef<Self>);
 
         /// How many numbers stand side by side in a panel for [`correlate`](Self::correlate), for this
-        /// many rows, and this many columns in a line.
-        fn lanes(rows: usize, columns: usize) -> usize;
+        /// many units.
+        fn lanes(units: usize) -> usize;
 
-        /// `sums[q, v] ← sums[q, v] + Σ_t panel[t, v] · field[place(t) + q]` for each column `q`,
-        /// summed over all terms `t` of the [`Runs`]. There are [`lanes`](Self::lanes) values of `v`,
-        /// side by side in memory.
-        #[allow(private_interfaces)] // The trait is private, too.
-        fn correlate(panel: &[Self], field: &[Self], runs: Runs, sums: &mut [Self], columns: usize);
+        /// `sums[q, v] ← sums[q, v] + Σ_t panel[t, v] · field[places[q] + terms[t]]`, where the last
+        /// term is the largest. There are [`lanes`](Self::lanes) values of `v`, side by side in memory.
+        fn correlate(
+            panel: &[Self],
+            field: &[Self],
+            terms: &[usize],
+            places: &[usize],
+            sums: &mut [Self],
+        );
 
         /// `tanh a`, for vectorised loops.
         fn fast_tanh(self) -> Self;
@@ -116,19 +115,18 @@ macro_rules! scalar {
                 matmul(c, accum, a, b, 1.0, Par::Seq);
             }
 
-            fn lanes(rows: usize, columns: usize) -> usize {
-                correlate::$correlate::lanes(rows, columns)
+            fn lanes(units: usize) -> usize {
+                correlate::$correlate::lanes(units)
             }
 
-            #[allow(private_interfaces)] // As above.
             fn correlate(
                 panel: &[Self],
                 field: &[Self],
-                runs: Runs,
+                terms: &[usize],
+                places: &[usize],
                 sums: &mut [Self],
-                columns: usize,
             ) {
-                correlate::$correlate::correlate(panel, field, runs, sums, columns);
+                correlate::$correlate::correlate(panel, field, terms, places, sums);
             }
 
             #[allow(clippy::inline_always)] // Or it would not be vectorised.

@@ -1,10 +1,16 @@
 //! The convolution: a linear map whose weights are shared between positions.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
-use super::{bias::Bias, field::Field, shape::Shape, slide::Slide, windows::Windows};
+use super::{
+    bias::Bias,
+    field::Field,
+    places::{grid, with_places},
+    shape::Shape,
+    slide::Slide,
+    windows::Windows,
+};
 use crate::{
-    correlate::Runs,
     error::{Error, Result},
     linalg::{self, Mat, Start},
     scalar::Scalar,
@@ -107,21 +113,22 @@ impl Convolution {
         z: &mut [T],
         finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
     ) {
-        let Windows { input, output, kernel, .. } = self.windows;
+        let Windows { input, output, .. } = self.windows;
         let (field, slide) = (self.input_field(), self.forward_slide::<T>());
         let (samples, size) = (x.len() / input.len(), output.len());
         let out = (Chunks { data: y, size }, Chunks { data: z, size });
-        share_out(out, 0..samples, self.parts(samples), &|range, (y, z)| {
-            T::with_scratch(self.forward_scratch::<T>(), |scratch| {
+        let scratch = self.forward_scratch::<T>();
+        let work = |range: Range<usize>, y: &mut [T], z: &mut [T], lists: &[usize]| {
+            T::with_scratch(scratch, |scratch| {
                 let (seen, scratch) = scratch.split_at_mut(field.plane() * input.channels);
                 let (sums, panels) = scratch.split_at_mut(slide.sums());
-                let column = |c, i, j| ((c * kernel.0 + i) * kernel.1 + j) * output.channels;
-                slide.pack(weights, column, 1, panels);
+                let columns = (0..self.fan_in).map(|column| column * output.channels);
+                slide.pack(weights, columns, 1, panels);
                 seen.fill(T::zero());
-                let mut z = z.data.chunks_exact_mut(size);
-                for (sample, y) in range.zip(y.data.chunks_exact_mut(size)) {
+                let mut z = z.chunks_exact_mut(size);
+                for (sample, y) in range.zip(y.chunks_exact_mut(size)) {
                     field.place(input, &x[sample * input.len()..][..input.len()], seen);
-                    slide.slide(panels, seen, sums, |channel, row, sums| {
+                    slide.slide(panels, seen, lists, sums, |channel, row, sums| {
                         let bias = bias.map_or(T::zero(), |bias| bias[channel]);
                         let y = &mut y[(channel * output.height + row) * output.width..];
                         y.iter_mut().zip(sums).for_each(|(y, &sum)| *y = sum + bias);
@@ -129,43 +136,48 @@ impl Convolution {
                     finish(sample * size, y, z.next().unwrap_or_default());
                 }
             });
+        };
+        share_out(out, 0..samples, self.parts(samples), &|range, (y, z)| {
+            let lists = self.entries(input.channels).chain(self.positions());
+            with_places(lists, |lists| work(range, y.data, z.data, lists));
         });
     }
 
-    /// The field of an input: its pixels in the order in which windows read them.
+    /// The field of an input.
     pub(super) fn input_field(&self) -> Field {
         let Windows { output, kernel, stride, padding, .. } = self.windows;
+        let size = |count: usize, stride, kernel| {
+            usize::saturating_mul(count - 1, stride).saturating_add(kernel)
+        };
         Field {
-            height: ((output.height - 1) * stride.0).saturating_add(kernel.0),
-            width: output.width.saturating_add((kernel.1 - 1) / stride.1),
-            stride: stride.1,
-            phases: stride.1.min(kernel.1),
+            height: size(output.height, stride.0, kernel.0),
+            width: size(output.width, stride.1, kernel.1),
             padding,
         }
     }
 
-    /// The distance in the field between the places that two neighbouring rows of the output read from.
-    pub(super) fn row_step(&self) -> usize {
-        self.windows.stride.0.saturating_mul(self.input_field().row())
+    /// Where the entries of a kernel over so many channels are in the field of the input, relative to
+    /// the place of a position.
+    pub(super) fn entries(&self, channels: usize) -> impl Iterator<Item = usize> + use<> {
+        let (field, kernel) = (self.input_field(), self.windows.kernel);
+        grid([channels, kernel.0, kernel.1], [field.plane(), field.width, 1])
+    }
+
+    /// Where the positions of the output begin to read in the field of the input.
+    pub(super) fn positions(&self) -> impl Iterator<Item = usize> + use<> {
+        let Windows { output, stride, .. } = self.windows;
+        let row = stride.0.saturating_mul(self.input_field().width);
+        grid([1, output.height, output.width], [0, row, stride.1])
     }
 
     /// The sums of the forward pass: a unit for each channel of the output.
-    pub(super) fn forward_slide<T: Scalar>(&self) -> Slide {
-        let Windows { input, output, kernel, .. } = self.windows;
-        let field = self.input_field();
-        let runs = Runs {
-            counts: [input.channels, kernel.0],
-            steps: [field.plane(), field.row()],
-            taps: kernel.1,
-            phases: field.phases,
-            phase: field.width,
-        };
+    fn forward_slide<T: Scalar>(&self) -> Slide {
+        let output = self.windows.output;
         Slide {
-            runs,
+            terms: self.fan_in,
             units: output.channels,
-            lanes: T::lanes(output.channels, output.width),
+            lanes: T::lanes(output.channels),
             rows: output.height,
-            step: self.row_step(),
             columns: output.width,
         }
     }

@@ -2,25 +2,27 @@
 
 use std::{iter::StepBy, slice::Iter};
 
-use crate::{correlate::Runs, scalar::Scalar};
+use crate::scalar::Scalar;
 
-/// About this many terms are added up separately, and then added to the sum of the others. So the part
-/// of the panel in use stays in cache, and rounding errors stay small.
+/// So many terms are added up separately, and then added to the sum of the others. So the part of the
+/// panel in use stays in cache, and rounding errors stay small.
 pub(super) const TERMS: usize = 128;
 
+/// About so many places are summed up between two changes of the part of the panel. Their sums stay in
+/// cache, and they fill whole tiles of registers.
+const PLACES: usize = 96;
+
 /// A set of sums over a field: a matrix of sums for each unit (a channel of the result). Each sum adds
-/// up the unit's weights times numbers of the field. [`Runs`] tells where those numbers are, relative
-/// to the place that belongs to the sum's row and column.
+/// up the unit's weights times numbers of the field. Two lists tell where these numbers are: the places
+/// of the terms, relative to the place of the sum, and after them the places of the sums, row by row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slide {
-    pub(super) runs: Runs,
+    /// How many terms a sum has.
+    pub(super) terms: usize,
     pub(super) units: usize,
     /// How many units are summed up side by side.
     pub(super) lanes: usize,
     pub(super) rows: usize,
-    /// The distance in the field between the places of two neighbouring rows. Places of neighbouring
-    /// columns are neighbours.
-    pub(super) step: usize,
     pub(super) columns: usize,
 }
 
@@ -28,7 +30,7 @@ impl Slide {
     /// How many numbers a panel has. A panel holds the weights of `lanes` units: for each term, the
     /// weights of all these units side by side.
     fn panel(&self) -> usize {
-        self.runs.terms() * self.lanes
+        self.terms * self.lanes
     }
 
     /// How many numbers all panels have together.
@@ -41,23 +43,25 @@ impl Slide {
         self.rows.saturating_mul(self.columns).saturating_mul(self.lanes)
     }
 
-    /// Copies weights into panels. The weights of tap `t` of the run `(a, b)` begin at
-    /// `place(a, b, t)`, and those of two neighbouring units are `step` apart.
+    /// How many places the two lists have together.
+    pub(super) fn places(&self) -> usize {
+        self.terms + self.rows * self.columns
+    }
+
+    /// Copies weights into panels. The weights of the terms begin at `starts`, and those of two
+    /// neighbouring units are `step` apart.
     pub(super) fn pack<T: Scalar>(
         &self,
         weights: &[T],
-        place: impl Fn(usize, usize, usize) -> usize,
+        starts: impl Iterator<Item = usize> + Clone,
         step: usize,
         panels: &mut [T],
     ) {
-        let Self { runs, units, lanes, .. } = *self;
+        let Self { units, lanes, .. } = *self;
         for (block, panel) in panels.chunks_exact_mut(self.panel()).enumerate() {
-            let taps = (0..runs.counts[0]).flat_map(|a| {
-                (0..runs.counts[1]).flat_map(move |b| runs.order().map(move |tap| (a, b, tap)))
-            });
             let first = block * lanes;
-            for ((a, b, tap), panel) in taps.zip(panel.chunks_exact_mut(lanes)) {
-                let from = weights[place(a, b, tap) + first * step..].iter().step_by(step);
+            for (start, panel) in starts.clone().zip(panel.chunks_exact_mut(lanes)) {
+                let from = weights[start + first * step..].iter().step_by(step);
                 let count = lanes.min(units - first);
                 panel[..count].iter_mut().zip(from).for_each(|(to, &from)| *to = from);
                 panel[count..].fill(T::zero());
@@ -70,28 +74,32 @@ impl Slide {
         &self,
         panels: &[T],
         field: &[T],
+        lists: &[usize],
         sums: &mut [T],
         mut take: impl FnMut(usize, usize, StepBy<Iter<T>>),
     ) {
-        let Self { runs, units, lanes, step, columns, .. } = *self;
-        let part = runs.terms() / runs.counts[0];
-        let most = (TERMS / part).clamp(1, runs.counts[0]);
-        let groups = runs.counts[0].div_ceil(most);
+        let Self { units, lanes, columns, .. } = *self;
+        let (terms, places) = lists.split_at(self.terms);
+        let parts = terms.len().div_ceil(TERMS);
+        let rows = (PLACES / columns).max(1);
         for (block, panel) in panels.chunks_exact(self.panel()).enumerate() {
             let first = block * lanes;
-            for (group, panel) in panel.chunks(most * part * lanes).enumerate() {
-                let counts = [panel.len() / (part * lanes), runs.counts[1]];
-                let runs = Runs { counts, ..runs };
-                let field = &field[group * most * runs.steps[0]..];
-                for (row, sums) in sums.chunks_exact_mut(columns * lanes).enumerate() {
-                    // A row is set to 0 and handed on while it is in cache.
-                    if group == 0 {
+            let steps = panel.chunks(TERMS * lanes).zip(terms.chunks(TERMS));
+            for (part, (panel, terms)) in steps.enumerate() {
+                let groups = sums.chunks_mut(rows * columns * lanes);
+                for (group, (sums, places)) in groups.zip(places.chunks(rows * columns)).enumerate()
+                {
+                    // The sums are set to 0 and handed on while they are in cache.
+                    if part == 0 {
                         sums.fill(T::zero());
                     }
-                    T::correlate(panel, &field[row * step..], runs, sums, columns);
-                    if group + 1 == groups {
+                    T::correlate(panel, field, terms, places, sums);
+                    if part + 1 == parts {
                         for lane in 0..lanes.min(units - first) {
-                            take(first + lane, row, sums[lane..].iter().step_by(lanes));
+                            for (row, sums) in sums.chunks_exact(columns * lanes).enumerate() {
+                                let sums = sums[lane..].iter().step_by(lanes);
+                                take(first + lane, group * rows + row, sums);
+                            }
                         }
                     }
                 }

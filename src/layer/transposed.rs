@@ -1,8 +1,15 @@
 //! The way back through a convolution.
 
-use super::{conv2d::Convolution, field::Field, slide::Slide, windows::Windows};
+use std::ops::Range;
+
+use super::{
+    conv2d::Convolution,
+    field::Field,
+    places::{grid, with_places},
+    slide::Slide,
+    windows::Windows,
+};
 use crate::{
-    correlate::Runs,
     scalar::Scalar,
     threads::{Chunks, share_out},
 };
@@ -21,51 +28,74 @@ impl Convolution {
         let field = self.output_field();
         let (samples, size) = (y.len() / output.len(), input.len());
         let out = Chunks { data: x, size };
-        share_out(out, 0..samples, self.parts(samples), &|range, x| {
+        let work = |range: Range<usize>, x: &mut [T], lists: &[usize]| {
             T::with_scratch(self.backward_scratch::<T>(), |scratch| {
                 let (seen, scratch) = scratch.split_at_mut(field.plane() * output.channels);
                 let (sums, panels) = scratch.split_at_mut(self.backward_sums::<T>());
                 self.pack_ways(weights, panels);
                 seen.fill(T::zero());
-                for (sample, x) in range.zip(x.data.chunks_exact_mut(size)) {
+                for (sample, x) in range.zip(x.chunks_exact_mut(size)) {
                     field.place(output, &y[sample * output.len()..][..output.len()], seen);
-                    self.slide_ways(panels, seen, sums, x);
+                    self.slide_ways(panels, seen, lists, sums, x);
                     finish(sample * size, x);
                 }
             });
+        };
+        share_out(out, 0..samples, self.parts(samples), &|range, x| {
+            let lists = self.ways().flat_map(|way| self.places_of(way));
+            with_places(lists, |lists| work(range, x.data, lists));
         });
     }
 
     /// Copies into panels the weights through which each group of pixels is seen.
     fn pack_ways<T: Scalar>(&self, weights: &[T], mut panels: &mut [T]) {
         let Windows { output, kernel, .. } = self.windows;
-        for way in self.ways() {
-            let slide = self.backward_slide::<T>(way);
+        for (down, across) in self.ways() {
+            let slide = self.backward_slide::<T>((down, across));
             let (here, rest) = panels.split_at_mut(slide.panels());
-            // The first output that sees a pixel does so through the last tap.
-            let weight = |o, i, j| (way.0.tap(i) * kernel.1 + way.1.tap(j)) * output.channels + o;
-            slide.pack(weights, weight, kernel.0 * kernel.1 * output.channels, here);
+            let starts = (0..output.channels).flat_map(|o| {
+                (0..down.taps).flat_map(move |i| {
+                    let row = down.tap(i) * kernel.1;
+                    (0..across.taps).map(move |j| (row + across.tap(j)) * output.channels + o)
+                })
+            });
+            slide.pack(weights, starts, kernel.0 * kernel.1 * output.channels, here);
             panels = rest;
         }
     }
 
     /// The sums of one sample, group by group. Pixels that no window covers get 0.
-    fn slide_ways<T: Scalar>(&self, mut panels: &[T], seen: &[T], sums: &mut [T], x: &mut [T]) {
+    fn slide_ways<T: Scalar>(
+        &self,
+        mut panels: &[T],
+        seen: &[T],
+        mut lists: &[usize],
+        sums: &mut [T],
+        x: &mut [T],
+    ) {
         let Windows { input, stride, .. } = self.windows;
-        let field = self.output_field();
         x.fill(T::zero());
         for way in self.ways() {
             let slide = self.backward_slide::<T>(way);
-            let (here, rest) = panels.split_at(slide.panels());
-            let seen = &seen[way.0.from * field.row() + way.1.from..];
+            let (panels_here, other_panels) = panels.split_at(slide.panels());
+            let (lists_here, other_lists) = lists.split_at(slide.places());
             let sums = &mut sums[..slide.sums()];
-            slide.slide(here, seen, sums, |channel, row, sums| {
+            slide.slide(panels_here, seen, lists_here, sums, |channel, row, sums| {
                 let row = channel * input.height + way.0.to + row * stride.0;
                 let x = x[row * input.width + way.1.to..].iter_mut();
                 x.step_by(stride.1).zip(sums).for_each(|(x, &sum)| *x = sum);
             });
-            panels = rest;
+            (panels, lists) = (other_panels, other_lists);
         }
+    }
+
+    /// The lists of a group's [`Slide`].
+    fn places_of(&self, (down, across): (Way, Way)) -> impl Iterator<Item = usize> + use<> {
+        let (field, channels) = (self.output_field(), self.windows.output.channels);
+        let start = down.from * field.width + across.from;
+        let terms = grid([channels, down.taps, across.taps], [field.plane(), field.width, 1]);
+        let places = grid([1, down.count, across.count], [0, field.width, 1]);
+        terms.chain(places.map(move |place| start + place))
     }
 
     /// The field of an output: the numbers that pixels of the input read from on the way back.
@@ -75,8 +105,6 @@ impl Convolution {
         Field {
             height: output.height.saturating_add(2 * padding.0),
             width: output.width.saturating_add(2 * padding.1),
-            stride: 1,
-            phases: 1,
             padding,
         }
     }
@@ -97,20 +125,11 @@ impl Convolution {
     /// The sums for one group of pixels, with a unit for each channel of the input.
     fn backward_slide<T: Scalar>(&self, (down, across): (Way, Way)) -> Slide {
         let Windows { input, output, .. } = self.windows;
-        let field = self.output_field();
-        let runs = Runs {
-            counts: [output.channels, down.taps],
-            steps: [field.plane(), field.row()],
-            taps: across.taps,
-            phases: 1,
-            phase: 0,
-        };
         Slide {
-            runs,
+            terms: output.channels * down.taps * across.taps,
             units: input.channels,
-            lanes: T::lanes(input.channels, across.count),
+            lanes: T::lanes(input.channels),
             rows: down.count,
-            step: field.row(),
             columns: across.count,
         }
     }
@@ -167,7 +186,7 @@ impl Way {
     }
 
     /// The tap of the kernel through which the output at place `index` sees a pixel. Places count from
-    /// the first output that sees the pixel.
+    /// the first output that sees the pixel, which does so through the last tap.
     fn tap(&self, index: usize) -> usize {
         self.phase + self.stride * (self.taps - 1 - index)
     }

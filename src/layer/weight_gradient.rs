@@ -1,10 +1,10 @@
 //! The gradient of the weights and biases of a convolution.
 
-use std::ops::Range;
-
-use super::{conv2d::Convolution, slide::TERMS, tiles::Tiles, windows::Windows};
+use super::{
+    conv2d::Convolution, places::with_places, slide::TERMS, tiles::Tiles, windows::Windows,
+};
 use crate::{
-    correlate::{MOST_LANES, Runs},
+    correlate::MOST_LANES,
     scalar::Scalar,
     threads::pieces,
     vector::{sum, sum_of},
@@ -27,7 +27,7 @@ impl Convolution {
         // A tile of several lines may begin and end within a channel.
         let channels = (width / kernel.1).div_ceil(kernel.0).saturating_add(1).min(input.channels);
         let seen = self.input_field().plane().saturating_mul(channels);
-        let panel = self.rows_at_once().saturating_mul(output.width).saturating_mul(MOST_LANES);
+        let panel = TERMS * MOST_LANES;
         let sums = output.channels.next_multiple_of(MOST_LANES).saturating_mul(width);
         Tiles {
             width,
@@ -35,13 +35,6 @@ impl Convolution {
             count: self.fan_in.div_ceil(width),
             scratch: seen.saturating_add(panel).saturating_add(sums),
         }
-    }
-
-    /// How many rows of a delta are added up separately, before their sum is added to that of the
-    /// others.
-    fn rows_at_once(&self) -> usize {
-        let output = self.windows.output;
-        (TERMS / output.width).clamp(1, output.height)
     }
 
     /// `∂W ← Σ δ Pᵀ` over the samples, where `P` are the pixels in the windows. Computes the columns of
@@ -54,90 +47,37 @@ impl Convolution {
         gradient: &mut [T],
         scratch: &mut [T],
     ) {
-        let Windows { input, output, kernel, stride, .. } = self.windows;
+        let Windows { input, output, kernel, .. } = self.windows;
         let field = self.input_field();
-        let lanes = T::lanes(output.channels, kernel.1.div_ceil(stride.1));
+        let lanes = T::lanes(output.channels);
         let columns = gradient.len() / output.channels;
-        let lines = first / kernel.1..(first + columns) / kernel.1;
-        let channels = lines.start / kernel.0..lines.end.div_ceil(kernel.0);
+        let area = kernel.0 * kernel.1;
+        let channels = first / area..(first + columns).div_ceil(area);
         let (seen, scratch) = scratch.split_at_mut(channels.len() * field.plane());
         let (sums, panel) = scratch.split_at_mut(output.channels.next_multiple_of(lanes) * columns);
         seen.fill(T::zero());
         sums.fill(T::zero());
-        for (h, delta) in h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len())) {
-            let h = &h[channels.start * input.plane()..channels.end * input.plane()];
-            field.place(input, h, seen);
-            for (block, sums) in sums.chunks_exact_mut(columns * lanes).enumerate() {
-                let delta = &delta[block * lanes * output.plane()..];
-                self.add_sample(delta, seen, lines.clone(), (&mut *panel, lanes), sums);
-            }
-        }
-        self.store(sums, lanes, gradient);
-    }
-
-    /// Adds one sample's part of the gradient to the sums of `lanes` units.
-    fn add_sample<T: Scalar>(
-        &self,
-        delta: &[T],
-        seen: &[T],
-        lines: Range<usize>,
-        (panel, lanes): (&mut [T], usize),
-        sums: &mut [T],
-    ) {
-        let output = self.windows.output;
-        for top in (0..output.height).step_by(self.rows_at_once()) {
-            let rows = self.rows_at_once().min(output.height - top);
-            let panel = &mut panel[..rows * output.width * lanes];
-            pack_delta(&delta[top * output.width..], output.plane(), lanes, panel);
-            self.add_rows(panel, &seen[top * self.row_step()..], rows, lines.clone(), sums);
-        }
-    }
-
-    /// Adds the part of some rows of the delta, packed in a panel, to the sums. A line is one row of
-    /// the kernel over one channel of the input.
-    fn add_rows<T: Scalar>(
-        &self,
-        panel: &[T],
-        seen: &[T],
-        rows: usize,
-        lines: Range<usize>,
-        mut sums: &mut [T],
-    ) {
-        let Windows { output, kernel, stride, .. } = self.windows;
-        let field = self.input_field();
-        let lanes = panel.len() / (rows * output.width);
-        let runs = Runs {
-            counts: [1, rows],
-            steps: [0, self.row_step()],
-            taps: output.width,
-            phases: 1,
-            phase: 0,
-        };
-        let first = lines.start / kernel.0;
-        for line in lines {
-            let row = (line / kernel.0 - first) * field.plane() + line % kernel.0 * field.row();
-            for phase in 0..field.phases {
-                let taps = (kernel.1 - phase).div_ceil(stride.1);
-                let (here, rest) = sums.split_at_mut(taps * lanes);
-                T::correlate(panel, &seen[row + phase * field.width..], runs, here, taps);
-                sums = rest;
-            }
-        }
-    }
-
-    /// Copies the sums to the gradient, in the order of the weights.
-    fn store<T: Scalar>(&self, sums: &[T], lanes: usize, gradient: &mut [T]) {
-        let Windows { output, kernel, .. } = self.windows;
-        let order = self.forward_slide::<T>().runs;
-        let columns = gradient.len() / output.channels;
-        for (block, sums) in sums.chunks_exact(columns * lanes).enumerate() {
-            let gradient = gradient.chunks_exact_mut(output.channels * kernel.1);
-            for (gradient, sums) in gradient.zip(sums.chunks_exact(kernel.1 * lanes)) {
-                for (tap, sums) in order.order().zip(sums.chunks_exact(lanes)) {
-                    let column = &mut gradient[tap * output.channels..][..output.channels];
-                    let column = &mut column[block * lanes..];
-                    column.iter_mut().zip(sums).for_each(|(to, &sum)| *to = sum);
+        let entries = self.entries(channels.len()).skip(first % area).take(columns);
+        with_places(self.positions().chain(entries), |lists| {
+            let (terms, places) = lists.split_at(output.plane());
+            for (h, delta) in h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len())) {
+                let h = &h[channels.start * input.plane()..channels.end * input.plane()];
+                field.place(input, h, seen);
+                for (block, sums) in sums.chunks_exact_mut(columns * lanes).enumerate() {
+                    let delta = &delta[block * lanes * output.plane()..];
+                    for (part, terms) in terms.chunks(TERMS).enumerate() {
+                        let panel = &mut panel[..terms.len() * lanes];
+                        pack_delta(&delta[part * TERMS..], output.plane(), lanes, panel);
+                        T::correlate(panel, seen, terms, places, sums);
+                    }
                 }
+            }
+        });
+        for (block, sums) in sums.chunks_exact(columns * lanes).enumerate() {
+            let gradient = gradient.chunks_exact_mut(output.channels);
+            for (gradient, sums) in gradient.zip(sums.chunks_exact(lanes)) {
+                let gradient = &mut gradient[block * lanes..];
+                gradient.iter_mut().zip(sums).for_each(|(to, &sum)| *to = sum);
             }
         }
     }
