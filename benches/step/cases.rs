@@ -53,6 +53,41 @@ const CIFAR: &str = "3072-1000-1000-1000-10";
 const MNIST: &str = "784-800-800-10";
 const MANY_CLASSES: &str = "784-800-800-1000";
 
+/// Three convolutions of 32, 64 and 64 kernels over images of 3×32×32, then 128 units and 10.
+struct Convolutional {
+    name: &'static str,
+    kernel: usize,
+    padding: usize,
+    stride: usize,
+    /// Whether a max-pooling of 3×3 with stride 2 follows each convolution.
+    pools: bool,
+    /// Positions of the output of each convolution, which share its weights.
+    positions: [usize; 3],
+}
+
+const CONVOLUTIONAL: [Convolutional; 4] = [
+    pooled("conv", 5, 2),
+    pooled("conv-3x3", 3, 1),
+    pooled("conv-1x1", 1, 0),
+    Convolutional {
+        name: "conv-stride-2",
+        kernel: 5,
+        padding: 2,
+        stride: 2,
+        pools: false,
+        positions: [16 * 16, 8 * 8, 4 * 4],
+    },
+];
+
+const fn pooled(name: &'static str, kernel: usize, padding: usize) -> Convolutional {
+    let positions = [32 * 32, 15 * 15, 7 * 7];
+    Convolutional { name, kernel, padding, stride: 1, pools: true, positions }
+}
+
+fn convolutional(arch: &str) -> Option<&'static Convolutional> {
+    CONVOLUTIONAL.iter().find(|conv| conv.name == arch)
+}
+
 /// All of them.
 pub fn cases() -> Vec<Case> {
     let all: Vec<FeedbackRule> = FeedbackRule::nokland().into_iter().collect();
@@ -81,6 +116,10 @@ pub fn cases() -> Vec<Case> {
         add("2-8-1", batch, &all, &both, "f32");
     }
     add("conv", 64, &two, &both, "f32");
+    add("conv", 64, &two, &["sgd"], "f64");
+    for conv in &CONVOLUTIONAL[1..] {
+        add(conv.name, 64, &two, &["sgd"], "f32");
+    }
     let others: Vec<FeedbackRule> =
         FeedbackRule::all().filter(|rule| !all.contains(rule)).collect();
     add(MNIST, 64, &others, &["rmsprop"], "f32");
@@ -106,13 +145,14 @@ fn widths(arch: &str) -> Vec<usize> {
 }
 
 fn network<T: Scalar>(arch: &str) -> Network<T> {
-    if arch == "conv" {
-        let conv = |channels| Conv2d { padding: (2, 2), ..Conv2d::new(channels, 5) };
-        let builder = Network::builder((3, 32, 32));
+    if let Some(&Convolutional { kernel, padding, stride, pools, .. }) = convolutional(arch) {
+        let (padding, stride) = ((padding, padding), (stride, stride));
         return [32, 64, 64]
             .into_iter()
-            .fold(builder, |b, channels| {
-                b.conv2d(conv(channels)).tanh().max_pool2d(MaxPool2d::new(3, 2))
+            .fold(Network::builder((3, 32, 32)), |builder, channels| {
+                let conv = Conv2d { padding, stride, ..Conv2d::new(channels, kernel) };
+                let builder = builder.conv2d(conv).tanh();
+                if pools { builder.max_pool2d(MaxPool2d::new(3, 2)) } else { builder }
             })
             .dense(128)
             .tanh()
@@ -182,9 +222,8 @@ impl Case {
     /// through: all but the first layer's under BP and FA, those between hidden layers under IFA,
     /// none under DFA. In a convolution `W` stands for the weights times the positions.
     pub fn operations(&self) -> f64 {
-        // Positions that share the weights of each layer of the convolutional net.
-        let positions: &[usize] =
-            if self.arch == "conv" { &[32 * 32, 15 * 15, 7 * 7] } else { &[] };
+        let conv = convolutional(self.arch);
+        let positions: &[usize] = conv.map_or(&[], |conv| &conv.positions);
         let network = self.network::<f32>();
         let work: Vec<f64> = (0..network.layer_count())
             .map(|l| {
