@@ -36,6 +36,7 @@ macro_rules! correlate {
                 terms: &'a [usize],
                 places: &'a [usize],
                 sums: &'a mut [$type],
+                adds: bool,
             }
 
             impl WithSimd for Correlation<'_> {
@@ -57,20 +58,21 @@ macro_rules! correlate {
                 fn in_tiles<S: Simd, const V: usize>(self, simd: S) {
                     let (panel, _) = S::$vectors(self.panel).0.as_chunks::<V>();
                     let (mut sums, _) = S::$vectors_mut(self.sums).0.as_chunks_mut::<V>();
-                    let Self { field, terms, mut places, .. } = self;
+                    let Self { field, terms, mut places, adds, .. } = self;
                     let mut tiles = places.len().div_ceil(most_places(V, S::REGISTER_COUNT));
                     while tiles > 0 {
                         let width = places.len().div_ceil(tiles);
                         let (here, rest) = sums.split_at_mut(width);
+                        let lists = (terms, places);
                         match width {
-                            1 => tile::<S, 1, V>(simd, panel, field, terms, places, here),
-                            2 => tile::<S, 2, V>(simd, panel, field, terms, places, here),
-                            3 => tile::<S, 3, V>(simd, panel, field, terms, places, here),
-                            4 => tile::<S, 4, V>(simd, panel, field, terms, places, here),
-                            5 => tile::<S, 5, V>(simd, panel, field, terms, places, here),
-                            6 => tile::<S, 6, V>(simd, panel, field, terms, places, here),
-                            7 => tile::<S, 7, V>(simd, panel, field, terms, places, here),
-                            _ => tile::<S, 8, V>(simd, panel, field, terms, places, here),
+                            1 => tile::<S, 1, V>(simd, panel, field, lists, here, adds),
+                            2 => tile::<S, 2, V>(simd, panel, field, lists, here, adds),
+                            3 => tile::<S, 3, V>(simd, panel, field, lists, here, adds),
+                            4 => tile::<S, 4, V>(simd, panel, field, lists, here, adds),
+                            5 => tile::<S, 5, V>(simd, panel, field, lists, here, adds),
+                            6 => tile::<S, 6, V>(simd, panel, field, lists, here, adds),
+                            7 => tile::<S, 7, V>(simd, panel, field, lists, here, adds),
+                            _ => tile::<S, 8, V>(simd, panel, field, lists, here, adds),
                         }
                         (sums, tiles) = (rest, tiles - 1);
                         places = &places[width..];
@@ -85,9 +87,9 @@ macro_rules! correlate {
                 simd: S,
                 panel: &[[S::$vector; V]],
                 field: &[$type],
-                terms: &[usize],
-                places: &[usize],
+                (terms, places): (&[usize], &[usize]),
                 out: &mut [[S::$vector; V]],
+                adds: bool,
             ) {
                 let reach = terms[terms.len() - 1] + 1;
                 let mut seen = [field; Q];
@@ -105,7 +107,7 @@ macro_rules! correlate {
                 }
                 for (out, sums) in out.iter_mut().zip(&sums) {
                     for (out, &sum) in out.iter_mut().zip(sums) {
-                        *out = simd.$add(*out, sum);
+                        *out = if adds { simd.$add(*out, sum) } else { sum };
                     }
                 }
             }
@@ -113,17 +115,17 @@ macro_rules! correlate {
             pub(crate) fn correlate(
                 panel: &[$type],
                 field: &[$type],
-                terms: &[usize],
-                places: &[usize],
+                (terms, places): (&[usize], &[usize]),
                 sums: &mut [$type],
+                adds: bool,
             ) {
-                Arch::new().dispatch(Correlation { panel, field, terms, places, sums });
+                Arch::new().dispatch(Correlation { panel, field, terms, places, sums, adds });
             }
 
             /// Compares with three loops on this instruction set, for all numbers of lanes.
             #[cfg(test)]
             #[allow(clippy::cast_lossless)] // One of the two is `f64` already.
-            fn check_on<S: Simd>(simd: S, terms: &[usize], places: &[usize]) {
+            fn check_on<S: Simd>(simd: S, terms: &[usize], places: &[usize], adds: bool) {
                 let length = terms.last().unwrap() + places.iter().max().unwrap() + 1;
                 let number = |i: usize| ((i * 37 + i / 5 * 11) % 17) as $type - 8.0;
                 let field: Vec<$type> = (0..length).map(number).collect();
@@ -133,25 +135,27 @@ macro_rules! correlate {
                         (9..).map(number).take(places.len() * lanes).collect();
                     let mut expected = sums.clone();
                     for (index, sum) in expected.iter_mut().enumerate() {
+                        *sum = if adds { *sum } else { 0.0 };
                         for (&term, panel) in terms.iter().zip(panel.chunks_exact(lanes)) {
                             *sum += panel[index % lanes] * field[places[index / lanes] + term];
                         }
                     }
                     let (panel, field, sums_of) = (&panel[..], &field[..], &mut sums[..]);
-                    simd.vectorize(Correlation { panel, field, terms, places, sums: sums_of });
+                    let sums_of = Correlation { panel, field, terms, places, sums: sums_of, adds };
+                    simd.vectorize(sums_of);
                     assert_eq!(sums, expected, "{terms:?}, {places:?}, {lanes} lanes");
                 }
             }
 
             /// [`check_on`] every instruction set that the processor has.
             #[cfg(test)]
-            pub(crate) fn check(terms: &[usize], places: &[usize]) {
-                check_on(pulp::Scalar::new(), terms, places);
+            pub(crate) fn check(terms: &[usize], places: &[usize], adds: bool) {
+                check_on(pulp::Scalar::new(), terms, places, adds);
                 #[cfg(target_arch = "x86_64")]
                 {
                     use pulp::x86::{V3, V4};
-                    V3::try_new().map(|simd| check_on(simd, terms, places));
-                    V4::try_new().map(|simd| check_on(simd, terms, places));
+                    V3::try_new().map(|simd| check_on(simd, terms, places, adds));
+                    V4::try_new().map(|simd| check_on(simd, terms, places, adds));
                 }
             }
         }
@@ -215,10 +219,11 @@ mod tests {
         fn sums_are_those_of_three_loops(
             mut terms in prop::collection::vec(0..60_usize, 1..50),
             places in prop::collection::vec(0..60_usize, 1..40),
+            adds in any::<bool>(),
         ) {
             terms.sort_unstable();
-            of_f32::check(&terms, &places);
-            of_f64::check(&terms, &places);
+            of_f32::check(&terms, &places, adds);
+            of_f64::check(&terms, &places, adds);
         }
     }
 

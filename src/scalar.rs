@@ -43,14 +43,15 @@ pub(crate) mod kernel {
         /// many units.
         fn lanes(units: usize) -> usize;
 
-        /// `sums[q, v] ← sums[q, v] + Σ_t panel[t, v] · field[places[q] + terms[t]]`, where the last
-        /// term is the largest. There are [`lanes`](Self::lanes) values of `v`, side by side in memory.
+        /// `sums[q, v] ← Σ_t panel[t, v] · field[places[q] + terms[t]]`, which is added to what is there
+        /// if it `adds`. The last term is the largest. There are [`lanes`](Self::lanes) values of `v`,
+        /// side by side in memory.
         fn correlate(
             panel: &[Self],
             field: &[Self],
-            terms: &[usize],
-            places: &[usize],
+            terms_and_places: (&[usize], &[usize]),
             sums: &mut [Self],
+            adds: bool,
         );
 
         /// `tanh a`, for vectorised loops.
@@ -122,11 +123,11 @@ macro_rules! scalar {
             fn correlate(
                 panel: &[Self],
                 field: &[Self],
-                terms: &[usize],
-                places: &[usize],
+                lists: (&[usize], &[usize]),
                 sums: &mut [Self],
+                adds: bool,
             ) {
-                correlate::$correlate::correlate(panel, field, terms, places, sums);
+                correlate::$correlate::correlate(panel, field, lists, sums, adds);
             }
 
             #[allow(clippy::inline_always)] // Or it would not be vectorised.

@@ -246,25 +246,26 @@ fn max<T: Scalar>(windows: &Windows, x: &[T], y: &mut [T], winners: &mut [u32]) 
 }
 
 /// At each value: the largest of the `count` values that follow at distances of `step`, the value
-/// itself included, and how far away it is. Of several equal ones the first counts. At the end of the
-/// slices fewer values follow.
+/// itself included, and how far away it is. Of several equal ones the first counts. Where fewer values
+/// follow, at the end, no window begins, and what is written there means nothing.
 #[multiversion(targets = "simd")]
 fn slide<T: Scalar>(
     (from, from_offsets): (&[T], &[u32]),
     (count, step): (usize, usize),
     (best, offsets): (&mut [T], &mut [u32]),
 ) {
-    // The first comparison initialises `best`, which the others compare with.
-    let compared = if count > 1 { from.len() - step } else { 0 };
-    let (others, other_offsets) =
-        (&from[from.len() - compared..], &from_offsets[step.min(from.len())..]);
-    let first = from.iter().zip(from_offsets).zip(others.iter().zip(other_offsets));
-    for ((one, other), (best, offset)) in first.zip(best.iter_mut().zip(&mut *offsets)) {
-        (*best, *offset) = larger((*one.0, *one.1), (*other.0, *other.1), step);
+    // The first three values are compared before anything is written. Rewriting `best` under a condition
+    // is slow on some processors. If there are fewer values, the last is compared with itself.
+    let shifts = [0, 1, 2].map(|k: usize| k.min(count - 1) * step);
+    let length = from.len() - shifts[2];
+    let [one, second, third] = shifts.map(|shift| &from[shift..][..length]);
+    let [of_one, of_second, of_third] = shifts.map(|shift| &from_offsets[shift..][..length]);
+    let (best, offsets) = (&mut best[..length], &mut offsets[..length]);
+    for i in 0..length {
+        let found = larger((one[i], of_one[i]), (second[i], of_second[i]), shifts[1]);
+        (best[i], offsets[i]) = larger(found, (third[i], of_third[i]), shifts[2]);
     }
-    best[compared..].copy_from_slice(&from[compared..]);
-    offsets[compared..].copy_from_slice(&from_offsets[compared..]);
-    for shift in (2..count).map(|k| k * step) {
+    for shift in (3..count).map(|k| k * step) {
         let others = from[shift..].iter().zip(&from_offsets[shift..]);
         for ((best, offset), other) in best.iter_mut().zip(&mut *offsets).zip(others) {
             (*best, *offset) = larger((*best, *offset), (*other.0, *other.1), shift);

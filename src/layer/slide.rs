@@ -89,11 +89,8 @@ impl Slide {
                 let groups = sums.chunks_mut(rows * columns * lanes);
                 for (group, (sums, places)) in groups.zip(places.chunks(rows * columns)).enumerate()
                 {
-                    // The sums are set to 0 and handed on while they are in cache.
-                    if part == 0 {
-                        sums.fill(T::zero());
-                    }
-                    T::correlate(panel, field, terms, places, sums);
+                    T::correlate(panel, field, (terms, places), sums, part > 0);
+                    // The sums are handed on while they are in cache.
                     if part + 1 == parts {
                         for lane in 0..lanes.min(units - first) {
                             for (row, sums) in sums.chunks_exact(columns * lanes).enumerate() {

@@ -74,7 +74,11 @@ impl Convolution {
         x: &mut [T],
     ) {
         let Windows { input, stride, .. } = self.windows;
-        x.fill(T::zero());
+        if self.ways().map(|(down, across)| down.count * across.count).sum::<usize>()
+            < input.plane()
+        {
+            x.fill(T::zero());
+        }
         for way in self.ways() {
             let slide = self.backward_slide::<T>(way);
             let (panels_here, other_panels) = panels.split_at(slide.panels());

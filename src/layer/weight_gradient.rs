@@ -68,7 +68,7 @@ impl Convolution {
                     for (part, terms) in terms.chunks(TERMS).enumerate() {
                         let panel = &mut panel[..terms.len() * lanes];
                         pack_delta(&delta[part * TERMS..], output.plane(), lanes, panel);
-                        T::correlate(panel, seen, terms, places, sums);
+                        T::correlate(panel, seen, (terms, places), sums, true);
                     }
                 }
             }
