@@ -121,7 +121,12 @@ fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>
     if thin::product(&mut c, accum, a, b) {
         return;
     }
-    let rows = if a.row_stride() != 1 && b.ncols() <= 2 * ROWS { ROWS / 3 } else { ROWS };
+    let rows = match wide_vectors() {
+        // Without AVX-512 a register holds half as many rows.
+        false => ROWS / if size_of::<T>() == size_of::<f32>() { 2 } else { 1 },
+        true if a.row_stride() != 1 && b.ncols() <= 2 * ROWS => ROWS / 3,
+        true => ROWS,
+    };
     // The last block may be longer. Every block is large enough even for a product with two columns,
     // because `by_columns` may go through it that way.
     let least = smallest_part(2, a.ncols()).max(TILE + 1);
@@ -134,12 +139,20 @@ fn by_blocks<T: Scalar>(mut c: MatMut<T>, accum: Accum, mut a: Mat<T>, b: Mat<T>
     by_columns(c, accum, a, b);
 }
 
-/// Rows that the kernel holds in registers, in `f32`.
+/// Rows that the kernel holds in registers, in `f32` with AVX-512.
 const ROWS: usize = 96;
 
+/// Whether the processor has vectors of 512 bits, for which the kernel works with larger tiles.
+fn wide_vectors() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// One block of [`by_blocks`]. If `b` has more than twelve columns, faer 0.24 copies `a` to read it
-/// faster. For a moderate number of columns the copy costs more than it saves, so they are multiplied
-/// twelve at a time.
+/// faster. With AVX-512 and a moderate number of columns the copy costs more than it saves, so they are
+/// multiplied twelve at a time.
 fn by_columns<T: Scalar>(mut c: MatMut<T>, accum: Accum, a: Mat<T>, mut b: Mat<T>) {
     const IN_PLACE: usize = 12;
     /// With more terms, the part that is read again would not stay in cache.
@@ -147,12 +160,12 @@ fn by_columns<T: Scalar>(mut c: MatMut<T>, accum: Accum, a: Mat<T>, mut b: Mat<T
     /// Columns that are left for the end, so that the last part is not too small.
     const KEPT: usize = 4;
     let least = smallest_part(a.nrows(), a.ncols());
-    if cfg!(target_arch = "x86_64")
-        && size_of::<T>() == size_of::<f32>()
+    if size_of::<T>() == size_of::<f32>()
         && a.row_stride() == 1
         && (ROWS..=TERMS).contains(&a.ncols())
         && b.ncols() <= 2 * ROWS
         && least <= KEPT + 1
+        && wide_vectors()
     {
         while b.ncols() > IN_PLACE {
             let too_few = b.ncols() - IN_PLACE < least;
