@@ -61,7 +61,7 @@ struct Convolutional {
     stride: usize,
     /// Whether a max-pooling of 3×3 with stride 2 follows each convolution.
     pools: bool,
-    /// Positions of the output of each convolution, which share its weights.
+    /// How many positions the output of each convolution has. They share its weights.
     positions: [usize; 3],
 }
 

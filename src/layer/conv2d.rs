@@ -156,14 +156,15 @@ impl Convolution {
         }
     }
 
-    /// Where the entries of a kernel over so many channels are in the field of the input, relative to
-    /// the place of a position.
+    /// The places, in the field of the input, of all pixels that a window over this many channels sees,
+    /// relative to the window's first pixel.
     pub(super) fn entries(&self, channels: usize) -> impl Iterator<Item = usize> + use<> {
         let (field, kernel) = (self.input_field(), self.windows.kernel);
         grid([channels, kernel.0, kernel.1], [field.plane(), field.width, 1])
     }
 
-    /// Where the positions of the output begin to read in the field of the input.
+    /// The place of each window's first pixel in the field of the input. There is a window for each
+    /// position of the output.
     pub(super) fn positions(&self) -> impl Iterator<Item = usize> + use<> {
         let Windows { output, stride, .. } = self.windows;
         let row = stride.0.saturating_mul(self.input_field().width);

@@ -16,7 +16,7 @@ pub(super) fn grid(counts: [usize; 3], steps: [usize; 3]) -> impl Iterator<Item 
 /// nothing.
 ///
 /// # Panics
-/// If `work` asks for another list.
+/// If `work` calls this function itself, because there is one list for each thread.
 pub(super) fn with_places<R>(
     places: impl Iterator<Item = usize>,
     work: impl FnOnce(&[usize]) -> R,

@@ -4,12 +4,12 @@ use std::{iter::StepBy, slice::Iter};
 
 use crate::scalar::Scalar;
 
-/// So many terms are added up separately, and then added to the sum of the others. So the part of the
+/// This many terms are added up separately, and then added to the sum of the others. So the part of the
 /// panel in use stays in cache, and rounding errors stay small.
 pub(super) const TERMS: usize = 128;
 
-/// About so many places are summed up between two changes of the part of the panel. Their sums stay in
-/// cache, and they fill whole tiles of registers.
+/// About this many sums are computed in one go. They fill whole tiles of registers, and are still in
+/// cache when they are handed on.
 const PLACES: usize = 96;
 
 /// A set of sums over a field: a matrix of sums for each unit (a channel of the result). Each sum adds
