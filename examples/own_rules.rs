@@ -1,4 +1,4 @@
-//! Learning rules that the library does not have, written with its public functions.
+//! Learning rules written outside the library, with its public functions.
 //!
 //! ```text
 //! cargo run --release --example own_rules
@@ -32,7 +32,7 @@ use runs::Run;
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
 
-/// Shows rules that the library does not have, each a function of this program. Prints a table of errors
+/// Shows rules written outside the library, each a function of this program. Prints a table of errors
 /// and draws the test error per epoch.
 #[derive(Parser)]
 struct Args {

@@ -513,8 +513,8 @@ mod tests {
             check_parts::<f64>(shape, seed, parts)?;
         }
 
-        /// A part is of more than a tile, where there are twice as many tiles as parts: so it is
-        /// never a single row, and more than a quarter of what the mean part is.
+        /// With at least two tiles of rows for each part, every part has more rows than one tile. So it
+        /// is never a single row, for which the kernel adds up in another order.
         #[test]
         fn no_part_is_of_a_few_rows(parts in 2..70_usize, more in 0..300_usize) {
             let rows = 2 * TILE * parts + more;

@@ -1,6 +1,10 @@
 //! Routes: how feedback finds its way through a network, as a value that users can write down.
 
-use std::{fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BinaryHeap},
+    fmt,
+    str::FromStr,
+};
 
 use crate::{
     error::{Error, Result},
@@ -74,28 +78,48 @@ impl Route {
     /// layers that are not neighbours, or through a matrix of size 0.
     pub fn new(layers: usize, hops: impl IntoIterator<Item = Hop>) -> Result<Self> {
         let output = layers.saturating_sub(1);
-        let mut waiting: Vec<Hop> = hops.into_iter().collect();
-        for hop in &mut waiting {
+        let mut given: Vec<Hop> = hops.into_iter().collect();
+        for hop in &mut given {
             if hop.signal == Signal::Delta(output) {
                 hop.signal = Signal::Error; // The delta of the output layer.
             }
             hop.check(output)?;
         }
-        let mut hops: Vec<Hop> = Vec::with_capacity(waiting.len());
-        while !waiting.is_empty() {
-            let here = |signal: Signal| {
-                signal.layer().is_none_or(|from| hops.iter().any(|hop| hop.to == from))
-            };
-            let ready = |to| waiting.iter().filter(|hop| hop.to == to).all(|hop| here(hop.signal));
-            // The highest layer first: a residual connection sends a copy of a delta down to a lower
-            // layer, so the upper delta has to be made before.
-            let Some(to) = waiting.iter().map(|hop| hop.to).filter(|&to| ready(to)).max() else {
-                let stuck = waiting.iter().find(|hop| !here(hop.signal)).unwrap_or(&waiting[0]);
-                return Err(stuck.refuse("no delta is there to be sent when it is needed"));
-            };
-            hops.extend(waiting.extract_if(.., |hop| hop.to == to));
+        // For each layer the hops to it, and how many of them still wait for a delta.
+        let mut waiting: BTreeMap<usize, (Vec<Hop>, usize)> = BTreeMap::new();
+        // For each layer those that its delta is sent to, once for each hop.
+        let mut receivers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for &hop in &given {
+            let (to_layer, missing) = waiting.entry(hop.to).or_default();
+            to_layer.push(hop);
+            if let Some(from) = hop.signal.layer() {
+                *missing += 1;
+                receivers.entry(from).or_default().push(hop.to);
+            }
         }
-        Ok(Self { layers, hops })
+        // The highest layer first: a residual connection sends a copy of a delta down to a lower
+        // layer, so the upper delta has to be made before.
+        let ready = waiting.iter().filter(|(_, (_, missing))| *missing == 0);
+        let mut ready: BinaryHeap<usize> = ready.map(|(&layer, _)| layer).collect();
+        let mut hops: Vec<Hop> = Vec::with_capacity(given.len());
+        while let Some(layer) = ready.pop() {
+            hops.extend(waiting.remove(&layer).into_iter().flat_map(|(to_layer, _)| to_layer));
+            for to in receivers.remove(&layer).unwrap_or_default() {
+                if let Some((_, missing)) = waiting.get_mut(&to) {
+                    *missing -= 1;
+                    if *missing == 0 {
+                        ready.push(to);
+                    }
+                }
+            }
+        }
+        // A layer whose delta was made has no receivers any more.
+        let stuck =
+            |hop: &&Hop| hop.signal.layer().is_some_and(|from| receivers.contains_key(&from));
+        match given.iter().find(stuck) {
+            Some(hop) => Err(hop.refuse("no delta is there to be sent when it is needed")),
+            None => Ok(Self { layers, hops }),
+        }
     }
 
     /// Number of weighted layers, the output layer included.
@@ -202,13 +226,13 @@ impl Route {
         let direct = |hop: &Hop| hop.through.is_straight() && hop.signal.layer().is_none();
         self.hops.len() + 1 == self.layers
             && self.hops.iter().all(direct)
-            && (0..self.hops.len()).all(|layer| self.serves(layer))
+            && self.hops.windows(2).all(|pair| pair[0].to != pair[1].to) // So each has one.
     }
 
     /// Whether a layer learns: the output layer always does, a hidden one if a hop leads there.
     #[must_use]
     pub fn serves(&self, layer: usize) -> bool {
-        layer + 1 == self.layers || self.hops.iter().any(|hop| hop.to == layer)
+        self.layers.checked_sub(1) == Some(layer) || self.hops.iter().any(|hop| hop.to == layer)
     }
 
     /// The same route with `signal` in place of the error, or of a signal made from the error, in every

@@ -24,7 +24,7 @@ const WIDTH: usize = 10;
 /// | [`Shallow`](Self::Shallow) | none: hidden layers do not learn | the control of every comparison |
 /// | [`SDfa`](Self::SDfa) | `δ_l = (B_l sign(e)/N) ∘ f'(a_l)` | Frenkel, Lefebvre and Bol 2021 |
 /// | [`Drtp`](Self::Drtp) | `δ_l = (B_l t/N) ∘ f'(a_l)` with the targets `t` | Frenkel, Lefebvre and Bol 2021 |
-/// | [`USf`](Self::USf) | `δ_l = (s sign(W_{l+1})ᵀ δ_{l+1}) ∘ f'(a_l)`, `s = √(2/(fan_in + fan_out))` | Liao, Leibo and Poggio 2016; Xiao et al. 2018 |
+/// | [`USf`](Self::USf) | `δ_l = (s sign(W_{l+1})ᵀ δ_{l+1}) ∘ f'(a_l)`, `s = √(2/(fan_in + fan_out))` | Liao, Leibo and Poggio 2016; Xiao et al. 2019 |
 /// | [`FrSf`](Self::FrSf) | `δ_l = ((\|B_l\| ∘ sign(W_{l+1})ᵀ) δ_{l+1}) ∘ f'(a_l)` | as uSF |
 /// | [`BrSf`](Self::BrSf) | as frSF, with `B_l` drawn anew for every step | as uSF |
 /// | [`Kp`](Self::Kp) | as FA, and `B_lᵀ` gets every update of `W_{l+1}` | Kolen and Pollack 1994; Akrout et al. 2019 |
@@ -34,9 +34,9 @@ const WIDTH: usize = 10;
 /// | [`Pfa`](Self::Pfa) | `δ_l = (R_lᵀ B_lᵀ δ_{l+1}) ∘ f'(a_l)`, and `R_l` learns along `∂R_l = (B_lᵀ δ_{l+1}) h_lᵀ` | Li et al. 2024 (arXiv 2405.20594) |
 ///
 /// All rules share the gradients `∂W_l = δ_l h_{l-1}ᵀ` and `∂b_l = Σ δ_l` (Nøkland 2016, eq. 10), and
-/// the output layer's `δ_L = e`. The matrices `B` are random and drawn once; only FDFA's start from 0.
-/// They stay as they are, with two exceptions: under frSF and brSF their signs follow those of the
-/// weights, and under KP, DKP, FDFA and WM they learn.
+/// the output layer's `δ_L = e`. The matrices `B` are random and drawn once, but FDFA's start from 0.
+/// They stay as they are, with three exceptions: brSF draws new magnitudes for every step, under frSF
+/// and brSF the signs follow those of the weights, and under KP, DKP, FDFA and WM the matrices learn.
 ///
 /// The next table says what a rule needs beside the forward pass, for one hidden layer. The layer has
 /// `n_l` units, the layer above it has `n_{l+1}`, the network has `n_L` outputs, and the batch has `N`

@@ -11,7 +11,8 @@ Install: pip install torch. Build: cargo bench --bench step --no-run, which prin
   conv.py compare --ours target/release/deps/step-... [--rounds 5] [--json FILE]   # all cases in turn, round by round
   conv.py run --net conv-3x3 --rule dfa --threads 2                                 # PyTorch alone
 
-MKL takes its fast path on processors of AMD only if a library that says so is loaded first; --preload names it.
+MKL takes its fast path on processors of AMD only if a library is loaded first that says so, which --preload names:
+  echo 'int mkl_serv_intel_cpu_true(void) { return 1; }' | cc -shared -fPIC -x c - -o liblike-intel.so
 """
 import argparse, json, os, statistics, subprocess, sys, time
 

@@ -91,6 +91,11 @@ struct Args {
     #[arg(long)]
     rate: Option<f64>,
 
+    /// What the learning rate of the hidden layers is multiplied by: 1e-12 keeps their weights as drawn, the
+    /// control for nets with batch normalisation, which the rule shallow cannot train
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    hidden_rate: f64,
+
     /// How often every training image is seen
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
@@ -157,7 +162,10 @@ impl Args {
         if self.data.is_some() && net.is_biotorch() {
             builder = builder.augmentation(Augmentation::default());
         }
-        let trainer = builder.build()?;
+        let mut trainer = builder.build()?;
+        for layer in 0..trainer.network().layer_count() - 1 {
+            trainer.set_rate_factor(layer, self.hidden_rate)?;
+        }
         let header = self.header(net, rule, name, data, &trainer);
         let (angles, out) = (self.angles, self.out.as_deref());
         let mut observer = Observer::new(&trainer, &data.train, angles, out, header)?;
@@ -188,6 +196,7 @@ impl Args {
             net: net.name(),
             rule: rule.to_string(),
             rate: self.rate.unwrap_or(net.rate(rule)),
+            hidden_rate: (self.hidden_rate != 1.0).then_some(self.hidden_rate),
             seed: self.seed,
             data: name.into(),
             images: data.train.len(),

@@ -19,6 +19,9 @@ pub struct Header {
     pub net: String,
     pub rule: String,
     pub rate: f64,
+    /// What it is multiplied by in the hidden layers, if not by 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_rate: Option<f64>,
     pub seed: u64,
     pub data: String,
     /// Learned from in an epoch.
@@ -63,9 +66,10 @@ impl Observer {
             .transpose()?;
         let create = |folder: &Path| {
             std::fs::create_dir_all(folder)?;
-            let Header { net, rule, rate, images, seed, .. } = &header;
+            let Header { net, rule, rate, hidden_rate, images, seed, .. } = &header;
             let rule = rule.to_lowercase();
-            let name = format!("{net}-{rule}-rate{rate}-images{images}-seed{seed}.jsonl");
+            let hidden = hidden_rate.map_or(String::new(), |rate| format!("-hidden{rate}"));
+            let name = format!("{net}-{rule}-rate{rate}{hidden}-images{images}-seed{seed}.jsonl");
             Lines::<Header, Point>::new(folder.join(name), header).rewrite()
         };
         Ok(Self { angles, writer: out.map(create).transpose()? })

@@ -178,9 +178,10 @@ impl<T: Scalar> Dataset<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::LabelOutOfRange`], and [`Error::ShapeMismatch`] for real-valued targets with another
-    /// number of outputs.
+    /// [`Error::LabelOutOfRange`], [`Error::ShapeMismatch`] for real-valued targets with another number
+    /// of outputs, and [`Error::InvalidParameter`] for none.
     pub fn mean_target(&self, outputs: usize) -> Result<Vec<f64>> {
+        require(outputs > 0, "the number of outputs", 0.0, "at least 1")?;
         let targets = self.targets();
         Loss::MeanSquaredError.check(&targets, outputs, self.len())?;
         let mut sums = filled(outputs, 0.0, (outputs, 1))?;

@@ -125,7 +125,7 @@ impl<T: Scalar> Whitening<T> {
     /// # Errors
     /// [`Error::InvalidParameter`] unless `epsilon` is positive and finite, [`Error::TooLarge`] if
     /// there is not enough memory for a matrix of `features × features`, [`Error::NonFinite`] if the
-    /// covariance overflows, [`Error::NoConvergence`] if the eigenvectors cannot be found.
+    /// covariance or the matrix overflows, [`Error::NoConvergence`] if the eigenvectors cannot be found.
     pub fn fit(
         train: &Dataset<T>,
         epsilon: f64,
@@ -144,6 +144,9 @@ impl<T: Scalar> Whitening<T> {
         let matrix = inverse_square_root(eigen, epsilon)?;
         let mean = DVector::from_vec(mean).map(T::of);
         let whitening = Self { mean, matrix: matrix.map(T::of) };
+        // What suits `f64` may overflow in `f32`.
+        let matrix = whitening.matrix.as_slice();
+        require_finite(|| "the whitening matrix".to_owned(), train.features(), matrix)?;
         report(Stage::Matrix, 1.0);
         Ok(whitening)
     }
@@ -512,6 +515,10 @@ mod tests {
         let huge = Dataset::new(huge, vec![0; 2]).unwrap();
         let refused = Whitening::fit(&huge, 1e-5, |_| ()).unwrap_err();
         assert!(matches!(refused, Error::NonFinite { .. }), "{refused}");
+        // A constant feature gets 1/√ε.
+        let constant = Dataset::<f32>::new(DMatrix::zeros(2, 1), vec![0]).unwrap();
+        let refused = Whitening::fit(&constant, 1e-80, |_| ()).unwrap_err();
+        assert!(refused.to_string().contains("the whitening matrix"), "{refused}");
         let nan = DMatrix::from_element(3, 1, f64::NAN);
         assert!(matches!(whitening.apply(&nan), Err(Error::NonFinite { .. })));
     }

@@ -24,6 +24,9 @@ use crate::{
     workspace::Gradients,
 };
 
+/// Shards are counted in 16 bits, far beyond what anybody needs.
+const MOST_SHARDS: usize = 1 << 16;
+
 /// Trains on batches whose samples are divided among processes. It works with every rule whose feedback
 /// depends on single samples only. So it does not work with DKP, FDFA, PFA and WM, nor with the centred
 /// error.
@@ -62,7 +65,8 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
     /// trainer in the same way.
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] if there are fewer shards than processes. [`Error::Conflict`] if the
+    /// [`Error::InvalidParameter`] if there are fewer shards than processes, or more than 65,536.
+    /// [`Error::Conflict`] if the
     /// processes have different trainers or numbers of shards. [`Error::Conflict`] too for feedback
     /// that needs the whole batch: the centred error, and matrices that learn from noise or along
     /// gradients of their own.
@@ -70,8 +74,9 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
         let reason = "all have to cut a batch into as many shards";
         require_equal(group, "the number of shards", shards as u64, reason)?;
         require_same(group, &trainer)?;
-        let expected = "at least the number of processes";
-        require(shards >= group.size(), "shards", shards as f64, expected)?;
+        let expected = "at least the number of processes, and at most 65,536";
+        let valid = (group.size()..=MOST_SHARDS).contains(&shards);
+        require(valid, "shards", shards as f64, expected)?;
         require_shared(trainer.feedback.route())?;
         let count = own(group.rank(), shards, group.size()).len();
         let gradients = (0..count).map(|_| Gradients::new()).collect();

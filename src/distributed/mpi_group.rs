@@ -1,6 +1,6 @@
 //! The processes that `mpirun` has started. No other file uses the crate `mpi`.
 
-use std::thread;
+use std::{iter::StepBy, ops::Range, thread};
 
 use mpi::{
     Threading,
@@ -69,20 +69,45 @@ impl Group for MpiGroup {
     }
 
     fn send(&self, to: usize, message: &[u8]) -> Result<()> {
-        self.world.process_at_rank(Self::number(to)).send(message);
+        let process = self.world.process_at_rank(Self::number(to));
+        pieces(message.len()).for_each(|start| process.send(&message[piece(start, message.len())]));
         Ok(())
     }
 
     fn receive(&self, from: usize, message: &mut [u8]) -> Result<()> {
-        let status = self.world.process_at_rank(Self::number(from)).receive_into(message);
-        require_received(from, message.len(), &status)
+        let process = self.world.process_at_rank(Self::number(from));
+        pieces(message.len()).try_for_each(|start| {
+            let place = piece(start, message.len());
+            let message = &mut message[place];
+            let status = process.receive_into(message);
+            require_received(from, message.len(), &status)
+        })
     }
 
     fn exchange(&self, other: usize, message: &[u8], answer: &mut [u8]) -> Result<()> {
         let process = self.world.process_at_rank(Self::number(other));
-        let status = send_receive_into(message, &process, answer, &process);
-        require_received(other, answer.len(), &status)
+        // Both sides know both lengths. Beyond the end of the shorter one its pieces are empty.
+        pieces(message.len().max(answer.len())).try_for_each(|start| {
+            let message = &message[piece(start, message.len())];
+            let place = piece(start, answer.len());
+            let answer = &mut answer[place];
+            let status = send_receive_into(message, &process, answer, &process);
+            require_received(other, answer.len(), &status)
+        })
     }
+}
+
+/// MPI counts the bytes of a message in 31 bits, so longer ones go in pieces of this many.
+const PIECE: usize = 1 << 30;
+
+/// Where the pieces of a message begin. An empty message is one empty piece.
+fn pieces(length: usize) -> StepBy<Range<usize>> {
+    (0..length.max(1)).step_by(PIECE)
+}
+
+/// The piece that begins at `start`, of a message of `length` bytes.
+fn piece(start: usize, length: usize) -> Range<usize> {
+    start.min(length)..start.saturating_add(PIECE).min(length)
 }
 
 fn require_received(

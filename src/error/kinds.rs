@@ -10,8 +10,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Everything that the crate refuses. A message says what was expected and what was found.
 ///
 /// After an error nothing that lasts has changed: weights, optimiser state and counters are as they
-/// were before the call. Only an epoch that fails in one of its steps keeps the steps before that one,
-/// unless its documentation says otherwise.
+/// were before the call. There are two exceptions. An epoch that fails in one of its steps keeps the
+/// steps before that one, unless its documentation says otherwise. And matrices that learn from noise,
+/// as under WM, may have learned from the noise before the step that fails.
 ///
 /// A message is complete. If something else is the cause, such as the system, its message is included.
 /// So `source()` is always `None`, and programs that print all sources print nothing twice. The cause

@@ -31,8 +31,8 @@ pub struct Mirror {
     pub bound: f64,
     /// Samples in a batch of noise; 128 by default.
     pub batch: usize,
-    /// Batches of noise before the first training step, at least 1; 468 by default. Before every later
-    /// step there is one.
+    /// Batches of noise before the first training step, from 1 to 1,000,000; 468 by default. Before
+    /// every later step there is one, and so there is before gradients that are found without a step.
     pub before: usize,
     /// The function `f` of the output layer, which has no activation of its own; the identity by
     /// default.
@@ -56,7 +56,9 @@ impl Mirror {
         let batch = self.batch as f64;
         require(self.batch > 0, "the batch of a mirror", batch, "at least 1")?;
         let before = self.before as f64;
-        require(self.before > 0, "a mirror's batches before the first step", before, "at least 1")?;
+        let valid = (1..=1_000_000).contains(&self.before);
+        let what = "a mirror's batches before the first step";
+        require(valid, what, before, "from 1 to 1,000,000")?;
         self.output.check::<T>()
     }
 }

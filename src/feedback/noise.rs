@@ -50,25 +50,35 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// Sends noise through the layers: [`Mirror::before`] batches before the first step, one before
-    /// each later step.
+    /// each later step. After an error nothing has changed.
     pub(super) fn look_into_mirrors(&mut self, network: &Network<T>) -> Result<()> {
         if !self.route.has_mirrors() {
             return Ok(());
         }
-        let batches = if self.mirroring.seen == 0 { self.mirroring.how.before } else { 1 };
-        for _ in 0..batches {
-            self.require_room(network)?;
-            for (index, &hop) in self.route.hops().iter().enumerate() {
-                if hop.through == Through::Mirror
-                    && let Some(matrix) = &mut self.matrices[index]
-                {
-                    let of = (self.route.owner(hop), index);
-                    matrix.learn_from_noise(network, of, &mut self.mirroring)?;
-                    matrix.measure(&self.shared);
-                }
-            }
-            self.mirroring.seen += 1;
+        if self.mirroring.seen > 0 {
+            return self.look_once(network);
         }
+        let before = self.matrices.clone();
+        let looked = (0..self.mirroring.how.before).try_for_each(|_| self.look_once(network));
+        if looked.is_err() {
+            (self.matrices, self.mirroring.seen) = (before, 0);
+        }
+        looked
+    }
+
+    /// Sends one batch of noise through the layers.
+    fn look_once(&mut self, network: &Network<T>) -> Result<()> {
+        self.require_room(network)?;
+        for (index, &hop) in self.route.hops().iter().enumerate() {
+            if hop.through == Through::Mirror
+                && let Some(matrix) = &mut self.matrices[index]
+            {
+                let of = (self.route.owner(hop), index);
+                matrix.learn_from_noise(network, of, &mut self.mirroring)?;
+                matrix.measure(&self.shared);
+            }
+        }
+        self.mirroring.seen += 1;
         Ok(())
     }
 

@@ -305,7 +305,7 @@ mod tests {
         check::<f32>([2, 5, 40], 256.0, pass, 1e-3);
     }
 
-    /// The rest of a plane of ones: all channels are alike, none is mixed up with another.
+    /// Each channel has one value everywhere, its own, and a shift of its own.
     #[test]
     fn a_constant_channel_becomes_its_shift() {
         let Case { norm, values, .. } = case::<f32>([3, 4, 5], 0.0, 1);

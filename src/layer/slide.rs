@@ -30,7 +30,7 @@ impl Slide {
     /// How many numbers a panel has. A panel holds the weights of `lanes` units: for each term, the
     /// weights of all these units side by side.
     fn panel(&self) -> usize {
-        self.terms * self.lanes
+        self.terms.saturating_mul(self.lanes)
     }
 
     /// How many numbers all panels have together.

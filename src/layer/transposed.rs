@@ -107,8 +107,8 @@ impl Convolution {
         let Windows { output, kernel, stride, .. } = self.windows;
         let padding = ((kernel.0 - 1) / stride.0, (kernel.1 - 1) / stride.1);
         Field {
-            height: output.height.saturating_add(2 * padding.0),
-            width: output.width.saturating_add(2 * padding.1),
+            height: output.height.saturating_add(padding.0.saturating_mul(2)),
+            width: output.width.saturating_add(padding.1.saturating_mul(2)),
             padding,
         }
     }
@@ -184,7 +184,7 @@ impl Way {
             stride,
             taps,
             count: end.saturating_sub(first),
-            to: (first * stride + phase).saturating_sub(padding),
+            to: first.saturating_mul(stride).saturating_add(phase).saturating_sub(padding),
             from: first + around + 1 - taps,
         }
     }

@@ -28,7 +28,8 @@ impl Convolution {
         let channels = (width / kernel.1).div_ceil(kernel.0).saturating_add(1).min(input.channels);
         let seen = self.input_field().plane().saturating_mul(channels);
         let panel = TERMS * MOST_LANES;
-        let sums = output.channels.next_multiple_of(MOST_LANES).saturating_mul(width);
+        let sums = output.channels.checked_next_multiple_of(MOST_LANES).unwrap_or(usize::MAX);
+        let sums = sums.saturating_mul(width);
         Tiles {
             width,
             size: output.channels * width,
@@ -47,6 +48,9 @@ impl Convolution {
         gradient: &mut [T],
         scratch: &mut [T],
     ) {
+        /// So many sums over [`TERMS`] terms are added up before the result goes to the gradient.
+        /// Rounding errors stay small in this way, however many samples there are.
+        const PARTS: usize = 512;
         let Windows { input, output, kernel, .. } = self.windows;
         let field = self.input_field();
         let lanes = T::lanes(output.channels);
@@ -56,30 +60,39 @@ impl Convolution {
         let (seen, scratch) = scratch.split_at_mut(channels.len() * field.plane());
         let (sums, panel) = scratch.split_at_mut(output.channels.next_multiple_of(lanes) * columns);
         seen.fill(T::zero());
-        sums.fill(T::zero());
+        gradient.fill(T::zero());
+        let mut add = |block: usize, sums: &[T]| {
+            let gradient = gradient.chunks_exact_mut(output.channels);
+            for (gradient, sums) in gradient.zip(sums.chunks_exact(lanes)) {
+                let gradient = &mut gradient[block * lanes..];
+                gradient.iter_mut().zip(sums).for_each(|(to, &sum)| *to += sum);
+            }
+        };
         let entries = self.entries(channels.len()).skip(first % area).take(columns);
         with_places(self.positions().chain(entries), |lists| {
             let (terms, places) = lists.split_at(output.plane());
-            for (h, delta) in h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len())) {
+            let parts = terms.len().div_ceil(TERMS);
+            let samples = h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len()));
+            for (sample, (h, delta)) in samples.enumerate() {
                 let h = &h[channels.start * input.plane()..channels.end * input.plane()];
                 field.place(input, h, seen);
                 for (block, sums) in sums.chunks_exact_mut(columns * lanes).enumerate() {
                     let delta = &delta[block * lanes * output.plane()..];
                     for (part, terms) in terms.chunks(TERMS).enumerate() {
+                        let before = sample * parts + part;
+                        let begins = before % PARTS == 0;
+                        if begins && before > 0 {
+                            add(block, sums);
+                        }
                         let panel = &mut panel[..terms.len() * lanes];
                         pack_delta(&delta[part * TERMS..], output.plane(), lanes, panel);
-                        T::correlate(panel, seen, (terms, places), sums, true);
+                        T::correlate(panel, seen, (terms, places), sums, !begins);
                     }
                 }
             }
         });
-        for (block, sums) in sums.chunks_exact(columns * lanes).enumerate() {
-            let gradient = gradient.chunks_exact_mut(output.channels);
-            for (gradient, sums) in gradient.zip(sums.chunks_exact(lanes)) {
-                let gradient = &mut gradient[block * lanes..];
-                gradient.iter_mut().zip(sums).for_each(|(to, &sum)| *to = sum);
-            }
-        }
+        let blocks = sums.chunks_exact(columns * lanes).enumerate();
+        blocks.for_each(|(block, sums)| add(block, sums));
     }
 
     /// `∂b ← Σ δ` over samples and positions.

@@ -6,8 +6,13 @@ use multiversion::multiversion;
 
 use crate::scalar::Scalar;
 
+/// More terms than this are added up in blocks of as many, so that rounding errors stay small. The
+/// kernel would add all of them in a row.
+const MANY: usize = 4096;
+
 /// `c ← a·b` or `c ← c + a·b`, if `a` is a single column, or a single row whose memory layout suits
-/// these loops. For every other product it does nothing and returns false.
+/// these loops, or if `b` is a single column and there are very many terms. For every other product it
+/// does nothing and returns false.
 ///
 /// The answer depends on `a`, on the number of terms and on the layout of `b`, never on the number of
 /// rows or columns beside. So a part of a product is computed as the whole would be.
@@ -18,7 +23,7 @@ pub(super) fn product<T: Scalar>(
     b: MatRef<T>,
 ) -> bool {
     /// For a longer row the kernel is faster.
-    const TERMS: usize = 64;
+    const FEW: usize = 64;
     let terms = a.ncols();
     if terms == 1
         && let (Some(a), Some(b)) = (a.col(0).try_as_col_major(), b.row(0).try_as_row_major())
@@ -26,25 +31,40 @@ pub(super) fn product<T: Scalar>(
         add_outer(a.as_slice(), b.as_slice(), accum, c);
         return true;
     }
-    if a.nrows() > 1 || terms > TERMS {
+    if terms > MANY && a.nrows() > 1 && b.ncols() == 1 && a.row_stride() == 1 {
+        let column = c.as_mut().col_mut(0).try_as_col_major_mut();
+        let (Some(c), Some(x)) = (column, b.col(0).try_as_col_major()) else { return false };
+        let c = begun(c.as_slice_mut(), accum);
+        add_columns(a, x.as_slice(), c);
+        return true;
+    }
+    if a.nrows() > 1 {
         return false;
     }
     let row = c.as_mut().row_mut(0).try_as_row_major_mut();
     let (Some(c), Some(x)) = (row, a.row(0).try_as_row_major()) else { return false };
     let (c, x) = (c.as_slice_mut(), x.as_slice());
     let (stands, lies) = (b.row_stride() == 1, b.col_stride() == 1);
-    if !(stands || lies) {
+    if !(stands || lies) || (FEW + 1..=MANY).contains(&terms) {
         return false;
     }
-    if let Accum::Replace = accum {
-        c.fill(T::zero());
-    }
+    let c = begun(c, accum);
     if stands {
-        add_dots(x, b, c);
+        for (block, x) in x.chunks(MANY).enumerate() {
+            add_dots(x, b.subrows(block * MANY, x.len()), c);
+        }
     } else {
         add_columns(b.transpose(), x, c);
     }
     true
+}
+
+/// `c`, or zeros if what it holds is to be replaced.
+fn begun<T: Scalar>(c: &mut [T], accum: Accum) -> &mut [T] {
+    if let Accum::Replace = accum {
+        c.fill(T::zero());
+    }
+    c
 }
 
 /// `c ← a bᵀ` or `c ← c + a bᵀ`. The rows of `c` may be some rows of a larger matrix.
@@ -80,10 +100,23 @@ fn add_dots<T: Scalar>(x: &[T], b: MatRef<T>, c: &mut [T]) {
     }
 }
 
-/// [`add_in_turn`], for the instruction set of this processor.
+/// [`add_in_turn`], for the instruction set of this processor, and with many terms in blocks.
 #[multiversion(targets = "simd")]
 pub(super) fn add_columns<T: Scalar>(a: MatRef<T>, x: &[T], c: &mut [T]) {
-    add_in_turn(a, x, c);
+    /// The sums of a block are kept for so many rows at a time.
+    const ROWS: usize = 256;
+    if x.len() <= MANY {
+        return add_in_turn(a, x, c);
+    }
+    for (group, c) in c.chunks_mut(ROWS).enumerate() {
+        let a = a.subrows(group * ROWS, c.len());
+        for (block, x) in x.chunks(MANY).enumerate() {
+            let mut sums = [T::zero(); ROWS];
+            let sums = &mut sums[..c.len()];
+            add_in_turn(a.subcols(block * MANY, x.len()), x, sums);
+            c.iter_mut().zip(sums).for_each(|(c, sum)| *c += *sum);
+        }
+    }
 }
 
 /// `c ← c + a x`, column by column, four of them at a time.
@@ -158,6 +191,33 @@ mod tests {
                 let (i, j) = (index % rows, index / rows);
                 let sum: f64 = (0..terms).map(|k| f64::from(a[(i, k)]) * f64::from(b[(k, j)])).sum();
                 prop_assert!((f64::from(found) - 1.0 - sum).abs() < 1e-5);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+        /// Whole numbers have exact sums.
+        #[test]
+        fn blocks_of_many_terms_add_up(
+            terms in MANY + 1..3 * MANY, wide in any::<bool>(), others in 1..300_usize,
+            lies in any::<bool>(), seed in 0..50_usize,
+        ) {
+            let (rows, columns) = if wide { (1, others.min(20)) } else { (others, 1) };
+            let whole = |count, seed| -> Vec<f32> {
+                numbers(count, seed).iter().map(|x| (x * 5.0).round()).collect()
+            };
+            let (a, b) = (whole(rows * terms, seed), whole(terms * columns, seed + 1));
+            let a = MatRef::from_column_major_slice(&a, rows, terms);
+            let b = if lies {
+                MatRef::from_column_major_slice(&b, columns, terms).transpose()
+            } else {
+                MatRef::from_column_major_slice(&b, terms, columns)
+            };
+            for (index, &found) in some(a, b, 0..columns).iter().enumerate() {
+                let (i, j) = (index % rows, index / rows);
+                prop_assert_eq!(found, 1.0 + (0..terms).map(|k| a[(i, k)] * b[(k, j)]).sum::<f32>());
             }
         }
     }

@@ -322,7 +322,7 @@ impl<T: Scalar> Assembly<T> {
             return Ok(());
         };
         if let Some(pool) = operation.pooling() {
-            let numbers = self.shape.plane().saturating_mul(4);
+            let numbers = self.shape.plane().saturating_mul(2);
             self.layout.scratch = self.layout.scratch.max(numbers);
             self.shape = pool.output();
             sizes.stages.push(self.shape.len());

@@ -34,9 +34,12 @@ impl Architecture {
     /// these tensors.
     pub(crate) fn require_in<T: Scalar>(&self, file: &File) -> Result<Vec<Expected>> {
         let table = self.table().map_err(|error| file.blame(error))?;
-        let tensors: Vec<_> = table.slots().iter().map(|slot| self.tensor(slot)).collect();
-        tensors.iter().try_for_each(|tensor| file.require::<T>(tensor))?;
-        Ok(tensors)
+        let required = table.slots().iter().map(|slot| {
+            let tensor = self.tensor(slot);
+            file.require::<T>(&tensor)?;
+            Ok(tensor)
+        });
+        required.collect() // A file without the first tensor is refused before the others are named.
     }
 
     /// Tensors that PyTorch writes and this crate has no use for.

@@ -8,6 +8,10 @@ use crate::{
     init::FeedbackInit,
 };
 
+/// Counters have to be below this. No real run gets there. Below it, sums of counters do not overflow
+/// and `f64` represents each exactly.
+pub(super) const MOST: u64 = 1 << 53;
+
 /// Adds a distribution of feedback matrices to `line`.
 pub(super) fn init_line(line: Line, init: FeedbackInit) -> Line {
     let named = |name| line.word("init", name);
@@ -63,5 +67,8 @@ pub(super) fn read_mirror(entry: &Entry) -> Result<(Mirror, u64, u64)> {
         before: entry.field("before")?,
         output: output.with_constants(entry)?,
     };
-    Ok((mirror, entry.field("seed")?, entry.field("seen")?))
+    match entry.field("seen")? {
+        seen if seen < MOST => Ok((mirror, entry.field("seed")?, seen)),
+        _ => Err(entry.refuse(format!("'seen=' with less than {MOST}"))),
+    }
 }

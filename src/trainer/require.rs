@@ -20,9 +20,11 @@ pub(super) fn require_movable<T: Scalar>(
     if layers.any(|weights| weights.iter().any(|&w| w != T::zero())) {
         return Ok(());
     }
-    let relu = hidden
-        .iter()
-        .any(|block| block.operations.contains(&Operation::Activation(Activation::Relu)));
+    let is_relu = |operation: &Operation| match operation {
+        Operation::Activation(Activation::LeakyRelu { slope }) => *slope == 0.0,
+        other => *other == Operation::Activation(Activation::Relu),
+    };
+    let relu = hidden.iter().any(|block| block.operations.iter().any(is_relu));
     let reason = if relu {
         "a ReLU unit that receives nothing has a derivative of 0"
     } else if feedback.route().needs_weights() {

@@ -203,7 +203,7 @@ impl<T: Scalar> Trainer<T> {
     /// Uses a pool of `threads` threads from now on; see [`TrainerBuilder::threads`].
     ///
     /// # Errors
-    /// [`Error::InvalidParameter`] for 0, or more than the system can start.
+    /// [`Error::InvalidParameter`] for 0, for more than 1024, or for more than the system can start.
     ///
     /// [`Error::InvalidParameter`]: crate::Error::InvalidParameter
     /// [`TrainerBuilder::threads`]: crate::TrainerBuilder::threads

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use super::{
     StoppingRule,
-    feedback_lines::{init_line, mirror_line, read_init, read_mirror},
+    feedback_lines::{MOST, init_line, mirror_line, read_init, read_mirror},
 };
 use crate::{
     data::{Augmentation, Flip},
@@ -17,10 +17,6 @@ use crate::{
     route::Route,
     rule::FeedbackRule,
 };
-
-/// Counters have to be below this. No real run gets there. Below it, sums of counters do not overflow
-/// and `f64` represents each exactly.
-const MOST: u64 = 1 << 53;
 
 /// The settings of a trainer, and how far its run has come.
 #[derive(Clone, Debug, PartialEq)]
@@ -434,6 +430,10 @@ mod tests {
             let message = refused.to_string();
             assert!(message.contains(expected), "'{message}' does not name '{expected}'");
         }
+        let mirror = Settings { mirror: Some((Mirror::default(), 7, 41)), ..plain() };
+        let endless = text(&mirror.lines()).replacen("seen=41", &format!("seen={}", u64::MAX), 1);
+        let refused = read(&endless).unwrap_err().to_string();
+        assert!(refused.contains("'seen=' with less than"), "{refused}");
         let skipped = read(&format!("{good}class-weight class=1 weight=2.0\n"));
         assert!(matches!(skipped, Err(Error::Description { line: 5, .. })));
         let extra = read(&format!("{good}max-norm bound=1.0\nmax-norm bound=1.0\n"));

@@ -315,6 +315,18 @@ fn a_late_error_is_what_the_definition_says() {
     }
 }
 
+#[test]
+fn a_number_of_shards_that_makes_no_sense_is_refused() {
+    let network = || Network::<f64>::builder(2).dense(3).tanh().dense(2).build().unwrap();
+    LocalGroup::run(2, |group| {
+        for shards in [0, 1, 65_537, 1 << 40, usize::MAX] {
+            let trainer = Trainer::builder(network()).build().unwrap();
+            let refused = DataParallel::new(group, trainer, shards).unwrap_err();
+            assert!(matches!(refused, Error::InvalidParameter { name: "shards", .. }), "{refused}");
+        }
+    });
+}
+
 /// Shards make the gradient of the whole batch, but for rounding.
 #[test]
 fn shards_make_the_step_of_the_whole_batch() {

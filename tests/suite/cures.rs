@@ -68,7 +68,10 @@ fn mean_targets_are_those_of_the_dataset() {
     for outputs in [1, 2] {
         assert!(matches!(three.mean_target(outputs), Err(Error::LabelOutOfRange { .. })));
     }
-    assert!(three.mean_target(0).is_err());
+    let zeros = Dataset::new(DMatrix::zeros(1, 2), vec![0, 0]).unwrap();
+    for data in [&three, &values, &zeros] {
+        assert!(matches!(data.mean_target(0), Err(Error::InvalidParameter { .. })));
+    }
     assert!(matches!(values.mean_target(usize::MAX), Err(Error::ShapeMismatch { .. })));
 }
 

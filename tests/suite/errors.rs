@@ -619,6 +619,14 @@ fn one_relu_among_others_and_one_weight_among_zeros_decide() {
     let mixed = mixed.init(Init::Zeros).build().unwrap();
     let built = Trainer::builder(mixed.clone()).rule(FeedbackRule::Dfa).build();
     assert_refused!(built, Error::CannotLearn { .. }, ["DFA", "ReLU"]);
+    // The same function by another name.
+    let leaky = |slope| {
+        let network = Network::<f64>::builder(2).dense(3).leaky_relu(slope).dense(2);
+        let network = network.init(Init::Zeros).build().unwrap();
+        Trainer::builder(network).rule(FeedbackRule::Dfa).build()
+    };
+    assert_refused!(leaky(0.0), Error::CannotLearn { .. }, ["DFA", "ReLU"]);
+    assert!(leaky(0.01).is_ok());
     let mut moved = mixed;
     let mut weights = DMatrix::zeros(2, 3);
     weights[(1, 2)] = 1e-3;

@@ -94,6 +94,12 @@ fn sizes_of_networks() {
         }
         build(Network::builder((1, 4, 4)).conv2d(Conv2d::new(a, 2)).dense(1));
     }
+    for size in [usize::MAX, 1 << 62] {
+        build(Network::builder((1, 1, 1)).conv2d(Conv2d::new(size, 1)).dense(1));
+    }
+    // There is a single row of windows, so the stride downwards is never taken.
+    let tall = Conv2d { stride: (usize::MAX, 1), padding: (2, 2), ..Conv2d::new(1, 3) };
+    assert!(Network::<f32>::builder((1, 3, 3)).conv2d(tall).dense(1).build().is_ok());
     build(Network::builder(3));
     build(Network::builder(3).tanh().dense(2));
     build(Network::builder(3).dense(2).tanh());

@@ -281,6 +281,7 @@ fn impossible_mirrors_are_refused() {
         Mirror { bound: f64::INFINITY, ..plain },
         Mirror { batch: 0, ..plain },
         Mirror { before: 0, ..plain },
+        Mirror { before: 1_000_001, ..plain },
         Mirror { output: Activation::LeakyRelu { slope: f64::NAN }, ..plain },
     ] {
         assert!(mirrors.set_mirror(bad).is_err(), "{bad:?}");
@@ -288,7 +289,8 @@ fn impossible_mirrors_are_refused() {
     assert_eq!(mirrors, before);
     let mut activations = Activations::new();
     network.forward(&numbers(7, 2, 1), &mut activations).unwrap();
-    for (rate, batch) in [(1e308, 9), (1.0, usize::MAX)] {
+    // The third overflows only after some batches.
+    for (rate, batch) in [(1e308, 9), (1.0, usize::MAX), (1e200, 9)] {
         mirrors.set_mirror(Mirror { rate, batch, ..plain }).unwrap();
         let before = mirrors.clone();
         let refused = mirrors.follow(&network, &activations).unwrap_err();

@@ -172,3 +172,47 @@ fn long_sums_do_not_depend_on_the_number_of_threads() {
     let one = run(1);
     assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
 }
+
+/// With inputs of 1 the gradient of every weight is that of the bias. Single rows and columns, and the
+/// planes of a convolution, have loops of their own.
+#[test]
+fn the_weight_gradients_of_a_million_samples_are_exact() {
+    let samples = 1_000_000;
+    let conv = || Network::<f32>::builder((1, 1, 1)).conv2d(Conv2d::new(3, 1));
+    for network in [
+        Network::<f32>::builder(2).dense(1).build().unwrap(),
+        Network::<f32>::builder(1).dense(3).build().unwrap(),
+        Network::<f32>::builder(1).dense(1).build().unwrap(),
+        Network::<f32>::builder(2).dense(3).build().unwrap(),
+        conv().dense(1).build().unwrap(),
+    ] {
+        let x = DMatrix::from_element(network.input_len(), samples, 1.0);
+        let outputs = network.output_len();
+        let y = DMatrix::from_fn(outputs, samples, |i, j| 0.1 + i as f32 + (j % 17) as f32 * 1e-3);
+        let (_, gradients) = gradients(&network, Loss::MeanSquaredError, &x, &y);
+        let bias = gradients.bias(0).unwrap().unwrap();
+        for (place, &found) in gradients.weights(0).unwrap().iter().enumerate() {
+            let expected = bias[place % bias.len()];
+            assert!((found / expected - 1.0).abs() < 1e-4, "{network}: {found}, not {expected}");
+        }
+    }
+}
+
+/// A sample is summed up as well alone as among others.
+#[test]
+fn a_single_sample_of_a_million_inputs_is_exact() {
+    let inputs = 1_000_000;
+    for outputs in [1, 3, 300] {
+        let inputs = inputs / outputs;
+        let mut network =
+            Network::<f32>::builder(inputs).dense_without_bias(outputs).build().unwrap();
+        network.set_weights(0, DMatrix::from_element(outputs, inputs, 0.1)).unwrap();
+        let expected = inputs as f32 * 0.1;
+        for samples in [1, 2] {
+            let y = network.predict(&DMatrix::from_element(inputs, samples, 1.0)).unwrap();
+            for &y in &y {
+                assert!((y / expected - 1.0).abs() < 1e-4, "{outputs}, {samples}: {y}");
+            }
+        }
+    }
+}

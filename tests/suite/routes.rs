@@ -788,3 +788,54 @@ fn targets_are_sent_as_the_loss_takes_them() {
     assert!(matches!(refused, Err(Error::StageMismatch { .. })));
     assert_eq!(after, network);
 }
+
+/// The order of hops as the rule for it says, layer by layer: the highest layer whose hops send nothing
+/// that is still missing.
+fn in_order(mut waiting: Vec<Hop>) -> Option<Vec<Hop>> {
+    let mut hops: Vec<Hop> = Vec::new();
+    while !waiting.is_empty() {
+        let here = |signal| match signal {
+            Signal::Delta(from) => hops.iter().any(|hop| hop.to == from),
+            _ => true,
+        };
+        let ready = |to| waiting.iter().filter(|hop| hop.to == to).all(|hop| here(hop.signal));
+        let next = waiting.iter().map(|hop| hop.to).filter(|&to| ready(to)).max()?;
+        hops.extend(waiting.extract_if(.., |hop| hop.to == next));
+    }
+    Some(hops)
+}
+
+proptest! {
+    #[test]
+    fn hops_are_sorted_as_the_rule_says(
+        hops in prop::collection::vec((0..6_usize, prop::option::weighted(0.8, 0..6_usize)), 0..9),
+    ) {
+        let hops: Vec<Hop> = hops
+            .into_iter()
+            .map(|(to, from)| Hop {
+                to,
+                signal: from.map_or(Signal::Error, Signal::Delta),
+                through: Through::Matrix,
+            })
+            .collect();
+        match (Route::new(7, hops.clone()), in_order(hops)) {
+            (Ok(route), Some(expected)) => prop_assert_eq!(route.hops(), expected),
+            (Err(Error::ImpossibleHop { .. }), None) => {}
+            (found, expected) => prop_assert!(false, "{:?}, not {:?}", found, expected),
+        }
+    }
+}
+
+/// A text of a hundred kilobytes, as a forged checkpoint could have it, is read at once.
+#[test]
+fn routes_of_many_layers_are_sorted_quickly() {
+    let layers = 10_001;
+    for rule in [FeedbackRule::Bp, FeedbackRule::Dfa, FeedbackRule::Ifa] {
+        let route = rule.route(layers);
+        assert_eq!(route.to_string().parse::<Route>().unwrap(), route);
+        assert_eq!(route.is_direct(), rule == FeedbackRule::Dfa);
+        assert!(route.serves(layers - 1) && !route.serves(layers) && !route.serves(usize::MAX));
+    }
+    let twice = format!("{},B(e)->7", FeedbackRule::Dfa.route(layers)).parse::<Route>().unwrap();
+    assert!(!twice.is_direct());
+}

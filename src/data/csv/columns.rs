@@ -80,10 +80,11 @@ impl<'a> Plan<'a> {
 
     /// Checks whether a feature still looks like row numbers.
     pub(super) fn look_at(&mut self, column: usize, cell: &str) {
-        for numbering in &mut self.numberings {
-            if numbering.column == column {
-                numbering.look_at(cell);
-            }
+        // They are in the order of their columns.
+        if let Ok(index) =
+            self.numberings.binary_search_by_key(&column, |numbering| numbering.column)
+        {
+            self.numberings[index].look_at(cell);
         }
     }
 
