@@ -112,7 +112,7 @@ fn compare(args: &Args) -> Result<()> {
     let bar = common::progress(args.epochs * rules.len() as u64 * args.seeds)?;
     let mut runs = Vec::new();
     for rule in rules {
-        for seed in args.seed..args.seed.saturating_add(args.seeds) {
+        for seed in (0..args.seeds).map(|index| args.seed.wrapping_add(index)) {
             runs.push(learn(network(seed)?, (rule, seed), args, &data, &bar)?);
         }
     }

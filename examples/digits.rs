@@ -79,7 +79,7 @@ fn main() -> ExitCode {
 
 fn compare(args: &Args) -> Result<()> {
     let data = common::digits()?;
-    let seeds = args.seed..args.seed.saturating_add(args.seeds);
+    let seeds = (0..args.seeds).map(|index| args.seed.wrapping_add(index));
     let networks: Result<Vec<_>, _> =
         seeds.clone().map(|seed| network(args, seed, data.train.features())).collect();
     let networks = networks?;
@@ -90,11 +90,11 @@ fn compare(args: &Args) -> Result<()> {
     let bar = common::progress(args.epochs * args.seeds * rules.len() as u64)?;
     let each =
         rules.iter().flat_map(|&rule| seeds.clone().zip(&networks).map(move |it| (rule, it)));
-    let runs: Result<Vec<Run>> = each
+    let runs: Vec<Result<Run>> = each
         .map(|(rule, (seed, network))| learn(network.clone(), rule, seed, args, &data, &bar))
         .collect();
     bar.finish_and_clear();
-    runs::report(&runs?, "Test error on handwritten digits", &args.plot)
+    runs::report(runs, "Test error on handwritten digits", &args.plot)
 }
 
 /// Tanh layers, then ten outputs: one for each digit.

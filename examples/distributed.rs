@@ -113,7 +113,8 @@ impl FromStr for Widths {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let some = |part: &str| {
             let (width, times) = part.split_once('x').unwrap_or((part, "1"));
-            Some(vec![width.parse().ok()?; times.parse().ok()?])
+            let times = times.parse().ok().filter(|&times: &usize| times <= 10_000)?;
+            Some(vec![width.parse().ok()?; times])
         };
         let widths: Option<Vec<Vec<usize>>> = text.split('-').map(some).collect();
         let widths = widths.map(|widths| widths.concat()).filter(|widths| widths.len() > 1);

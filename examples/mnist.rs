@@ -91,7 +91,8 @@ struct Args {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
 
-    /// What the weights start from: paper (zero for FA and DFA with tanh or logistic units, else fan-in),
+    /// What the weights start from: paper (zero with tanh or logistic units under FA, DFA and other rules
+    /// that can learn from zeros, else fan-in),
     /// fan-in, glorot-uniform, glorot-normal, he-uniform, he-normal, lecun-uniform, lecun-normal or zeros
     #[arg(long, default_value = "paper")]
     init: Start,
@@ -148,9 +149,8 @@ fn run(args: &Args) -> Result<()> {
         data.train.len(),
         data.test.len()
     )?;
-    let runs: Result<Vec<Run>> =
-        args.rules().into_iter().map(|rule| args.learn(rule, &data)).collect();
-    runs::report(&runs?, &format!("Test error on {name}"), &args.plot)
+    let runs = args.rules().into_iter().map(|rule| args.learn(rule, &data));
+    runs::report(runs, &format!("Test error on {name}"), &args.plot)
 }
 
 impl Args {

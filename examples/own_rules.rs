@@ -95,7 +95,7 @@ fn compare(args: &Args) -> Result<()> {
         runs.push(Run { name: name.into(), test_errors, training_error, seconds, losses });
     }
     bar.finish_and_clear();
-    runs::report(&runs, "Rules written outside the library", &args.plot)
+    runs::report(runs.into_iter().map(Ok), "Rules written outside the library", &args.plot)
 }
 
 fn sgd() -> Sgd {
@@ -112,7 +112,8 @@ fn a_rule_per_layer(
 ) -> Result<()> {
     let route: Route = "3:B(e)->1,W(1)->0".parse()?;
     let feedback = Feedback::with_route(&network, route, FeedbackInit::default(), args.seed)?;
-    let mut trainer = Trainer::builder(network).feedback(feedback).optimizer(sgd()).build()?;
+    let builder = Trainer::builder(network).feedback(feedback).optimizer(sgd());
+    let mut trainer = builder.seed(args.seed).build()?;
     for _ in 0..args.epochs {
         trainer.epoch(data)?;
         watch(trainer.network())?;
@@ -129,7 +130,7 @@ fn sign_symmetry(
     watch: &mut Watch,
 ) -> Result<()> {
     let builder = Trainer::builder(network).rule(FeedbackRule::Fa);
-    let mut trainer = builder.optimizer(sgd()).build()?;
+    let mut trainer = builder.optimizer(sgd()).seed(args.seed).build()?;
     for epoch in 0..args.epochs {
         for batch in data.batches(64, args.seed, epoch)? {
             for layer in 0..2 {
@@ -156,7 +157,7 @@ fn kolen_pollack(
 ) -> Result<()> {
     let (rate, keep) = (0.2_f32, 1.0 - 1e-4_f32);
     let builder = Trainer::builder(network).rule(FeedbackRule::Fa);
-    let mut trainer = builder.optimizer(sgd()).build()?;
+    let mut trainer = builder.optimizer(sgd()).seed(args.seed).build()?;
     for epoch in 0..args.epochs {
         for batch in data.batches(64, args.seed, epoch)? {
             let mut updates = Vec::new();

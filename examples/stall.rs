@@ -183,7 +183,7 @@ fn compare(args: &Args) -> Result<()> {
     let bar = common::progress(args.steps / args.every * args.rules.len() as u64 * args.seeds)?;
     let mut runs = Vec::new();
     for arm in &args.rules {
-        for seed in args.seed..args.seed.saturating_add(args.seeds) {
+        for seed in (0..args.seeds).map(|index| args.seed.wrapping_add(index)) {
             runs.push(learn(network(seed)?, (arm, seed), args, &data, &bar)?);
         }
     }

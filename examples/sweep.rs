@@ -137,7 +137,7 @@ struct Row<'a> {
     /// On what was held out, for each rate.
     scores: Vec<Score>,
     /// Test errors at the best rate, for each seed.
-    tested: Vec<f64>,
+    tested: Vec<Option<f64>>,
 }
 
 impl Row<'_> {
@@ -160,7 +160,7 @@ impl Row<'_> {
         for seed in 1..=args.seeds {
             let seed = args.seed.wrapping_add(seed);
             let score = learn(args, (self.rule, self.rates[best], seed), data, bar)?;
-            self.tested.extend(score.map(|(error, _)| error));
+            self.tested.push(score.map(|(error, _)| error));
         }
         Ok(self)
     }
@@ -177,10 +177,13 @@ impl std::fmt::Display for Row<'_> {
         let at_end = self.rates.len() > 1 && (best == 0 || best == self.rates.len() - 1);
         let rate = format!("{}{}", self.rates[best], if at_end { "*" } else { "" });
         write!(f, "   {rate:>9}   ")?;
-        let Some(deviation) = spread::deviation(&self.tested) else {
+        let tested: Vec<f64> = self.tested.iter().copied().flatten().collect();
+        let Some(deviation) = spread::deviation(&tested) else {
             return write!(f, "diverges");
         };
-        write!(f, "{:.2} ± {deviation:.2} %", spread::mean(&self.tested))
+        write!(f, "{:.2} ± {deviation:.2} %", spread::mean(&tested))?;
+        let diverged = self.tested.len() - tested.len();
+        if diverged > 0 { write!(f, ", {diverged} more diverge") } else { Ok(()) }
     }
 }
 

@@ -81,7 +81,6 @@ async function loads(page, address) {
   const mark = await page.waitForFunction(() => performance.getEntriesByName("ready")[0]?.startTime);
   const ready = await mark.jsonValue();
   console.log(`Loaded and ready after ${ready.toFixed(0)} ms`);
-  assert.ok(ready < 5000);
   await page.waitForFunction(() => document.querySelectorAll(".net .route svg").length === 4);
   assert.equal(await page.locator("#angles .curve").count(), 4);
 }

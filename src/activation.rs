@@ -207,12 +207,12 @@ pub(crate) fn softplus<T: Scalar>(a: T) -> T {
     positive + (-a.abs()).fast_exp().fast_ln_1p()
 }
 
-/// `u` of [`Activation::Gelu`] and its derivative. Beyond ±20, where `σ(u)` is 0 or 1 anyway, `a` is
-/// replaced by ±20, so that no power of it overflows.
+/// `u` of [`Activation::Gelu`] and its derivative. Beyond ±30, where `σ(u)` is 0 or 1 anyway, in `f64`
+/// too, `a` is replaced by ±30, so that no power of it overflows.
 #[allow(clippy::inline_always)] // Or it would not be vectorised.
 #[inline(always)]
 fn gelu<T: Scalar>(a: T) -> (T, T) {
-    const FAR: f64 = 20.0;
+    const FAR: f64 = 30.0;
     let (far, two_over_root) = (T::of(FAR), T::of((8.0 / std::f64::consts::PI).sqrt()));
     let cubic = T::of(0.044_715);
     // Written so that a NaN passes through.
@@ -347,6 +347,10 @@ mod tests {
             assert_relative_eq!(Activation::Gelu.derivative(a), slope, max_relative = 1e-12);
         }
         for a in [-1e30_f32, 1e30] {
+            assert_eq!(Activation::Gelu.value(a), a.max(0.0));
+            assert_eq!(Activation::Gelu.derivative(a), if a > 0.0 { 1.0 } else { 0.0 });
+        }
+        for a in [-1e300_f64, -31.0, 31.0, 1e300] {
             assert_eq!(Activation::Gelu.value(a), a.max(0.0));
             assert_eq!(Activation::Gelu.derivative(a), if a > 0.0 { 1.0 } else { 0.0 });
         }

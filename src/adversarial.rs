@@ -68,7 +68,8 @@ impl<T: Scalar> FastGradientSign<T> {
         self.epsilon
     }
 
-    /// `x + ε sign(∂J/∂x)`, of the shape of `x`.
+    /// `x + ε sign(∂J/∂x)`, of the shape of `x`. `J` is the loss of a training pass: batch normalisation
+    /// uses the statistics of these samples, and dropout draws masks that differ from call to call.
     ///
     /// # Errors
     /// Those of [`Network::forward`] and [`Loss::error`], and
@@ -84,13 +85,15 @@ impl<T: Scalar> FastGradientSign<T> {
         let mut perturbed = x.into_owned();
         let mut activations = std::mem::take(&mut self.activations);
         let result = network.forward(x, &mut activations).and_then(|()| {
-            self.add_to(perturbed.as_mut_slice(), network, loss, &activations, &targets.into())
+            let targets = &targets.into();
+            self.add_to(perturbed.as_mut_slice(), network, (loss, &[]), &activations, targets)
         });
         self.activations = activations;
         result.map(|()| perturbed)
     }
 
-    /// `∂J/∂x` for the samples `x`, in the same shape, by backpropagation.
+    /// `∂J/∂x` for the samples `x`, in the same shape, by backpropagation; `J` as for
+    /// [`perturb`](Self::perturb).
     ///
     /// # Errors
     /// Those of [`perturb`](Self::perturb).
@@ -111,11 +114,11 @@ impl<T: Scalar> FastGradientSign<T> {
         &mut self,
         x: &mut [T],
         network: &Network<T>,
-        loss: Loss,
+        (loss, class_weights): (Loss, &[f64]),
         activations: &Activations<T>,
         targets: &Targets<T>,
     ) -> Result<()> {
-        loss.error(*targets, activations, &mut self.deltas)?;
+        loss.error_by(class_weights, targets, activations, &mut self.deltas)?;
         self.backpropagation.deliver(network, activations, &mut self.deltas)?;
         self.gradient.set_batch(activations.batch())?;
         network.input_gradient(activations, &self.deltas, &mut self.gradient);

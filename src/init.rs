@@ -40,8 +40,8 @@ pub enum Init {
     #[default]
     FanIn,
     /// What Nøkland (2016) uses with `rule`. If every hidden unit saturates (tanh, logistic) and the
-    /// rule does not read weights, as FA and DFA, weights and biases are zero. Otherwise it is
-    /// [`FanIn`](Self::FanIn).
+    /// rule can learn from zeros, as FA and DFA, weights and biases are zero. Otherwise, as with BP, IFA,
+    /// the sign symmetries, FDFA and shallow, it is [`FanIn`](Self::FanIn).
     Nokland {
         /// The rule that will train the network.
         rule: FeedbackRule,
@@ -107,7 +107,6 @@ impl Init {
     ) -> (Spread, Spread) {
         let (fan_in, fan_out) = (fan_in as f64, fan_out as f64);
         let weights = match self {
-            // A rule that does not need weights can learn from weights of zero.
             Self::Nokland { rule } if saturating && !rule.route(LAYERS).needs_weights() => {
                 Spread::Zero
             }
@@ -169,7 +168,8 @@ impl FromStr for Init {
 /// A matrix `B_l` has a row for each unit that receives the feedback, `n_l`, and a column for each unit
 /// that sends it, `n_L` (under FA `n_{l+1}`). Here it is always drawn independently of the weights.
 /// Nøkland's own code copies the initial `W_{l+1}` under FA, which is perfect alignment unless the
-/// weights are then set to zero.
+/// weights are then set to zero. Where a matrix takes the place of the kernels of a convolution, `n_l` is
+/// `C_in · kh · kw` and `n_L` is `C_out`.
 ///
 /// To draw from another distribution of `rand_distr` use [`Feedback::sample`](crate::Feedback::sample),
 /// and for your own matrices [`Feedback::from_matrices`](crate::Feedback::from_matrices).

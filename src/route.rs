@@ -165,10 +165,10 @@ impl Route {
         self.has(|through| matches!(through, Through::Weights | Through::Signs(_)))
     }
 
-    /// Whether feedback fails to start from weights that are all 0: it passes through them, or learns
-    /// what they do.
+    /// Whether learning fails to start from weights that are all 0: the feedback passes through them, or
+    /// learns what they do, or the first layer would stay 0 and let nothing through.
     pub(crate) fn needs_weights(&self) -> bool {
-        self.reads_weights() || self.has_slopes()
+        self.reads_weights() || self.has_slopes() || !self.serves(0)
     }
 
     /// Whether some matrix follows the weights: it takes their signs, or learns from noise that passes

@@ -24,8 +24,8 @@ pub enum Signal {
     ErrorSign,
     /// `sign(e)/N` where `|N e|` exceeds the threshold, and 0 elsewhere; written `ternary>0.1`. With
     /// the threshold 0 it equals [`ErrorSign`](Self::ErrorSign). Optical hardware sends such errors
-    /// (Launay et al. 2020, arXiv 2012.06373). Under the cross-entropies `|N e|` is at most 1, so a
-    /// threshold of 1 sends nothing.
+    /// (Launay et al. 2020, arXiv 2012.06373). Under the cross-entropies, without class weights, `|N e|`
+    /// is at most 1, so a threshold of 1 sends nothing.
     ErrorTernary(Threshold),
     /// `e − ē`, the error without its mean over the batch, `ē = Σ e / N`; written `centred>0.5`. The
     /// mean is subtracted only if the [common mode](crate::LayerDiagnosis::common_mode)

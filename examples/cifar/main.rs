@@ -135,8 +135,8 @@ fn run(args: &Args) -> Result<()> {
     let (train, test) = (data.train.len(), data.test.len());
     writeln!(io::stdout(), "{name}: {train} images to learn from, {test} to test")?;
     let rules = args.rule.iter().flat_map(|rules| &rules.0);
-    let runs: Result<Vec<Run>> = rules.map(|&rule| args.learn(net, rule, name, &data)).collect();
-    runs::report(&runs?, &format!("Test error on {name}"), &args.plot)
+    let runs = rules.map(|&rule| args.learn(net, rule, name, &data));
+    runs::report(runs, &format!("Test error on {name}"), &args.plot)
 }
 
 impl Args {

@@ -70,7 +70,15 @@ impl Observer {
             let rule = rule.to_lowercase();
             let hidden = hidden_rate.map_or(String::new(), |rate| format!("-hidden{rate}"));
             let name = format!("{net}-{rule}-rate{rate}{hidden}-images{images}-seed{seed}.jsonl");
-            Lines::<Header, Point>::new(folder.join(name), header).rewrite()
+            let lines = Lines::<Header, Point>::new(folder.join(name), header);
+            let path = lines.path();
+            if path.exists() && Lines::<Header, Point>::read(path)?.end.is_some() {
+                let path = path.display();
+                return Err(
+                    format!("{path} is a finished run: give another --out, or remove it").into()
+                );
+            }
+            lines.rewrite()
         };
         Ok(Self { angles, writer: out.map(create).transpose()? })
     }

@@ -51,9 +51,10 @@ fn on_sheet<'a>(
     Ok(())
 }
 
-/// A line of one of the colours, which begin anew after the last.
+/// A line of one of the colours, which begin anew after the last, paler each time.
 pub fn line(number: usize) -> ShapeStyle {
-    COLOURS[number % COLOURS.len()].stroke_width(2)
+    let round = number / COLOURS.len();
+    COLOURS[number % COLOURS.len()].mix(1.0 / (1 + round) as f64).stroke_width(2)
 }
 
 /// Says at the right of the sheet which line is which, and returns what is left of the sheet.

@@ -154,10 +154,11 @@ impl Axis {
     }
 }
 
-/// The same colour for a rule of the library in every plot, any for others.
+/// The same colour for each of the first four rules in every plot, another for others.
 fn line(name: &str, number: usize) -> ShapeStyle {
-    let mut rules = FeedbackRule::nokland().into_iter();
-    canvas::line(rules.position(|rule| rule.to_string() == name).unwrap_or(number))
+    let rules = FeedbackRule::nokland();
+    let place = rules.iter().position(|rule| rule.to_string() == name);
+    canvas::line(place.unwrap_or(rules.len() + number))
 }
 
 #[cfg(test)]

@@ -2,14 +2,18 @@
 //! holds nothing but what the same command would write again.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::Write,
+    fmt::Debug,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::common::Result;
+
+/// What the lines call the small digits that stand in for MNIST. Published figures are not of them.
+pub const STAND_IN: &str = "UCI digits";
 
 /// The last line: why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +57,49 @@ impl<H: Clone + Serialize + DeserializeOwned, P: Clone + Serialize + Deserialize
         self.path.with_extension("safetensors")
     }
 
+    /// Takes the run, unless another process has it. The claim goes with its process, so that what was
+    /// killed can be taken again.
+    pub fn claim(&self) -> Result<Option<File>> {
+        let path = self.path.with_extension("claim");
+        let cannot = |error: io::Error| format!("cannot claim {}: {error}", path.display());
+        let file = File::create(&path).map_err(cannot)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => {
+                eprintln!("another process is at {}", self.path.display());
+                Ok(None)
+            }
+            Err(TryLockError::Error(error)) => Err(cannot(error).into()),
+        }
+    }
+
+    /// What an earlier run left in the file of this one, if anything.
+    pub fn earlier(&self) -> Result<Option<Self>>
+    where
+        H: PartialEq + Debug,
+    {
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        let earlier = Self::read(&self.path)?;
+        if earlier.header == self.header {
+            return Ok(Some(earlier));
+        }
+        let (path, header) = (self.path.display(), earlier.header);
+        Err(format!("{path} is of another run; give another --out, or remove it: {header:?}")
+            .into())
+    }
+
+    /// Why a run cannot be made longer of which only the lines are left.
+    pub fn require_checkpoint(&self) -> Result<()> {
+        if self.points.is_empty() || self.checkpoint().exists() {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(format!("{path} has no checkpoint to go on from; give another --out, or remove it")
+            .into())
+    }
+
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self> {
         let blame = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
@@ -86,14 +133,15 @@ impl<H: Clone + Serialize + DeserializeOwned, P: Clone + Serialize + Deserialize
 
     /// Writes the file anew, so that it holds what is in memory, and opens it to be continued.
     pub fn rewrite(&self) -> Result<Writer> {
+        let blame = |error: io::Error| format!("cannot write {}: {error}", self.path.display());
         let beside = self.path.with_extension("jsonl.new");
-        let mut writer = Writer(File::create(&beside)?);
+        let mut writer = Writer(File::create(&beside).map_err(blame)?);
         writer.line(&self.header)?;
         for point in &self.points {
             writer.line(point)?;
         }
-        fs::rename(beside, &self.path)?;
-        Ok(Writer(OpenOptions::new().append(true).open(&self.path)?))
+        fs::rename(beside, &self.path).map_err(blame)?;
+        Ok(Writer(OpenOptions::new().append(true).open(&self.path).map_err(blame)?))
     }
 }
 

@@ -26,11 +26,27 @@ pub struct Run {
     pub losses: [f64; 2],
 }
 
-/// Prints the table, draws the plot and says where it is. Runs of one name are those of several seeds.
+/// Makes all runs, prints the table, draws the plot and says where it is. Runs of one name are those of
+/// several seeds. A run that fails is told at once, and the others are made all the same.
 ///
 /// # Errors
-/// Where a rule has made the network worse than it was.
-pub fn report(runs: &[Run], title: &str, plot: &Path) -> Result<()> {
+/// The error of the first run that failed, or where a rule has made the network worse than it was.
+pub fn report(runs: impl IntoIterator<Item = Result<Run>>, title: &str, plot: &Path) -> Result<()> {
+    let (mut made, mut failed) = (Vec::new(), Ok(()));
+    for run in runs {
+        match run {
+            Ok(run) => made.push(run),
+            Err(error) if failed.is_ok() => failed = Err(error),
+            Err(error) => eprintln!("error: {error}"),
+        }
+    }
+    if !made.is_empty() {
+        show(&made, title, plot)?;
+    }
+    failed
+}
+
+fn show(runs: &[Run], title: &str, plot: &Path) -> Result<()> {
     let mut out = io::stdout().lock();
     let groups: Vec<&[Run]> = runs.chunk_by(|one, other| one.name == other.name).collect();
     writeln!(out, "\n{}", Table(&groups))?;

@@ -11,6 +11,7 @@ use feedback_alignment::{
 use crate::{
     common::{self, Result, Split},
     folders::{self, CIFAR10, MNIST},
+    lines::STAND_IN,
 };
 
 /// A task of a row.
@@ -38,7 +39,7 @@ impl Task {
                     format!("this row needs larger images than the small digits\n\n{hint}");
                 return Err(message.into());
             }
-            None => ("UCI digits", common::digits()?),
+            None => (STAND_IN, common::digits()?),
             Some(folder) if self == Self::Cifar10 => {
                 let cifar::Cifar { train, test } =
                     folders::load(folder, CIFAR10, |it| cifar::load10_dir(it))?;

@@ -43,6 +43,7 @@ use std::{
 
 use clap::Parser;
 use common::Result;
+use lines::{End, STAND_IN};
 use rows::{Quantity, Record, Row};
 use run::Run;
 
@@ -107,12 +108,20 @@ fn act(args: &Args) -> Result<()> {
         .map_err(|error| format!("cannot make the folder {}: {error}", args.out.display()))?;
     let row = Row::find(name)?;
     let length = args.epochs.unwrap_or(row.length);
+    if length < row.round() {
+        let (round, unit) = (row.round(), row.unit());
+        return Err(
+            format!("row {name} looks every {round} {unit}: --epochs {length} is less").into()
+        );
+    }
     let arms = arms(&row, &args.rule)?;
-    for seed in args.first_seed..args.first_seed.saturating_add(args.seeds) {
+    for seed in (0..args.seeds).map(|index| args.first_seed.wrapping_add(index)) {
         let (name, split) = row.task.load(args.data.as_deref(), seed)?;
         for &arm in &arms {
             let run = Run { row: &row, arm, seed, name, split: &split };
-            show(&run, &run.make(length, &args.out)?)?;
+            if let Some(record) = run.make(length, &args.out)? {
+                show(&run, &record)?;
+            }
         }
     }
     Ok(())
@@ -135,14 +144,18 @@ fn arms<'a>(row: &'a Row, asked: &[String]) -> Result<Vec<&'a str>> {
 fn show(run: &Run, record: &Record) -> Result<()> {
     let mut out = io::stdout();
     let Run { row, arm, seed, name, .. } = *run;
-    let Some(last) = record.points.last() else {
-        writeln!(out, "{name} {} {arm}, seed {seed}: does not converge", row.name)?;
+    let unit = row.unit();
+    if record.end == Some(End::DoesNotConverge) {
+        let at = record.points.last().map_or(0, |last| last.at);
+        let name = format!("{name} {} {arm}, seed {seed}", row.name);
+        writeln!(out, "{name}: does not converge, after {at} {unit} that did")?;
         return Ok(());
-    };
-    let (at, unit) = (last.at, row.unit());
+    }
+    let Some(last) = record.points.last() else { return Ok(()) };
+    let at = last.at;
     write!(out, "{name} {} {arm}, seed {seed}: {:.2} % after {at} {unit}", row.name, last.error)?;
     let figures = row.figures.iter().filter(|figure| figure.arm == arm);
-    for figure in figures.filter(|_| !name.starts_with("UCI")) {
+    for figure in figures.filter(|_| name != STAND_IN) {
         if let Some(ours) = figure.quantity.of(record) {
             write!(out, "; {} {ours:.2} ({})", figure.quantity.name(), figure.value)?;
         }
@@ -162,6 +175,9 @@ fn list() -> Result<()> {
     Ok(())
 }
 
+/// Nobody else knows the folder of the small runs.
+const TAKEN: &str = "another process is at a run of the check";
+
 /// Small runs on the digits that have to come out as they should: every rule learns, and a run that
 /// was interrupted ends as one that was not.
 fn check() -> Result<()> {
@@ -170,7 +186,7 @@ fn check() -> Result<()> {
     let (name, split) = row.task.load(None, 0)?;
     for figure in &row.figures {
         let run = Run { row: &row, arm: figure.arm, seed: 0, name, split: &split };
-        let record = run.make(30, folder.path())?;
+        let record = run.make(30, folder.path())?.ok_or(TAKEN)?;
         show(&run, &record)?;
         let error = figure.quantity.of(&record);
         if error.is_none_or(|error| error >= figure.value) {
@@ -188,9 +204,9 @@ fn interrupt(folder: &Path) -> Result<()> {
     let (whole, halves) = (folder.join("whole"), folder.join("halves"));
     fs::create_dir(&whole)?;
     fs::create_dir(&halves)?;
-    let whole = run.make(200, &whole)?;
+    let whole = run.make(200, &whole)?.ok_or(TAKEN)?;
     run.make(90, &halves)?;
-    let halves = run.make(200, &halves)?;
+    let halves = run.make(200, &halves)?.ok_or(TAKEN)?;
     show(&run, &halves)?;
     if whole.points != halves.points || whole.points.len() != 20 {
         return Err("a run that was interrupted ends otherwise".into());

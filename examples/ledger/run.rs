@@ -13,7 +13,7 @@ use feedback_alignment::{
 
 use crate::{
     common::{self, Result, Split},
-    lines::End,
+    lines::{End, STAND_IN},
     record::{Header, Point, rounded},
     rows::{Moment, Observed, Order, Record, Row},
 };
@@ -41,10 +41,11 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Trains for `length` epochs or steps in all, or finds that it has been done, and returns the
-    /// record, whose file and checkpoint are in `folder`.
-    pub fn make(&self, length: u64, folder: &Path) -> Result<Record> {
+    /// record, whose file and checkpoint are in `folder`; nothing if another process is at it.
+    pub fn make(&self, length: u64, folder: &Path) -> Result<Option<Record>> {
         let Self { row, arm, seed, .. } = *self;
-        let file = format!("{}-{arm}-seed{seed}.jsonl", row.name);
+        let data = if self.name == STAND_IN { "-digits" } else { "" };
+        let file = format!("{}-{arm}{data}-seed{seed}.jsonl", row.name);
         let header = Header {
             row: row.name.into(),
             arm: arm.into(),
@@ -54,6 +55,7 @@ impl Run<'_> {
             version: env!("CARGO_PKG_VERSION").into(),
         };
         let fresh = Record::new(folder.join(file), header);
+        let Some(_claim) = fresh.claim()? else { return Ok(None) };
         let trainer = (row.trainer)(arm, self.split, seed)?.seed(seed).build()?;
         let (mut record, mut trainer) = self.resume(fresh, trainer)?;
         let reached = record.points.last().map_or(0, |last| last.at);
@@ -64,28 +66,22 @@ impl Run<'_> {
             record.end = Some(End::Epochs);
         }
         if record.end == Some(End::DoesNotConverge) || reached >= length {
-            return Ok(record);
+            return Ok(Some(record));
         }
+        record.require_checkpoint()?;
         trainer.set_threads(1)?; // Several runs side by side take less time than one on all cores.
         self.go_on(&mut record, &mut trainer, length)?;
-        Ok(record)
+        Ok(Some(record))
     }
 
     /// What an earlier run left: lines up to its last checkpoint, and the checkpoint.
     fn resume(&self, fresh: Record, trainer: Trainer<f32>) -> Result<(Record, Trainer<f32>)> {
-        if !fresh.path().exists() {
-            return Ok((fresh, trainer));
-        }
-        let mut record = Record::read(fresh.path())?;
-        if record.header != fresh.header {
-            let path = fresh.path().display();
-            return Err(format!("{path} is of another run: {:?}", record.header).into());
-        }
+        let Some(mut record) = fresh.earlier()? else { return Ok((fresh, trainer)) };
         if record.end == Some(End::DoesNotConverge) {
             return Ok((record, trainer));
         }
         if !fresh.checkpoint().exists() {
-            // Lines without a checkpoint are read, but nothing can go on from them.
+            // What was killed before its first checkpoint begins anew; what has ended is kept.
             return Ok(if record.end.is_some() { (record, trainer) } else { (fresh, trainer) });
         }
         let route = trainer.feedback().route().clone();
@@ -96,7 +92,13 @@ impl Run<'_> {
             return Err(format!("{path} has the feedback {found}, not {route}: remove it").into());
         }
         let rounds = trainer.optimizer().steps() / self.steps(&trainer);
-        record.points.retain(|point| point.at <= rounds * self.row.round());
+        let reached = rounds * self.row.round();
+        record.points.retain(|point| point.at <= reached);
+        if record.points.last().map_or(0, |last| last.at) < reached {
+            let (path, unit) = (fresh.checkpoint(), self.row.unit());
+            let path = path.display();
+            return Err(format!("{path} has made {reached} {unit}, its lines end earlier").into());
+        }
         Ok((record, trainer))
     }
 

@@ -9,7 +9,7 @@ use crate::{
     common::Result,
     curves::{self, Curve},
     figures::{FIGURES, Reported, reported},
-    lines::{End, Lines},
+    lines::{End, Lines, STAND_IN},
     rows::{Figure, Quantity, Record, Row},
     spread::{deviation, mean},
 };
@@ -33,7 +33,9 @@ pub fn write(file: &Path, ledger: &Path, nokland: &Path) -> Result<()> {
     if !rest.contains(END) {
         return Err(blame(std::io::Error::other("the table ends before it begins")).into());
     }
-    let runs = Record::read_all(ledger)?;
+    let mut runs = Record::read_all(ledger)?;
+    // The small digits that stand in for MNIST are another task.
+    runs.retain(|run| run.header.data != STAND_IN);
     let mut table = Table::default();
     table.nokland(nokland)?;
     for row in Row::all() {
@@ -116,11 +118,12 @@ impl Table {
             let of_it = |run: &&Record| run.header.row == row.name && run.header.arm == figure.arm;
             let runs: Vec<&Record> = runs.iter().filter(of_it).collect();
             let ours = ours(figure.quantity, &runs);
+            let diverged = diverged(runs.iter().map(|run| run.end));
             let length = |ours: &Ours| match figure.quantity {
                 Quantity::Accuracy(_) | Quantity::Angle(_) => String::new(),
                 _ => format!(" × {} of {} {}", ours.length, row.length, row.unit()),
             };
-            self.line(figure.arm, figure, ours.as_ref(), length)?;
+            self.line(figure.arm, figure, (ours.as_ref(), diverged), length)?;
         }
         Ok(())
     }
@@ -132,6 +135,7 @@ impl Table {
             table: u8,
             row: String,
             rule: String,
+            data: String,
             #[serde(default)]
             frozen: u64,
         }
@@ -150,8 +154,8 @@ impl Table {
                 let Some(reported) = reported(*table, row, rule) else { continue };
                 let name = rule.to_string();
                 let of_it = |run: &&Lines<Header, Point>| {
-                    let Header { table: of, row: name_of, rule, frozen } = &run.header;
-                    (of, &**name_of, rule, frozen) == (table, *row, &name, &0)
+                    let Header { table: of, row: name_of, rule, data, frozen } = &run.header;
+                    data != STAND_IN && (of, &**name_of, rule, frozen) == (table, *row, &name, &0)
                 };
                 let runs: Vec<_> = runs.iter().filter(of_it).collect();
                 let arm = format!("{row} {}", name.to_lowercase());
@@ -171,14 +175,18 @@ impl Table {
                     )?;
                     continue;
                 };
-                let last = |run: &&Lines<Header, Point>| Some(run.points.last()?.test_error);
+                let diverged = diverged(runs.iter().map(|run| run.end));
+                let converged =
+                    |run: &&&Lines<Header, Point>| run.end != Some(End::DoesNotConverge);
+                let runs: Vec<_> = runs.iter().filter(converged).collect();
+                let last = |run: &&&Lines<Header, Point>| Some(run.points.last()?.test_error);
                 let values: Vec<f64> = runs.iter().filter_map(last).collect();
                 let epochs = runs.iter().filter_map(|run| Some(run.points.last()?.epoch));
                 let ours = Ours::of(values, epochs.min().unwrap_or(0), mean);
                 let quantity = Quantity::FinalError;
                 let figure = Figure { arm: "", quantity, value, deviation: Some(deviation) };
                 let length = |ours: &Ours| format!(" × {} epochs", ours.length);
-                self.line(&arm, &figure, ours.as_ref(), length)?;
+                self.line(&arm, &figure, (ours.as_ref(), diverged), length)?;
             }
         }
         Ok(())
@@ -188,7 +196,7 @@ impl Table {
         &mut self,
         arm: &str,
         figure: &Figure,
-        ours: Option<&Ours>,
+        (ours, diverged): (Option<&Ours>, usize),
         length: impl Fn(&Ours) -> String,
     ) -> Result<()> {
         let Figure { quantity, value, deviation, .. } = *figure;
@@ -218,7 +226,12 @@ impl Table {
                 let spread = ours.deviation.map(|d| format!(" ± {d:.digits$}")).unwrap_or_default();
                 (mean + &spread, ours.runs.to_string() + &length(ours))
             }
+            None if diverged > 0 => ("does not converge".into(), diverged.to_string()),
             None => (NOT_RUN.into(), "–".into()),
+        };
+        let runs = match ours {
+            Some(_) if diverged > 0 => format!("{runs}, {diverged} more did not converge"),
+            _ => runs,
         };
         let published = number(value, deviation);
         let name = quantity.name();
@@ -246,6 +259,11 @@ impl Table {
             format!("**{shown}**")
         }
     }
+}
+
+/// How many of these runs did not converge. They are in no mean.
+fn diverged(ends: impl Iterator<Item = Option<End>>) -> usize {
+    ends.filter(|&end| end == Some(End::DoesNotConverge)).count()
 }
 
 /// Of all runs that have the quantity.

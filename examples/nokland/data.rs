@@ -10,6 +10,7 @@ use feedback_alignment::{
 use crate::{
     common::{self, Result, Split},
     folders::{self, CIFAR10, CIFAR100, MNIST},
+    lines::STAND_IN,
     pixels::{scale, whiten},
     rows::Row,
 };
@@ -34,7 +35,7 @@ pub fn load(row: &Row, folder: Option<&Path>) -> Result<Data> {
         }
         let split = common::digits()?;
         let input = split.train.features().into();
-        return Ok(Data { name: "UCI digits", input, classes: 10, split });
+        return Ok(Data { name: STAND_IN, input, classes: 10, split });
     };
     let (name, train, test) = match row.table {
         1 => {

@@ -148,7 +148,7 @@ fn reproduce(args: &Args) -> Result<()> {
     for row in rows {
         let data = data::load(row, args.data.as_deref())?;
         for &rule in &args.rule {
-            let seeds = args.first_seed..args.first_seed.saturating_add(args.seeds);
+            let seeds = (0..args.seeds).map(|index| args.first_seed.wrapping_add(index));
             let records: Result<Vec<_>> =
                 seeds.map(|seed| run::run(args, row, rule, seed, &data)).collect();
             // Some may be under way in another process.

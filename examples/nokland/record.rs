@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lines::Lines;
+use crate::lines::{Lines, STAND_IN};
 
 /// The lines of one run.
 pub type Record = Lines<Header, Point>;
@@ -50,10 +50,11 @@ pub struct Point {
 impl Header {
     /// A run that has not begun; its file goes into `folder`.
     pub fn record(self, folder: &Path) -> Record {
-        let Self { table, row, rule, seed, frozen, .. } = &self;
+        let Self { table, row, rule, seed, frozen, data, .. } = &self;
+        let data = if data == STAND_IN { "-digits" } else { "" };
         let frozen = if *frozen == 0 { String::new() } else { format!("-frozen{frozen}") };
         let rule = rule.to_lowercase();
-        let path = folder.join(format!("table{table}-{row}-{rule}{frozen}-seed{seed}.jsonl"));
+        let path = folder.join(format!("table{table}-{row}-{rule}{frozen}{data}-seed{seed}.jsonl"));
         Record::new(path, self)
     }
 }

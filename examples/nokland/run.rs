@@ -1,10 +1,5 @@
 //! Trains one row under one rule from one seed, or goes on where an earlier run was interrupted.
 
-use std::{
-    fs::{File, TryLockError},
-    io,
-};
-
 use feedback_alignment::{Diagnostics, Error, FeedbackRule, Trainer};
 use indicatif::ProgressBar;
 
@@ -17,9 +12,12 @@ use crate::{
     rows::Row,
 };
 
-/// A run does not converge if its loss overflows, or if more than so many percent of the test
-/// images are put into the wrong class after so many epochs. Guessing makes 90 % on ten classes.
-pub const DIVERGED: (f64, u64) = (80.0, 20);
+/// A run does not converge if its loss overflows, or if after so many epochs it is hardly better than
+/// guessing, which puts 90 % of ten classes and 99 % of a hundred into the wrong one.
+const ENOUGH: u64 = 20;
+
+/// By how many percent it has to be better.
+const BETTER: f64 = 10.0;
 
 /// Images over which angles are measured, the first of those to learn from.
 const OBSERVED: usize = 1000;
@@ -45,7 +43,7 @@ pub fn run(
         version: env!("CARGO_PKG_VERSION").into(),
     };
     let record = header.record(&args.out);
-    let Some(_claim) = claim(&record)? else { return Ok(None) };
+    let Some(_claim) = record.claim()? else { return Ok(None) };
     let (mut record, mut trainer) = resume(record, trainer)?;
     let limit = args.epochs();
     let finished = match record.end {
@@ -54,8 +52,16 @@ pub fn run(
         None => false,
     };
     if finished || record.points.last().is_some_and(|last| last.epoch >= limit) {
+        let (path, first) = (record.path().display(), record.points.first());
+        if args.angles && first.is_some_and(|point| point.angles.is_none()) {
+            eprintln!("{path} is a finished run without angles");
+        }
+        if args.clean && first.is_some_and(|point| point.clean_train_error.is_none()) {
+            eprintln!("{path} is a finished run without clean training errors");
+        }
         return Ok(Some(shortened(record, limit)));
     }
+    record.require_checkpoint()?;
     record.end = None;
     let mut writer = record.rewrite()?;
     let bar = crate::common::progress(limit)?.with_message(format!("{} {rule}", row.name));
@@ -69,29 +75,13 @@ pub fn run(
     Ok(Some(record))
 }
 
-/// Takes a run, unless another process has it. The claim goes with its process, so that what was killed
-/// can be taken again.
-fn claim(record: &Record) -> Result<Option<File>> {
-    let path = record.path().with_extension("claim");
-    let cannot = |error: io::Error| format!("cannot claim {}: {error}", path.display());
-    let file = File::create(&path).map_err(cannot)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(cannot(error).into()),
-    }
-}
-
 /// What an earlier run left: lines up to its last checkpoint, and the checkpoint. Lines that it
 /// wrote later are forgotten; they will be written again.
 fn resume(fresh: Record, trainer: Trainer<f32>) -> Result<(Record, Trainer<f32>)> {
-    if !fresh.checkpoint().exists() || !fresh.path().exists() {
-        return Ok((fresh, trainer));
-    }
-    let mut record = Record::read(fresh.path())?;
-    if record.header != fresh.header {
-        let path = fresh.path().display();
-        return Err(format!("{path} is of another run: {:?}", record.header).into());
+    let Some(mut record) = fresh.earlier()? else { return Ok((fresh, trainer)) };
+    if !fresh.checkpoint().exists() {
+        // What was killed before its first checkpoint begins anew; what has ended is kept.
+        return Ok((if record.end.is_some() { record } else { fresh }, trainer));
     }
     let trainer = Trainer::load(fresh.checkpoint())?;
     let epochs = trainer.epochs();
@@ -172,7 +162,8 @@ fn go_on(
             "{} {}: test error {:.2} %, training {:.2} %,",
             record.header.row, record.header.rule, point.test_error, point.train_error
         ));
-        let diverged = point.epoch >= DIVERGED.1 && point.test_error > DIVERGED.0;
+        let guessing = 100.0 - 100.0 / data.classes as f64;
+        let diverged = point.epoch >= ENOUGH && point.test_error > guessing - BETTER;
         record.points.push(point);
         let end = if diverged {
             Some(End::DoesNotConverge)

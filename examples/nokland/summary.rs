@@ -6,7 +6,7 @@ use feedback_alignment::FeedbackRule;
 
 use crate::{
     figures::Reported,
-    lines::End,
+    lines::{End, STAND_IN},
     record::Record,
     rows::Row,
     spread::{deviation, mean},
@@ -38,7 +38,7 @@ impl Summary {
             name: row.name,
             rule,
             // The small digits that stand in for MNIST are another task.
-            reported: row.reported(rule).filter(|_| !data.starts_with("UCI")),
+            reported: row.reported(rule).filter(|_| data != STAND_IN),
             errors: (!diverged).then(errors),
             epochs: last().map(|point| point.epoch).collect(),
             data,

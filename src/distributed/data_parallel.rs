@@ -69,7 +69,8 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
     /// [`Error::Conflict`] if the
     /// processes have different trainers or numbers of shards. [`Error::Conflict`] too for feedback
     /// that needs the whole batch: the centred error, and matrices that learn from noise or along
-    /// gradients of their own.
+    /// gradients of their own. And for class weights beside a signal that does not carry them: the signs
+    /// of the error and the targets.
     pub fn new(group: &'g G, trainer: Trainer<T>, shards: usize) -> Result<Self> {
         let reason = "all have to cut a batch into as many shards";
         require_equal(group, "the number of shards", shards as u64, reason)?;
@@ -78,6 +79,7 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
         let valid = (group.size()..=MOST_SHARDS).contains(&shards);
         require(valid, "shards", shards as f64, expected)?;
         require_shared(trainer.feedback.route())?;
+        require_plain_signals(&trainer)?;
         let count = own(group.rank(), shards, group.size()).len();
         let gradients = (0..count).map(|_| Gradients::new()).collect();
         Ok(Self { group, trainer, shards, gradients, buffer: Vec::new() })
@@ -252,6 +254,22 @@ fn scale<T: Scalar>(gradients: &mut Gradients<T>, learned: f64, statistics: f64)
     for slot in table.slots() {
         let factor = T::of(if slot.part.is_learned() { learned } else { statistics });
         gradients.numbers.slot_mut(slot).iter_mut().for_each(|number| *number *= factor);
+    }
+}
+
+/// Fails for class weights beside signals that do not carry them: a shard's share of the gradient is that
+/// of its weights, which would be wrong for such signals.
+fn require_plain_signals<T: Scalar>(trainer: &Trainer<T>) -> Result<()> {
+    let plain =
+        |signal| matches!(signal, Signal::ErrorSign | Signal::ErrorTernary(_) | Signal::Target);
+    let hop = trainer.feedback.route().hops().iter().find(|hop| plain(hop.signal));
+    match hop {
+        Some(hop) if !trainer.class_weights.is_empty() => Err(Error::Conflict {
+            first: format!("the hop {hop}"),
+            second: "class weights on several processes".into(),
+            reason: "what it sends does not carry the weights",
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -43,8 +43,9 @@ impl<'g, T: Scalar, G: Group> LayerParallel<'g, T, G> {
     /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for more processes than layers, for
     /// a delay above 1024, and for any delay without hidden layers.
     /// [`Error::Conflict`](crate::Error::Conflict) for trainers that differ, and for what cannot be
-    /// divided: residual connections, adversarial training, and routes with several hops to a layer or
-    /// with hops past a layer.
+    /// divided: residual connections, adversarial training, feedback that learns from whole gradients or
+    /// from noise (DKP, FDFA, PFA and WM), and routes with several hops to a layer or with hops past a
+    /// layer.
     pub fn new(group: &'g G, trainer: Trainer<T>, delay: usize) -> Result<Self> {
         require_equal(group, "the delay", delay as u64, "all have to wait for the same error")?;
         Ok(Self { part: Part::new(group, trainer, delay)? })

@@ -46,8 +46,9 @@ impl<T: Scalar> Feedback<T> {
     /// Each further one has a random stream of its own.
     ///
     /// # Errors
-    /// As for [`new`](Self::new), and [`Error::StageMismatch`] if the route is for another number of
-    /// layers.
+    /// As for [`new`](Self::new), [`Error::StageMismatch`] if the route is for another number of layers,
+    /// [`Error::ImpossibleHop`] for matrices with more entries in a row, or a higher rank, than they have
+    /// room for, and [`Error::Conflict`] for hops that residual connections forbid.
     pub fn with_route(
         network: &Network<T>,
         route: Route,
@@ -146,7 +147,7 @@ impl<T: Scalar> Feedback<T> {
     ///
     /// # Errors
     /// [`Error::FeedbackCount`] for the wrong number of matrices, [`Error::ShapeMismatch`] for a wrong
-    /// shape, [`Error::NonFinite`].
+    /// shape, [`Error::NonFinite`], and [`Error::Conflict`] for the products of PFA.
     pub fn from_matrices(
         network: &Network<T>,
         rule: FeedbackRule,

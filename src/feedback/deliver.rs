@@ -73,7 +73,8 @@ impl<T: Scalar> Feedback<T> {
             deltas.blocks[to].reserve_sum()?;
         }
         let (block, saved) = (&network.blocks[to], &activations.blocks[to]);
-        let send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
+        let mut went_up = false;
+        let mut send = |index: usize, deltas: &mut Deltas<T>, then: Derivative<'_, T>| {
             let hop = self.route.hops()[index];
             let up = Transport::of(&self.route, hop) == Transport::Up;
             if up {
@@ -87,7 +88,8 @@ impl<T: Scalar> Feedback<T> {
             self.send(index, network, source, receiver, then);
             if up {
                 let (below, at) = deltas.blocks.split_at_mut(to);
-                block.receive_from_below(saved, &mut at[0], below);
+                block.receive_from_below(saved, &mut at[0], (!went_up).then_some(&*below));
+                went_up = true;
             }
         };
         let skipped = self.skipped[to];

@@ -161,15 +161,16 @@ impl Block {
     }
 
     /// The same for a signal that has arrived at `a` from the block below. A residual connection adds
-    /// what went up in the block where it starts, one of the blocks `below`.
+    /// what went up in the block where it starts, one of the blocks `below`: once, so there is nothing to
+    /// add for a second signal.
     pub(crate) fn receive_from_below<T: Scalar>(
         &self,
         activations: &BlockActivations<T>,
         deltas: &mut BlockDeltas<T>,
-        below: &[BlockDeltas<T>],
+        below: Option<&[BlockDeltas<T>]>,
     ) {
         self.go_up(activations, &mut deltas.stages, |signal, operation| {
-            let Some(skip) = operation.skip() else { return };
+            let (Some(skip), Some(below)) = (operation.skip(), below) else { return };
             if let Some(from) = skip.from.map(|from| &below[from]).filter(|from| from.sent_up) {
                 skip.add_up(from.end().as_slice(), signal.as_mut_slice());
             }

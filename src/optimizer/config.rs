@@ -63,7 +63,8 @@ pub enum WeightDecay {
     None,
     /// `g ← g + λ w`: the gradient of the penalty `½ λ ‖w‖²` in the loss.
     L2(f64),
-    /// `w ← w − η λ w` beside the step (Loshchilov and Hutter 2019).
+    /// `w ← w − η λ w` beside the step (Loshchilov and Hutter 2019, with the decay multiplied by the
+    /// learning rate).
     Decoupled(f64),
 }
 
@@ -91,7 +92,12 @@ impl Default for RmsProp {
 }
 
 /// Adam (Kingma and Ba 2015, algorithm 1): `m ← β₁ m + (1 − β₁) g`, `v ← β₂ v + (1 − β₂) g²`,
-/// `w ← w − η m̂ / (√v̂ + ε)` with `m̂ = m / (1 − β₁ᵗ)`, `v̂ = v / (1 − β₂ᵗ)`.
+/// `w ← w − η m̂ / (√v̂ + ε)` with `m̂ = m / (1 − β₁ᵗ)`, `v̂ = v / (1 − β₂ᵗ)`, where `t` counts the steps
+/// of the optimiser.
+///
+/// So a layer that is released late, or a matrix that begins to learn late, starts with moments of 0
+/// that are hardly corrected any more: its first steps are up to some five times `η`. PyTorch counts the
+/// steps of each parameter by itself.
 ///
 /// All defaults are those of the source.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,8 +123,8 @@ impl Default for Adam {
     }
 }
 
-/// Adam with decoupled weight decay, `w ← w − η λ w` before the step (Loshchilov and Hutter
-/// 2019, algorithm 2). Biases do not decay.
+/// Adam with decoupled weight decay, `w ← w − η λ w` before the step (Loshchilov and Hutter 2019,
+/// algorithm 2, with the decay multiplied by the learning rate, as in PyTorch). Biases do not decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(
     feature = "serde",

@@ -9,15 +9,24 @@ use crate::{
     scalar::Scalar,
 };
 
-/// Fails if no weight would ever change: if all weights are zero, some routes carry no signal.
+/// Fails if the hidden layers would never learn. Some routes carry no signal if all weights are zero, and
+/// a first layer of zeros that does not learn lets nothing of the input through.
 pub(super) fn require_movable<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,
 ) -> Result<()> {
     let hidden = &network.blocks[..network.layer_count() - 1];
-    let mut layers =
-        (0..network.layer_count()).map(|layer| network.parameters.layer(layer).weights());
-    if layers.any(|weights| weights.iter().any(|&w| w != T::zero())) {
+    let moves = |numbers: &[T]| numbers.iter().any(|&number| number != T::zero());
+    let layer = |layer: usize| network.parameters.layer(layer);
+    let refuse = |reason| Err(Error::CannotLearn { rule: feedback.rule_name(), reason });
+    if !feedback.route().serves(0) && !moves(layer(0).weights()) {
+        return refuse("no feedback leads to the first layer, and it lets nothing through");
+    }
+    // A unit with a positive bias sends something and can learn, whatever its weights are.
+    let awake = |bias: &[T]| bias.iter().any(|&number| number > T::zero());
+    if (0..network.layer_count()).any(|index| moves(layer(index).weights()))
+        || (0..hidden.len()).all(|index| layer(index).bias().is_some_and(awake))
+    {
         return Ok(());
     }
     let is_relu = |operation: &Operation| match operation {
@@ -25,14 +34,13 @@ pub(super) fn require_movable<T: Scalar>(
         other => *other == Operation::Activation(Activation::Relu),
     };
     let relu = hidden.iter().any(|block| block.operations.iter().any(is_relu));
-    let reason = if relu {
-        "a ReLU unit that receives nothing has a derivative of 0"
-    } else if feedback.route().needs_weights() {
-        "its feedback passes through the weights, or learns what they do"
-    } else {
-        return Ok(());
-    };
-    Err(Error::CannotLearn { rule: feedback.rule_name(), reason })
+    if relu {
+        return refuse("a ReLU unit that receives nothing has a derivative of 0");
+    }
+    if feedback.route().needs_weights() {
+        return refuse("its feedback passes through the weights, or learns what they do");
+    }
+    Ok(())
 }
 
 /// Fails if a layer that no feedback leads to has batch normalisation and is not frozen. Training would

@@ -173,10 +173,13 @@ impl<T: Scalar> Trainer<T> {
     /// optimiser state stay.
     ///
     /// # Errors
-    /// [`Error::CannotLearn`] if the rule cannot leave the present weights; nothing has then
-    /// changed.
+    /// [`Error::CannotLearn`] if the rule cannot leave the present weights, [`Error::Conflict`] if no
+    /// feedback would lead to a layer with batch normalisation that is not frozen, and
+    /// [`Error::TooLarge`] without memory for the matrices; nothing has then changed.
     ///
     /// [`Error::CannotLearn`]: crate::Error::CannotLearn
+    /// [`Error::Conflict`]: crate::Error::Conflict
+    /// [`Error::TooLarge`]: crate::Error::TooLarge
     pub fn set_rule(&mut self, rule: FeedbackRule) -> Result<()> {
         let feedback = Feedback::new(&self.network, rule, self.feedback_init, self.seed)?;
         self.set_feedback(feedback)

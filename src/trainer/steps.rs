@@ -167,14 +167,13 @@ impl<T: Scalar> Trainer<T> {
     }
 
     /// If adversarial training is on, perturbs the samples of the last forward pass and makes the pass
-    /// again. Class weights play no part: they are positive, so they do not change the sign of a
-    /// sample's gradient.
+    /// again.
     fn perturb(&mut self, targets: &Targets<T>) -> Result<()> {
         let Some(attack) = &mut self.adversarial else { return Ok(()) };
         let activations = &mut self.scratch.activations;
         let mut x = std::mem::take(&mut activations.input);
-        let result =
-            attack.add_to(x.as_mut_slice(), &self.network, self.loss, activations, targets);
+        let loss = (self.loss, &*self.class_weights);
+        let result = attack.add_to(x.as_mut_slice(), &self.network, loss, activations, targets);
         activations.input = x;
         result?;
         let (samples, when) = (activations.batch(), When::At(self.optimizer.steps()));

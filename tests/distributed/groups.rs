@@ -324,6 +324,13 @@ fn a_number_of_shards_that_makes_no_sense_is_refused() {
             let refused = DataParallel::new(group, trainer, shards).unwrap_err();
             assert!(matches!(refused, Error::InvalidParameter { name: "shards", .. }), "{refused}");
         }
+        for rule in [FeedbackRule::SDfa, FeedbackRule::Drtp] {
+            let trainer = || Trainer::builder(network()).rule(rule);
+            let weighted = trainer().class_weights([1.0, 3.0]).build().unwrap();
+            let refused = DataParallel::new(group, weighted, 2).unwrap_err();
+            assert!(matches!(refused, Error::Conflict { .. }), "{refused}");
+            DataParallel::new(group, trainer().build().unwrap(), 2).unwrap();
+        }
     });
 }
 

@@ -387,7 +387,7 @@ mod whitening {
 }
 
 /// A whitening of CIFAR's size. Ignored by default; to run:
-/// `cargo test --release --test cifar -- --ignored --nocapture`
+/// `cargo test --release --test suite a_whitening_of_3072 -- --ignored --nocapture`
 #[test]
 #[ignore = "takes minutes"]
 fn a_whitening_of_3072_features_takes_minutes_at_most() {

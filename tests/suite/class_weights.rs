@@ -228,3 +228,38 @@ fn targets_that_are_no_classes_and_another_network_are_refused() {
     assert!(matches!(trainer.step(&x, &[3, 0]), Err(Error::ShapeMismatch { .. })));
     assert!(matches!(trainer.evaluate(&data), Err(Error::ShapeMismatch { .. })));
 }
+
+/// Under batch normalisation the error of every sample reaches every input, so class weights change the
+/// signs of `∂J/∂x` too.
+#[test]
+fn adversarial_training_goes_along_the_weighted_loss() {
+    let builder = Network::<f64>::builder(2).dense(3).batch_norm().tanh().dense(2);
+    let network = builder.seed(2).build().unwrap();
+    let loss = Loss::SoftmaxCrossEntropy;
+    let (weights, labels, epsilon) = ([1.0, 100.0], [0, 1, 0, 0, 1], 0.05);
+    let x = DMatrix::from_fn(2, 5, |i, j| ((i * 7 + j * j * 3 + 1) % 11) as f64 / 5.0 - 1.0);
+    let value = |weights: &[f64], x: &DMatrix<f64>| {
+        let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+        network.forward(x, &mut activations).unwrap();
+        loss.error_weighted(&labels, weights, &activations, &mut deltas).unwrap()
+    };
+    let signs = |weights: &[f64]| {
+        DMatrix::from_fn(2, 5, |i, j| {
+            let moved = |by: f64| {
+                let mut x = x.clone();
+                x[(i, j)] += by;
+                value(weights, &x)
+            };
+            (moved(1e-5) - moved(-1e-5)).signum()
+        })
+    };
+    assert_ne!(signs(&weights), signs(&[1.0, 1.0]), "the weights make no difference here");
+    let builder = || Trainer::builder(network.clone()).loss(loss).class_weights(weights);
+    let (mut found, mut expected) =
+        (builder().adversarial(epsilon).build().unwrap(), builder().build().unwrap());
+    found.step(&x, &labels).unwrap();
+    expected.step(&(&x + signs(&weights) * epsilon), &labels).unwrap();
+    let layer = |trainer: &Trainer<f64>| trainer.network().layer(0).unwrap().weights().into_owned();
+    assert_relative_eq!(layer(&found), layer(&expected), epsilon = 1e-12);
+    assert_ne!(layer(&found), network.layer(0).unwrap().weights());
+}

@@ -41,7 +41,7 @@ fn figures_are_those_of_the_routes() {
         let found = fs::read_to_string(figure(name)).unwrap();
         assert!(
             found == expected,
-            "{name} is out of date: cargo test --test suite write_figures -- --ignored"
+            "{name} is out of date: WRITE=1 cargo test --test suite write_figures -- --ignored"
         );
     }
 }
@@ -49,6 +49,7 @@ fn figures_are_those_of_the_routes() {
 #[test]
 #[ignore = "writes the figures anew"]
 fn write_figures() {
+    assert!(std::env::var_os("WRITE").is_some(), "only if asked to, by WRITE=1");
     for (name, text) in figures() {
         fs::write(figure(name), text).unwrap();
     }

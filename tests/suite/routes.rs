@@ -839,3 +839,19 @@ fn routes_of_many_layers_are_sorted_quickly() {
     let twice = format!("{},B(e)->7", FeedbackRule::Dfa.route(layers)).parse::<Route>().unwrap();
     assert!(!twice.is_direct());
 }
+
+/// What a residual connection brings up arrives once, however many hops go up to the layer.
+#[test]
+fn two_hops_up_share_a_residual_connection() {
+    let builder = Network::builder(3).dense(4).tanh().dense(4).skip(1).tanh();
+    let network = builder.dense(2).seed(5).build().unwrap();
+    let (one, two) = ("3:B(e)->0,W(0)->1", "3:B(e)->0,W(0)->1,R(0)->1");
+    let (one, two) = (feedback(&network, one), feedback(&network, two));
+    let (found_one, found_two) = (deltas(&network, &one, 1), deltas(&network, &two, 1));
+    assert_eq!(found_one[0], found_two[0]);
+    let mut activations = Activations::new();
+    network.forward(&numbers(3, 9, 1), &mut activations).unwrap();
+    let slope = activations.output(1).unwrap().map(|h| 1.0 - h * h);
+    let more = (two.matrix(1).unwrap().unwrap() * &found_two[0]).component_mul(&slope);
+    assert!(close(&found_two[1], &(&found_one[1] + more)));
+}
