@@ -636,7 +636,7 @@ fn one_relu_among_others_and_one_weight_among_zeros_decide() {
         let mut trainer = Trainer::builder(biased.clone()).rule(rule).build().unwrap();
         let before = trainer.network().clone();
         for _ in 0..3 {
-            trainer.step(&DMatrix::from_element(2, 2, 1.0), &[0, 1]).unwrap();
+            trainer.step(&DMatrix::from_element(2, 2, 1.0), &[0, 0]).unwrap();
         }
         let after = trainer.network();
         assert_ne!(after.layer(2).unwrap().weights(), before.layer(2).unwrap().weights(), "{rule}");
