@@ -30,20 +30,25 @@ pub struct Run {
 /// several seeds. A run that fails is told at once, and the others are made all the same.
 ///
 /// # Errors
-/// The error of the first run that failed, or where a rule has made the network worse than it was.
+/// Where a run has failed, or a rule has made the network worse than it was.
 pub fn report(runs: impl IntoIterator<Item = Result<Run>>, title: &str, plot: &Path) -> Result<()> {
-    let (mut made, mut failed) = (Vec::new(), Ok(()));
+    let (mut made, mut failed) = (Vec::new(), 0);
     for run in runs {
         match run {
             Ok(run) => made.push(run),
-            Err(error) if failed.is_ok() => failed = Err(error),
-            Err(error) => eprintln!("error: {error}"),
+            Err(error) => {
+                eprintln!("error: {error}");
+                failed += 1;
+            }
         }
     }
     if !made.is_empty() {
         show(&made, title, plot)?;
     }
-    failed
+    if failed == 0 {
+        return Ok(());
+    }
+    Err(format!("{failed} of {} runs failed, as said above", failed + made.len()).into())
 }
 
 fn show(runs: &[Run], title: &str, plot: &Path) -> Result<()> {
