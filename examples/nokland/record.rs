@@ -83,4 +83,41 @@ mod tests {
         Record::read(&path).unwrap().rewrite().unwrap();
         assert_eq!(fs::read(&path).unwrap(), before);
     }
+
+    #[test]
+    fn lines_of_another_run_and_without_a_checkpoint_are_not_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = |seed, data: &str| Header {
+            table: 1,
+            row: "1x800-tanh".into(),
+            rule: "DFA".into(),
+            seed,
+            data: data.into(),
+            frozen: 0,
+            parameters: 1,
+            version: "0".into(),
+        };
+        let of = |seed, data| header(seed, data).record(folder.path());
+        assert_ne!(of(0, STAND_IN).path(), of(0, "MNIST").path());
+        let fresh = of(0, "MNIST");
+        assert!(fresh.earlier().unwrap().is_none());
+        fresh.require_checkpoint().unwrap(); // Nothing has been made that could be lost.
+        fresh.rewrite().unwrap();
+        let mut kept = fresh.earlier().unwrap().unwrap();
+        kept.points.push(serde_json::from_str(
+            r#"{"epoch":1,"train_loss":1.0,"train_error":1.0,"test_loss":1.0,"test_error":1.0}"#,
+        ).unwrap());
+        let refused = kept.require_checkpoint().unwrap_err().to_string();
+        assert!(refused.contains("no checkpoint") && refused.contains("--out"), "{refused}");
+        fs::write(fresh.checkpoint(), "a checkpoint").unwrap();
+        kept.require_checkpoint().unwrap();
+        fs::copy(fresh.path(), of(1, "MNIST").path()).unwrap();
+        let refused = of(1, "MNIST").earlier().err().unwrap().to_string();
+        assert!(refused.contains("of another run") && refused.contains("--out"), "{refused}");
+        // A run belongs to one process, or here to one open file, at a time.
+        let claim = fresh.claim().unwrap();
+        assert!(claim.is_some() && fresh.claim().unwrap().is_none());
+        drop(claim);
+        assert!(fresh.claim().unwrap().is_some());
+    }
 }
