@@ -129,5 +129,7 @@ fn learn(
 }
 
 fn make_folder(of: &Path) -> Result<()> {
-    Ok(of.parent().map_or(Ok(()), fs::create_dir_all)?)
+    let Some(folder) = of.parent() else { return Ok(()) };
+    fs::create_dir_all(folder)
+        .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()).into())
 }

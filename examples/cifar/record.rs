@@ -65,10 +65,11 @@ impl Observer {
             })
             .transpose()?;
         let create = |folder: &Path| {
-            std::fs::create_dir_all(folder)?;
+            std::fs::create_dir_all(folder)
+                .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
             let Header { net, rule, rate, hidden_rate, images, seed, .. } = &header;
             let rule = rule.to_lowercase();
-            let hidden = hidden_rate.map_or(String::new(), |rate| format!("-hidden{rate}"));
+            let hidden = hidden_rate.map_or(String::new(), |rate| format!("-hidden{rate:e}"));
             let name = format!("{net}-{rule}-rate{rate}{hidden}-images{images}-seed{seed}.jsonl");
             let lines = Lines::<Header, Point>::new(folder.join(name), header);
             let path = lines.path();
