@@ -114,6 +114,10 @@ impl Convolution {
         finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
     ) {
         let Windows { input, output, .. } = self.windows;
+        if self.is_pointwise() {
+            let weights = linalg::mat(weights, output.channels).transpose();
+            return self.mix(weights, bias, x, (y, z), finish);
+        }
         let (field, slide) = (self.input_field(), self.forward_slide::<T>());
         let (samples, size) = (x.len() / input.len(), output.len());
         let out = (Chunks { data: y, size }, Chunks { data: z, size });
@@ -201,16 +205,39 @@ impl Convolution {
         self
     }
 
-    /// `y ← x B` for each sample. The rows of `x` are the positions of a sample, and its columns the
-    /// channels.
-    pub(crate) fn mix<T: Scalar>(&self, b: Mat<T>, x: &[T], y: &mut [T]) {
+    /// Whether every window is a single pixel, one for each pixel of the input. Then a sample is a matrix
+    /// of pixels and channels, and the convolution multiplies it by the weights.
+    pub(super) fn is_pointwise(&self) -> bool {
+        let Windows { kernel, stride, padding, .. } = self.windows;
+        (kernel, stride, padding) == ((1, 1), (1, 1), (0, 0))
+    }
+
+    /// `y ← x B (+ b)` for each sample. The rows of `x` are the positions of a sample, and its columns the
+    /// channels. Calls `finish(place, y, z)` for each sample; `z` may be empty.
+    pub(crate) fn mix<T: Scalar>(
+        &self,
+        b: Mat<T>,
+        bias: Option<&[T]>,
+        x: &[T],
+        (y, z): (&mut [T], &mut [T]),
+        finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
+    ) {
         let (plane, (from, to)) = (self.windows.output.plane(), b.shape());
-        let samples = x.len() / (plane * from);
-        let out = Chunks { data: y, size: plane * to };
-        share_out(out, 0..samples, self.parts(samples), &|range, y| {
-            for (sample, y) in range.zip(y.data.chunks_exact_mut(plane * to)) {
+        let (samples, size) = (x.len() / (plane * from), plane * to);
+        let out = (Chunks { data: y, size }, Chunks { data: z, size });
+        share_out(out, 0..samples, self.parts(samples), &|range, (y, z)| {
+            let mut z = z.data.chunks_exact_mut(size);
+            for (sample, y) in range.zip(y.data.chunks_exact_mut(size)) {
                 let x = linalg::mat(&x[sample * plane * from..][..plane * from], plane);
-                linalg::product_on_one_thread(x, b, Start::Zero, y);
+                let start = match bias {
+                    None => Start::Zero,
+                    Some(bias) => {
+                        y.chunks_exact_mut(plane).zip(bias).for_each(|(y, &bias)| y.fill(bias));
+                        Start::Present
+                    }
+                };
+                linalg::product_on_one_thread(x, b, start, y);
+                finish(sample * size, y, z.next().unwrap_or_default());
             }
         });
     }
@@ -342,11 +369,16 @@ mod tests {
     /// Several vectors of channels, and more terms than are added up at once.
     #[test]
     fn a_large_convolution_is_six_loops() {
-        for (channels, side, outputs, kernel, samples) in
-            [(3, 20, 33, 5, 3), (1, 28, 32, 3, 40), (64, 10, 5, 3, 2), (22, 12, 17, 3, 2)]
-        {
+        for (channels, side, outputs, kernel, samples) in [
+            (3, 20, 33, 5, 3),
+            (1, 28, 32, 3, 40),
+            (64, 10, 5, 3, 2),
+            (22, 12, 17, 3, 2),
+            (9, 7, 5, 1, 600),
+        ] {
             let input = Shape { channels, height: side, width: side + 1 };
-            let conv = Conv2d { padding: (2, 1), ..Conv2d::new(outputs, kernel) };
+            let padding = if kernel == 1 { (0, 0) } else { (2, 1) };
+            let conv = Conv2d { padding, ..Conv2d::new(outputs, kernel) };
             let conv = conv.over(input).unwrap();
             for bias in [false, true] {
                 check::<f32>(conv.windows, samples, bias).unwrap();

@@ -44,7 +44,9 @@ impl LinearMap {
             Self::Dense => {
                 linalg::product(b.transpose(), x.mat(), Start::Zero, y.as_mut_slice());
             }
-            Self::Conv2d(conv) => conv.mix(b, x.as_slice(), y.as_mut_slice()),
+            Self::Conv2d(conv) => {
+                conv.mix(b, None, x.as_slice(), (y.as_mut_slice(), &mut []), &|_, _, _| ());
+            }
         }
     }
 

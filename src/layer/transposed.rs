@@ -10,6 +10,7 @@ use super::{
     windows::Windows,
 };
 use crate::{
+    linalg,
     scalar::Scalar,
     threads::{Chunks, share_out},
 };
@@ -25,6 +26,11 @@ impl Convolution {
         finish: &(impl Fn(usize, &mut [T]) + Sync),
     ) {
         let Windows { input, output, .. } = self.windows;
+        if self.is_pointwise() {
+            let weights = linalg::mat(weights, output.channels);
+            let finish = |place: usize, x: &mut [T], _: &mut [T]| finish(place, x);
+            return self.mix(weights, None, y, (x, &mut []), &finish);
+        }
         let field = self.output_field();
         let (samples, size) = (y.len() / output.len(), input.len());
         let out = Chunks { data: x, size };

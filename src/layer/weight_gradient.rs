@@ -5,10 +5,15 @@ use super::{
 };
 use crate::{
     correlate::MOST_LANES,
+    linalg::{Start, cut, mat, product_on_one_thread, smallest_part},
     scalar::Scalar,
     threads::pieces,
     vector::{sum, sum_of},
 };
+
+/// So many sums over [`TERMS`] terms, or over a sample, are added up before the result goes to the
+/// gradient. Rounding errors stay small in this way, however many samples there are.
+const PARTS: usize = 512;
 
 impl Convolution {
     /// How the weight gradient of this many samples is cut: into about as many tiles as threads work on
@@ -18,12 +23,15 @@ impl Convolution {
     }
 
     /// The gradient in `count` tiles, or fewer: the row of a kernel over one channel is never cut. Each
-    /// number is a sum of its own, so the cuts do not change its bits.
+    /// number is a sum of its own, so the cuts do not change its bits. Where the sums are those of a
+    /// product, no tile is so small that the product would add up in another order.
     pub(crate) fn in_tiles(&self, count: usize) -> Tiles {
         let Windows { input, output, kernel, .. } = self.windows;
         let lines = input.channels * kernel.0;
         let shares = count.min(lines);
-        let width = lines.div_ceil(shares) * kernel.1;
+        let least =
+            if self.is_pointwise() { smallest_part(output.channels, output.plane()) } else { 1 };
+        let width = cut(lines, lines.div_ceil(shares), least) * kernel.1;
         // A tile of several lines may begin and end within a channel.
         let channels = (width / kernel.1).div_ceil(kernel.0).saturating_add(1).min(input.channels);
         let seen = self.input_field().plane().saturating_mul(channels);
@@ -48,9 +56,9 @@ impl Convolution {
         gradient: &mut [T],
         scratch: &mut [T],
     ) {
-        /// So many sums over [`TERMS`] terms are added up before the result goes to the gradient.
-        /// Rounding errors stay small in this way, however many samples there are.
-        const PARTS: usize = 512;
+        if self.is_pointwise() {
+            return self.pointwise_gradient(delta, h, first, gradient, scratch);
+        }
         let Windows { input, output, kernel, .. } = self.windows;
         let field = self.input_field();
         let lanes = T::lanes(output.channels);
@@ -93,6 +101,35 @@ impl Convolution {
         });
         let blocks = sums.chunks_exact(columns * lanes).enumerate();
         blocks.for_each(|(block, sums)| add(block, sums));
+    }
+
+    /// The same where every window is a pixel: `Σ δᵀ x` over the samples, with `δ` and `x` as matrices of
+    /// positions and channels.
+    fn pointwise_gradient<T: Scalar>(
+        &self,
+        delta: &[T],
+        h: &[T],
+        first: usize,
+        gradient: &mut [T],
+        scratch: &mut [T],
+    ) {
+        let Windows { input, output, .. } = self.windows;
+        let plane = input.plane();
+        let seen = first * plane..(first + gradient.len() / output.channels) * plane;
+        let sums = &mut scratch[..gradient.len()];
+        gradient.fill(T::zero());
+        let mut add = |sums: &[T]| gradient.iter_mut().zip(sums).for_each(|(to, &sum)| *to += sum);
+        let samples = h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len()));
+        for (sample, (h, delta)) in samples.enumerate() {
+            let begins = sample % PARTS == 0;
+            if begins && sample > 0 {
+                add(sums);
+            }
+            let start = if begins { Start::Zero } else { Start::Present };
+            let (delta, h) = (mat(delta, plane).transpose(), mat(&h[seen.clone()], plane));
+            product_on_one_thread(delta, h, start, sums);
+        }
+        add(sums);
     }
 
     /// `∂b ← Σ δ` over samples and positions.
