@@ -1,4 +1,5 @@
-//! The inner loop of every convolution: sums of products of a panel with numbers of a field.
+//! The inner loop of every convolution but those of single pixels: sums of products of a panel with
+//! numbers of a field.
 //!
 //! The sums of a few places stay in registers until all their terms are added. The terms are read where
 //! they lie, so nothing has to be copied into another order first. The vectors come from the crate

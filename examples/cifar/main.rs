@@ -28,7 +28,7 @@ mod glorot;
 #[path = "../common/learned.rs"]
 mod learned;
 #[path = "../common/lines.rs"]
-#[allow(dead_code)] // Lines are written here, and not read again.
+#[allow(dead_code)] // Only a part is used here.
 mod lines;
 mod nets;
 #[path = "../common/pixels.rs"]

@@ -90,7 +90,7 @@ impl<H: Clone + Serialize + DeserializeOwned, P: Clone + Serialize + Deserialize
             .into())
     }
 
-    /// Why a run cannot be made longer of which only the lines are left.
+    /// Fails if there are lines, but no checkpoint to go on from.
     pub fn require_checkpoint(&self) -> Result<()> {
         if self.points.is_empty() || self.checkpoint().exists() {
             return Ok(());

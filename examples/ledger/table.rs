@@ -226,7 +226,10 @@ impl Table {
                 let spread = ours.deviation.map(|d| format!(" ± {d:.digits$}")).unwrap_or_default();
                 (mean + &spread, ours.runs.to_string() + &length(ours))
             }
-            None if diverged > 0 => ("does not converge".into(), diverged.to_string()),
+            None if diverged > 0 => {
+                self.reproduced += usize::from(!bound);
+                ("does not converge".into(), diverged.to_string())
+            }
             None => (NOT_RUN.into(), "–".into()),
         };
         let runs = match ours {
@@ -269,7 +272,8 @@ fn diverged(ends: impl Iterator<Item = Option<End>>) -> usize {
 /// Of all runs that have the quantity.
 fn ours(quantity: Quantity, runs: &[&Record]) -> Option<Ours> {
     let values = runs.iter().filter_map(|run| quantity.of(run)).collect();
-    let reached = runs.iter().filter_map(|run| Some(run.points.last()?.at));
+    let converged = runs.iter().filter(|run| run.end != Some(End::DoesNotConverge));
+    let reached = converged.filter_map(|run| Some(run.points.last()?.at));
     let length = reached.min().unwrap_or(0);
     let middle = if matches!(quantity, Quantity::StepsTo(_)) { median } else { mean };
     Ours::of(values, length, middle)

@@ -23,6 +23,11 @@ pub fn report(folder: &Path) -> Result<()> {
     let mut out = io::stdout();
     let mut records = Record::read_all(folder)?;
     records.retain(|record| !record.points.is_empty());
+    // The small digits that stand in for MNIST are another task: they are shown if there is nothing else.
+    let is_real = |record: &Record| record.header.data != STAND_IN;
+    if records.iter().any(is_real) {
+        records.retain(is_real);
+    }
     for table in 1..=3 {
         let rows: Vec<&Row> = ROWS.iter().filter(|row| row.table == table).collect();
         if of(&records, |record| record.header.table == table).is_empty() {
@@ -84,7 +89,6 @@ fn lines(row: &Row, runs: &[&Record]) -> Result<String> {
             (rule, (!runs.is_empty()).then(|| Summary::of(row, rule, &runs)))
         })
         .collect();
-    // The small digits that stand in for MNIST are another task.
     let published = !runs.iter().any(|run| run.header.data == STAND_IN);
     write!(text, "| {} | Nøkland (2016)", row.name)?;
     for (rule, _) in &summaries {

@@ -24,7 +24,7 @@ use crate::{
     workspace::Gradients,
 };
 
-/// Shards are counted in 16 bits, far beyond what anybody needs.
+/// Far more than anybody needs.
 const MOST_SHARDS: usize = 1 << 16;
 
 /// Trains on batches whose samples are divided among processes. It works with every rule whose feedback
@@ -66,10 +66,9 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] if there are fewer shards than processes, or more than 65,536.
-    /// [`Error::Conflict`] if the
-    /// processes have different trainers or numbers of shards. [`Error::Conflict`] too for feedback
-    /// that needs the whole batch: the centred error, and matrices that learn from noise or along
-    /// gradients of their own. And for class weights beside a signal that does not carry them: the signs
+    /// [`Error::Conflict`] if the processes have different trainers or numbers of shards.
+    /// [`Error::Conflict`] too for feedback that needs the whole batch: the centred error, and matrices
+    /// that learn from noise or along gradients of their own. And for class weights beside a signal that does not carry them: the signs
     /// of the error and the targets.
     pub fn new(group: &'g G, trainer: Trainer<T>, shards: usize) -> Result<Self> {
         let reason = "all have to cut a batch into as many shards";
@@ -79,7 +78,7 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
         let valid = (group.size()..=MOST_SHARDS).contains(&shards);
         require(valid, "shards", shards as f64, expected)?;
         require_shared(trainer.feedback.route())?;
-        require_plain_signals(&trainer)?;
+        require_weighted_signals(&trainer)?;
         let count = own(group.rank(), shards, group.size()).len();
         let gradients = (0..count).map(|_| Gradients::new()).collect();
         Ok(Self { group, trainer, shards, gradients, buffer: Vec::new() })
@@ -259,10 +258,10 @@ fn scale<T: Scalar>(gradients: &mut Gradients<T>, learned: f64, statistics: f64)
 
 /// Fails for class weights beside signals that do not carry them: a shard's share of the gradient is that
 /// of its weights, which would be wrong for such signals.
-fn require_plain_signals<T: Scalar>(trainer: &Trainer<T>) -> Result<()> {
-    let plain =
+fn require_weighted_signals<T: Scalar>(trainer: &Trainer<T>) -> Result<()> {
+    let unweighted =
         |signal| matches!(signal, Signal::ErrorSign | Signal::ErrorTernary(_) | Signal::Target);
-    let hop = trainer.feedback.route().hops().iter().find(|hop| plain(hop.signal));
+    let hop = trainer.feedback.route().hops().iter().find(|hop| unweighted(hop.signal));
     match hop {
         Some(hop) if !trainer.class_weights.is_empty() => Err(Error::Conflict {
             first: format!("the hop {hop}"),

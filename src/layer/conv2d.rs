@@ -90,7 +90,7 @@ impl fmt::Display for Conv2d {
 
 /// A convolution over an input of known shape. Its three passes go sample by sample. The pixels that
 /// the windows see are copied to a [`Field`], and several outputs, or several weights, are summed up from
-/// there at a time. Threads share the samples, or the columns of the weight gradient.
+/// there at a time. Where every window is a pixel, a pass is a product of matrices. Threads share the samples, or the columns of the weight gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Convolution {
     pub(crate) windows: Windows,
@@ -196,6 +196,9 @@ impl Convolution {
 
     /// How many numbers of scratch the forward pass and the way back need at most.
     pub(crate) fn scratch<T: Scalar>(&self) -> usize {
+        if self.is_pointwise() {
+            return 0;
+        }
         self.forward_scratch::<T>().max(self.backward_scratch::<T>())
     }
 

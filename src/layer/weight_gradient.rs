@@ -32,18 +32,17 @@ impl Convolution {
         let least =
             if self.is_pointwise() { smallest_part(output.channels, output.plane()) } else { 1 };
         let width = cut(lines, lines.div_ceil(shares), least) * kernel.1;
+        let (size, count) = (output.channels * width, self.fan_in.div_ceil(width));
+        if self.is_pointwise() {
+            return Tiles { width, size, count, scratch: size };
+        }
         // A tile of several lines may begin and end within a channel.
         let channels = (width / kernel.1).div_ceil(kernel.0).saturating_add(1).min(input.channels);
         let seen = self.input_field().plane().saturating_mul(channels);
         let panel = TERMS * MOST_LANES;
         let sums = output.channels.checked_next_multiple_of(MOST_LANES).unwrap_or(usize::MAX);
         let sums = sums.saturating_mul(width);
-        Tiles {
-            width,
-            size: output.channels * width,
-            count: self.fan_in.div_ceil(width),
-            scratch: seen.saturating_add(panel).saturating_add(sums),
-        }
+        Tiles { width, size, count, scratch: seen.saturating_add(panel).saturating_add(sums) }
     }
 
     /// `∂W ← Σ δ Pᵀ` over the samples, where `P` are the pixels in the windows. Computes the columns of

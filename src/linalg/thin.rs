@@ -15,7 +15,8 @@ const MANY: usize = 4096;
 /// does nothing and returns false.
 ///
 /// The answer depends on `a`, on the number of terms and on the layout of `b`, never on the number of
-/// rows or columns beside. So a part of a product is computed as the whole would be.
+/// rows or columns beside, but for a single column. So a part of a product is computed as the whole would
+/// be, if it has two columns at least.
 pub(super) fn product<T: Scalar>(
     c: &mut MatMut<T>,
     accum: Accum,
@@ -31,11 +32,19 @@ pub(super) fn product<T: Scalar>(
         add_outer(a.as_slice(), b.as_slice(), accum, c);
         return true;
     }
-    if terms > MANY && a.nrows() > 1 && b.ncols() == 1 && a.row_stride() == 1 {
+    if terms > MANY
+        && a.nrows() > 1
+        && b.ncols() == 1
+        && (a.row_stride() == 1 || a.col_stride() == 1)
+    {
         let column = c.as_mut().col_mut(0).try_as_col_major_mut();
         let (Some(c), Some(x)) = (column, b.col(0).try_as_col_major()) else { return false };
-        let c = begun(c.as_slice_mut(), accum);
-        add_columns(a, x.as_slice(), c);
+        let (c, x) = (begun(c.as_slice_mut(), accum), x.as_slice());
+        if a.row_stride() == 1 {
+            add_columns(a, x, c);
+        } else {
+            add_long_dots(x, a.transpose(), c);
+        }
         return true;
     }
     if a.nrows() > 1 {
@@ -50,9 +59,7 @@ pub(super) fn product<T: Scalar>(
     }
     let c = begun(c, accum);
     if stands {
-        for (block, x) in x.chunks(MANY).enumerate() {
-            add_dots(x, b.subrows(block * MANY, x.len()), c);
-        }
+        add_long_dots(x, b, c);
     } else {
         add_columns(b.transpose(), x, c);
     }
@@ -78,6 +85,13 @@ fn add_outer<T: Scalar>(a: &[T], b: &[T], accum: Accum, c: &mut MatMut<T>) {
         } else {
             column.iter_mut().zip(a).for_each(|(c, &a)| *c = a * b);
         }
+    }
+}
+
+/// [`add_dots`] in blocks of terms.
+fn add_long_dots<T: Scalar>(x: &[T], b: MatRef<T>, c: &mut [T]) {
+    for (block, x) in x.chunks(MANY).enumerate() {
+        add_dots(x, b.subrows(block * MANY, x.len()), c);
     }
 }
 
@@ -205,6 +219,7 @@ mod tests {
             lies in any::<bool>(), seed in 0..50_usize,
         ) {
             let (rows, columns) = if wide { (1, others.min(20)) } else { (others, 1) };
+            let stands = lies;
             let whole = |count, seed| -> Vec<f32> {
                 numbers(count, seed).iter().map(|x| (x * 5.0).round()).collect()
             };
@@ -215,6 +230,10 @@ mod tests {
             } else {
                 MatRef::from_column_major_slice(&b, terms, columns)
             };
+            let rows_lie: Vec<f32> =
+                (0..rows).flat_map(|i| (0..terms).map(move |k| (i, k))).map(|at| a[at]).collect();
+            let transposed = MatRef::from_column_major_slice(&rows_lie, terms, rows).transpose();
+            let a = if stands { a } else { transposed };
             for (index, &found) in some(a, b, 0..columns).iter().enumerate() {
                 let (i, j) = (index % rows, index / rows);
                 prop_assert_eq!(found, 1.0 + (0..terms).map(|k| a[(i, k)] * b[(k, j)]).sum::<f32>());

@@ -282,10 +282,10 @@ impl<T: Scalar> TrainerBuilder<T> {
     /// - a [signal](Self::signal) if no hop sends the error,
     /// - [aligned](Self::aligned) matrices if there is nothing to align.
     ///
-    /// [`Error::CannotLearn`] for a network whose weights are all zero, without a positive bias in every
-    /// hidden layer, if feedback could not change that: it passes through the weights (BP with a hidden
-    /// layer, IFA with two or more), or learns what they do (FDFA), or a hidden layer has a ReLU. And
-    /// for a first layer of zeros that no feedback leads to (shallow).
+    /// [`Error::CannotLearn`] for a network whose weights are all zero, whatever its biases, if feedback
+    /// would not change that: it passes through the weights (BP with a hidden layer, IFA with two or
+    /// more), or learns what they do (FDFA), or a hidden layer has a ReLU. And for a first layer of
+    /// zeros that no feedback leads to (shallow).
     ///
     /// [`Error::CannotLearn`]: crate::Error::CannotLearn
     /// [`Error::Conflict`]: crate::Error::Conflict

@@ -10,7 +10,8 @@ use crate::{
 };
 
 /// Fails if the hidden layers would never learn. Some routes carry no signal if all weights are zero, and
-/// a first layer of zeros that does not learn lets nothing of the input through.
+/// a first layer of zeros that does not learn lets nothing of the input through. Biases are not looked
+/// at: some would help, most would not.
 pub(super) fn require_movable<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,
@@ -19,14 +20,13 @@ pub(super) fn require_movable<T: Scalar>(
     let moves = |numbers: &[T]| numbers.iter().any(|&number| number != T::zero());
     let layer = |layer: usize| network.parameters.layer(layer);
     let refuse = |reason| Err(Error::CannotLearn { rule: feedback.rule_name(), reason });
-    if !feedback.route().serves(0) && !moves(layer(0).weights()) {
+    let past_first =
+        |operation: &Operation| operation.skip().is_some_and(|skip| skip.from.is_none());
+    let has_way_past = hidden.iter().any(|block| block.operations.iter().any(past_first));
+    if !feedback.route().serves(0) && !has_way_past && !moves(layer(0).weights()) {
         return refuse("no feedback leads to the first layer, and it lets nothing through");
     }
-    // A unit with a positive bias sends something and can learn, whatever its weights are.
-    let awake = |bias: &[T]| bias.iter().any(|&number| number > T::zero());
-    if (0..network.layer_count()).any(|index| moves(layer(index).weights()))
-        || (0..hidden.len()).all(|index| layer(index).bias().is_some_and(awake))
-    {
+    if (0..network.layer_count()).any(|index| moves(layer(index).weights())) {
         return Ok(());
     }
     let is_relu = |operation: &Operation| match operation {
@@ -37,7 +37,7 @@ pub(super) fn require_movable<T: Scalar>(
     if relu {
         return refuse("a ReLU unit that receives nothing has a derivative of 0");
     }
-    if feedback.route().needs_weights() {
+    if feedback.route().reads_weights() || feedback.route().has_slopes() {
         return refuse("its feedback passes through the weights, or learns what they do");
     }
     Ok(())

@@ -324,6 +324,14 @@ fn a_number_of_shards_that_makes_no_sense_is_refused() {
             let refused = DataParallel::new(group, trainer, shards).unwrap_err();
             assert!(matches!(refused, Error::InvalidParameter { name: "shards", .. }), "{refused}");
         }
+    });
+}
+
+/// A shard's share of the gradient is that of its class weights, which these signals do not carry.
+#[test]
+fn class_weights_beside_signals_without_them_are_refused() {
+    let network = || Network::<f64>::builder(2).dense(3).tanh().dense(2).build().unwrap();
+    LocalGroup::run(2, |group| {
         for rule in [FeedbackRule::SDfa, FeedbackRule::Drtp] {
             let trainer = || Trainer::builder(network()).rule(rule);
             let weighted = trainer().class_weights([1.0, 3.0]).build().unwrap();

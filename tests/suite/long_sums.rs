@@ -178,13 +178,16 @@ fn long_sums_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn the_weight_gradients_of_a_million_samples_are_exact() {
     let samples = 1_000_000;
-    let conv = || Network::<f32>::builder((1, 1, 1)).conv2d(Conv2d::new(3, 1));
+    let pixel = || Network::<f32>::builder((1, 1, 1));
+    // A stride that is never taken keeps the second from being a product of matrices.
+    let slid = Conv2d { stride: (2, 2), ..Conv2d::new(3, 1) };
     for network in [
         Network::<f32>::builder(2).dense(1).build().unwrap(),
         Network::<f32>::builder(1).dense(3).build().unwrap(),
         Network::<f32>::builder(1).dense(1).build().unwrap(),
         Network::<f32>::builder(2).dense(3).build().unwrap(),
-        conv().dense(1).build().unwrap(),
+        pixel().conv2d(Conv2d::new(3, 1)).dense(1).build().unwrap(),
+        pixel().conv2d(slid).dense(1).build().unwrap(),
     ] {
         let x = DMatrix::from_element(network.input_len(), samples, 1.0);
         let outputs = network.output_len();
@@ -195,6 +198,21 @@ fn the_weight_gradients_of_a_million_samples_are_exact() {
             let expected = bias[place % bias.len()];
             assert!((found / expected - 1.0).abs() < 1e-4, "{network}: {found}, not {expected}");
         }
+    }
+}
+
+/// A large image of one channel.
+#[test]
+fn the_weight_gradient_of_a_million_pixels_is_exact() {
+    let conv = Network::<f32>::builder((1, 1000, 1000)).conv2d(Conv2d::new(2, 1));
+    let mut network = conv.avg_pool2d(AvgPool2d::new(1000, 1)).dense(1).build().unwrap();
+    network.set_weights(1, DMatrix::from_element(1, 2, 1.0)).unwrap();
+    let x = DMatrix::from_element(1_000_000, 1, 1.0);
+    let y = DMatrix::from_element(1, 1, 7.0);
+    let (_, gradients) = gradients(&network, Loss::MeanSquaredError, &x, &y);
+    let bias = gradients.bias(0).unwrap().unwrap();
+    for (&found, &expected) in gradients.weights(0).unwrap().iter().zip(bias.iter()) {
+        assert!((found / expected - 1.0).abs() < 1e-4, "{found}, not {expected}");
     }
 }
 

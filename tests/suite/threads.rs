@@ -211,4 +211,5 @@ fn first_layers_of_known_networks_have_the_same_bits_on_any_number_of_threads() 
     step::<f32>((1, 32, 32), padded(6, 5, 0), 64, FeedbackRule::Fa);
     step::<f32>((3, 32, 32), padded(32, 5, 2), 64, FeedbackRule::Dfa);
     step::<f32>((2, 21, 21), padded(3, 1, 0), 129, FeedbackRule::Ifa);
+    step::<f32>((17, 21, 21), padded(33, 1, 0), 64, FeedbackRule::Bp);
 }
