@@ -68,8 +68,8 @@ impl<'g, T: Scalar, G: Group> DataParallel<'g, T, G> {
     /// [`Error::InvalidParameter`] if there are fewer shards than processes, or more than 65,536.
     /// [`Error::Conflict`] if the processes have different trainers or numbers of shards.
     /// [`Error::Conflict`] too for feedback that needs the whole batch: the centred error, and matrices
-    /// that learn from noise or along gradients of their own. And for class weights beside a signal that does not carry them: the signs
-    /// of the error and the targets.
+    /// that learn from noise or along gradients of their own. And for class weights beside a signal that
+    /// does not carry them: the signs of the error, whole or thresholded, and the targets.
     pub fn new(group: &'g G, trainer: Trainer<T>, shards: usize) -> Result<Self> {
         let reason = "all have to cut a batch into as many shards";
         require_equal(group, "the number of shards", shards as u64, reason)?;

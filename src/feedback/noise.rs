@@ -50,7 +50,7 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// Sends noise through the layers: [`Mirror::before`] batches before the first step, one before
-    /// each later step. After an error nothing has changed.
+    /// each later step. After an error before the first step nothing has changed.
     pub(super) fn look_into_mirrors(&mut self, network: &Network<T>) -> Result<()> {
         if !self.route.has_mirrors() {
             return Ok(());

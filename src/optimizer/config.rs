@@ -96,8 +96,8 @@ impl Default for RmsProp {
 /// of the optimiser.
 ///
 /// So a layer that is released late, or a matrix that begins to learn late, starts with moments of 0
-/// that are hardly corrected any more: its first steps are up to some five times `η`. PyTorch counts the
-/// steps of each parameter by itself.
+/// that are hardly corrected any more: its first steps are up to 6.6 times `η`. PyTorch counts the steps
+/// of each parameter by itself.
 ///
 /// All defaults are those of the source.
 #[derive(Clone, Copy, Debug, PartialEq)]
