@@ -28,7 +28,7 @@ mod glorot;
 #[path = "../common/learned.rs"]
 mod learned;
 #[path = "../common/lines.rs"]
-#[allow(dead_code)] // Only a part is used here.
+#[allow(dead_code)] // This example does not continue runs from checkpoints, as others do.
 mod lines;
 mod nets;
 #[path = "../common/pixels.rs"]

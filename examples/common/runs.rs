@@ -27,7 +27,7 @@ pub struct Run {
 }
 
 /// Makes all runs, prints the table, draws the plot and says where it is. Runs of one name are those of
-/// several seeds. A failure is told as soon as the iterator brings it, and the other runs are made all the same.
+/// several seeds. A run that fails is reported at once, and the others are still made.
 ///
 /// # Errors
 /// Where a run has failed, or a rule has made the network worse than it was.

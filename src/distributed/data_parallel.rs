@@ -24,7 +24,7 @@ use crate::{
     workspace::Gradients,
 };
 
-/// Far more than anybody needs.
+/// The most shards that a batch may be divided into.
 const MOST_SHARDS: usize = 1 << 16;
 
 /// Trains on batches whose samples are divided among processes. It works with every rule whose feedback
@@ -256,8 +256,8 @@ fn scale<T: Scalar>(gradients: &mut Gradients<T>, learned: f64, statistics: f64)
     }
 }
 
-/// Fails for class weights beside signals that do not carry them: a shard's share of the gradient is that
-/// of its weights, which would be wrong for such signals.
+/// Fails if class weights are set and a signal does not depend on them. A shard's gradient counts by the
+/// sum of its samples' class weights, which would be wrong for such a signal.
 fn require_weighted_signals<T: Scalar>(trainer: &Trainer<T>) -> Result<()> {
     let unweighted =
         |signal| matches!(signal, Signal::ErrorSign | Signal::ErrorTernary(_) | Signal::Target);

@@ -50,7 +50,8 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// Sends noise through the layers: [`Mirror::before`] batches before the first step, one before
-    /// each later step. After an error before the first step nothing has changed.
+    /// each later step. If the first step fails, nothing has changed; if a later one does, some matrices may
+    /// have learned already.
     pub(super) fn look_into_mirrors(&mut self, network: &Network<T>) -> Result<()> {
         if !self.route.has_mirrors() {
             return Ok(());

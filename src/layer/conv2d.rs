@@ -90,7 +90,8 @@ impl fmt::Display for Conv2d {
 
 /// A convolution over an input of known shape. Its three passes go sample by sample. The pixels that
 /// the windows see are copied to a [`Field`], and several outputs, or several weights, are summed up from
-/// there at a time. Where every window is a pixel, a pass is a product of matrices. Threads share the samples, or the columns of the weight gradient.
+/// there at a time. If every window is a single pixel, a pass is a product of matrices instead. Threads
+/// share the samples, or the columns of the weight gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Convolution {
     pub(crate) windows: Windows,

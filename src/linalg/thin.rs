@@ -14,9 +14,9 @@ const MANY: usize = 4096;
 /// these loops, or if `b` is a single column and there are very many terms. For every other product it
 /// does nothing and returns false.
 ///
-/// The answer depends on `a`, on the number of terms and on the layout of `b`, never on the number of
-/// rows or columns beside, but for a single column. So a part of a product is computed as the whole would
-/// be, if it has two columns at least.
+/// The answer depends on `a`, on the number of terms, on the layout of `b` and on whether `b` is a single
+/// column. Otherwise the number of rows and columns does not matter, so a part of a product with at least
+/// two columns is computed as the whole would be.
 pub(super) fn product<T: Scalar>(
     c: &mut MatMut<T>,
     accum: Accum,
@@ -219,7 +219,6 @@ mod tests {
             lies in any::<bool>(), seed in 0..50_usize,
         ) {
             let (rows, columns) = if wide { (1, others.min(20)) } else { (others, 1) };
-            let stands = lies;
             let whole = |count, seed| -> Vec<f32> {
                 numbers(count, seed).iter().map(|x| (x * 5.0).round()).collect()
             };
@@ -233,7 +232,7 @@ mod tests {
             let rows_lie: Vec<f32> =
                 (0..rows).flat_map(|i| (0..terms).map(move |k| (i, k))).map(|at| a[at]).collect();
             let transposed = MatRef::from_column_major_slice(&rows_lie, terms, rows).transpose();
-            let a = if stands { a } else { transposed };
+            let a = if lies { a } else { transposed };
             for (index, &found) in some(a, b, 0..columns).iter().enumerate() {
                 let (i, j) = (index % rows, index / rows);
                 prop_assert_eq!(found, 1.0 + (0..terms).map(|k| a[(i, k)] * b[(k, j)]).sum::<f32>());

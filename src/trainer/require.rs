@@ -11,7 +11,7 @@ use crate::{
 
 /// Fails if the hidden layers would never learn. Some routes carry no signal if all weights are zero, and
 /// a first layer of zeros that does not learn lets nothing of the input through. Biases are not looked
-/// at: some would help, most would not.
+/// at: only some of them would let the layers begin to learn.
 pub(super) fn require_movable<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,

@@ -327,7 +327,8 @@ fn a_number_of_shards_that_makes_no_sense_is_refused() {
     });
 }
 
-/// A shard's share of the gradient is that of its class weights, which these signals do not carry.
+/// A shard's gradient counts by its class weights, but the signs of the error and the targets do not
+/// depend on them.
 #[test]
 fn class_weights_beside_signals_without_them_are_refused() {
     let network = || Network::<f64>::builder(2).dense(3).tanh().dense(2).build().unwrap();

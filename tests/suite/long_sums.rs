@@ -179,7 +179,7 @@ fn long_sums_do_not_depend_on_the_number_of_threads() {
 fn the_weight_gradients_of_a_million_samples_are_exact() {
     let samples = 1_000_000;
     let pixel = || Network::<f32>::builder((1, 1, 1));
-    // A stride that is never taken keeps the second from being a product of matrices.
+    // With a stride the convolution is not computed as a product of matrices, though one pixel has no next.
     let slid = Conv2d { stride: (2, 2), ..Conv2d::new(3, 1) };
     for network in [
         Network::<f32>::builder(2).dense(1).build().unwrap(),
@@ -201,7 +201,7 @@ fn the_weight_gradients_of_a_million_samples_are_exact() {
     }
 }
 
-/// A large image of one channel.
+/// With one channel, the gradient of a 1×1 convolution is a product of a matrix with a long vector.
 #[test]
 fn the_weight_gradient_of_a_million_pixels_is_exact() {
     let conv = Network::<f32>::builder((1, 1000, 1000)).conv2d(Conv2d::new(2, 1));
