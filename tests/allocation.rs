@@ -14,8 +14,8 @@ use std::{
 use common::{Folder, idx};
 use feedback_alignment::{
     Activations, Adam, AdamW, AvgPool2d, Conv2d, Dataset, Deltas, Diagnostics, Error, Feedback,
-    FeedbackInit, FeedbackRule, Gradients, Loss, MaxPool2d, Momentum, Network, NetworkBuilder,
-    Optimizer, OptimizerState, RmsProp, Scalar, Sgd, Trainer,
+    FeedbackInit, FeedbackRule, Gradients, Loss, MaxPool2d, Mirror, Momentum, Network,
+    NetworkBuilder, Optimizer, OptimizerState, RmsProp, Scalar, Sgd, Trainer,
     data::idx,
     nalgebra::DMatrix,
     rand::{self, SeedableRng},
@@ -98,6 +98,22 @@ fn until_there_is_memory<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize
         }
     }
     unreachable!("memory does not end")
+}
+
+/// The same for work that keeps what it has got when it fails: there is memory for a single large block in
+/// each call. Returns how many calls failed.
+fn block_after_block<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize {
+    for failed in 0.. {
+        LARGE.set(1);
+        let result = work();
+        LARGE.set(usize::MAX);
+        match result {
+            Ok(_) => return failed,
+            Err(Error::TooLarge { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!("every call gets a block further")
 }
 
 /// Networks of every kind of layer, whose every part is large.
@@ -188,17 +204,39 @@ fn scratch_that_found_no_memory_serves_smaller_batches() {
 /// On a thread that has not worked yet, so that its scratch has to be made too.
 #[test]
 fn a_new_thread_without_memory_for_its_scratch_says_so() {
-    let [builder, ..] = large_networks();
-    let mut trainer = Trainer::builder(builder.build().unwrap()).threads(1).build().unwrap();
-    let work = move || {
-        // The kernel makes a buffer of its own once for each thread, and aborts if it cannot.
-        let other = Network::<f64>::builder(300).dense(600).build().unwrap();
-        let other = Trainer::builder(other).threads(1).build().unwrap();
-        other.predict_classes(&DMatrix::from_element(300, 100, 0.5)).unwrap();
-        let x = DMatrix::from_element(300, 3, 0.5);
-        until_there_is_memory(|| trainer.step(&x, &[0, 1, 2]))
-    };
-    assert!(std::thread::spawn(work).join().unwrap() > 0);
+    for builder in large_networks() {
+        let mut trainer = Trainer::builder(builder.build().unwrap()).threads(1).build().unwrap();
+        let work = move || {
+            // The kernel makes a buffer of its own once for each thread, and aborts if it cannot.
+            let other = Network::<f64>::builder(300).dense(600).build().unwrap();
+            let other = Trainer::builder(other).threads(1).build().unwrap();
+            other.predict_classes(&DMatrix::from_element(300, 100, 0.5)).unwrap();
+            let x = DMatrix::from_element(trainer.network().input_len(), 3, 0.5);
+            block_after_block(|| trainer.step(&x, &[0, 1, 2]))
+        };
+        assert!(std::thread::spawn(work).join().unwrap() > 0);
+    }
+}
+
+/// Weight mirrors learn from noise before the first step.
+#[test]
+fn mirrors_that_find_no_memory_for_their_noise_stay_as_they_were() {
+    for builder in large_networks() {
+        let network = builder.build().unwrap();
+        let mut before =
+            Feedback::new(&network, FeedbackRule::Wm, FeedbackInit::default(), 1).unwrap();
+        before.set_mirror(Mirror { before: 2, batch: 3, ..Mirror::default() }).unwrap();
+        let builder = Trainer::builder(network).feedback(before.clone());
+        let mut trainer = builder.threads(1).build().unwrap();
+        let x = DMatrix::from_element(trainer.network().input_len(), 3, 0.5);
+        trainer.network().predict(&x).unwrap();
+        let failed = block_after_block(|| {
+            let step = trainer.step(&x, &[0, 1, 2]);
+            assert_eq!(trainer.feedback() == &before, step.is_err());
+            step
+        });
+        assert!(failed > 0);
+    }
 }
 
 /// Allocations and allocated bytes of this thread during `work`.

@@ -50,42 +50,32 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// Sends noise through the layers: [`Mirror::before`] batches before the first step, one before
-    /// each later step. If the first step fails, nothing has changed; if a later one does, some matrices may
-    /// have learned already.
+    /// each later step. After an error nothing has changed.
     pub(super) fn look_into_mirrors(&mut self, network: &Network<T>) -> Result<()> {
         if !self.route.has_mirrors() {
             return Ok(());
         }
-        if self.mirroring.seen > 0 {
-            return self.look_once(network);
-        }
-        let before = self.matrices.clone();
-        let looked = (0..self.mirroring.how.before).try_for_each(|_| self.look_once(network));
-        if looked.is_err() {
-            (self.matrices, self.mirroring.seen) = (before, 0);
-        }
-        looked
-    }
-
-    /// Sends one batch of noise through the layers.
-    fn look_once(&mut self, network: &Network<T>) -> Result<()> {
-        self.require_room(network)?;
-        for (index, &hop) in self.route.hops().iter().enumerate() {
-            if hop.through == Through::Mirror
-                && let Some(matrix) = &mut self.matrices[index]
-            {
-                let of = (self.route.owner(hop), index);
-                matrix.learn_from_noise(network, of, &mut self.mirroring)?;
-                matrix.measure(&self.shared);
+        let batches = if self.mirroring.seen > 0 { 1 } else { self.mirroring.how.before };
+        self.require_finite_mirrors(network, batches)?;
+        self.reserve_noise(network)?;
+        for _ in 0..batches {
+            for (index, &hop) in self.route.hops().iter().enumerate() {
+                if hop.through == Through::Mirror
+                    && let Some(matrix) = &mut self.matrices[index]
+                {
+                    let of = (self.route.owner(hop), index);
+                    matrix.learn_from_noise(network, of, &mut self.mirroring);
+                    matrix.measure(&self.shared);
+                }
             }
+            self.mirroring.seen += 1;
         }
-        self.mirroring.seen += 1;
         Ok(())
     }
 
-    /// Fails, before anything changes, if a matrix could overflow with the next batch of noise.
-    fn require_room(&self, network: &Network<T>) -> Result<()> {
-        let Mirror { rate, batch, bound, .. } = self.mirroring.how;
+    /// Fails if a matrix could overflow with the next batches of noise.
+    fn require_finite_mirrors(&self, network: &Network<T>, batches: usize) -> Result<()> {
+        let Mirror { rate, decay, batch, bound, .. } = self.mirroring.how;
         for (&hop, matrix) in self.route.hops().iter().zip(&self.matrices) {
             let (Through::Mirror, Some(matrix)) = (hop.through, matrix) else { continue };
             let owner = self.route.owner(hop);
@@ -95,13 +85,39 @@ impl<T: Scalar> Feedback<T> {
             let largest = columns as f64 * bound * root(parameters.weights())
                 + parameters.bias().map_or(0.0, root);
             let terms = block.map.gradient_cost(batch) as f64;
-            let after = matrix.squares.sqrt() + rate * terms * bound * largest;
-            if after.is_nan() || after >= T::LARGEST / 8.0 {
+            // What is added is lost again by decay, so the sum of all batches has two bounds.
+            let times = (batches as f64).min(1.0 / decay);
+            let after = matrix.squares.sqrt() + times * rate * terms * bound * largest;
+            // The squares have to be finite too, in f64.
+            if after.is_nan() || after >= (T::LARGEST / 8.0).min(1e150) {
                 let what = format!("the mirror of weighted layer {owner} after this step");
                 return Err(Error::NonFinite { what, row: 0, column: 0, found: after });
             }
         }
         Ok(())
+    }
+
+    /// Makes room for the noise of every matrix.
+    fn reserve_noise(&mut self, network: &Network<T>) -> Result<()> {
+        network.layout.memory.reserve::<T>()?;
+        let mirrors = self.route.hops().iter().filter(|hop| hop.through == Through::Mirror);
+        for &hop in mirrors {
+            self.mirroring.set_shapes(network, self.route.owner(hop))?;
+        }
+        Ok(())
+    }
+}
+
+impl<T: Scalar> Mirroring<T> {
+    /// Gives the noise the shapes of the inputs and outputs of a layer.
+    fn set_shapes(&mut self, network: &Network<T>, layer: usize) -> Result<()> {
+        let inputs = match layer {
+            0 => network.layout.inputs,
+            _ => network.layout.output(layer - 1),
+        };
+        let outputs = network.layout.blocks[layer].a;
+        let sizes = self.noise.iter_mut().zip([inputs, outputs, outputs]);
+        sizes.into_iter().try_for_each(|(noise, rows)| noise.set_shape(rows, self.how.batch))
     }
 }
 
@@ -113,17 +129,10 @@ impl<T: Scalar> Stored<T> {
         network: &Network<T>,
         (layer, index): (usize, usize),
         mirroring: &mut Mirroring<T>,
-    ) -> Result<()> {
+    ) {
+        mirroring.set_shapes(network, layer).expect("there is room for the noise");
         let Mirroring { how, seed, seen, noise: [x, a, y] } = mirroring;
         let block = &network.blocks[layer];
-        let inputs = match layer {
-            0 => network.layout.inputs,
-            _ => network.layout.output(layer - 1),
-        };
-        let outputs = network.layout.blocks[layer].a;
-        for (columns, rows) in [(&mut *x, inputs), (&mut *a, outputs), (&mut *y, outputs)] {
-            columns.set_shape(rows, how.batch)?;
-        }
         let mut rng = stream(*seed, Purpose::Mirror, index as u64, *seen);
         Spread::Uniform(how.bound).fill(x.as_mut_slice(), &mut rng);
         let f = match block.operations.first() {
@@ -146,6 +155,5 @@ impl<T: Scalar> Stored<T> {
                 *b = kept * *b + rate * product;
             }
         });
-        Ok(())
     }
 }

@@ -5,9 +5,9 @@ use std::{fmt, ops::Range};
 use super::{
     bias::Bias,
     field::Field,
-    places::{grid, with_places},
     shape::Shape,
-    slide::Slide,
+    slide::{LEFT_OUT, Slide, aligned, grid},
+    thread_memory::{ThreadMemory, with_places},
     windows::Windows,
 };
 use crate::{
@@ -126,8 +126,9 @@ impl Convolution {
         let work = |range: Range<usize>, y: &mut [T], z: &mut [T], lists: &[usize]| {
             T::with_scratch(scratch, |scratch| {
                 let (seen, scratch) = scratch.split_at_mut(field.plane() * input.channels);
-                let (sums, panels) = scratch.split_at_mut(slide.sums());
+                let (sums, panels) = aligned(scratch).split_at_mut(slide.sums());
                 let columns = (0..self.fan_in).map(|column| column * output.channels);
+                let panels = &mut panels[..slide.panels()];
                 slide.pack(weights, columns, 1, panels);
                 seen.fill(T::zero());
                 let mut z = z.chunks_exact_mut(size);
@@ -192,15 +193,24 @@ impl Convolution {
     fn forward_scratch<T: Scalar>(&self) -> usize {
         let (field, slide) = (self.input_field(), self.forward_slide::<T>());
         let seen = field.plane().saturating_mul(self.windows.input.channels);
+        let seen = seen.saturating_add(LEFT_OUT);
         seen.saturating_add(slide.sums()).saturating_add(slide.panels())
     }
 
-    /// How many numbers of scratch the forward pass and the way back need at most.
-    pub(crate) fn scratch<T: Scalar>(&self) -> usize {
+    /// What a thread needs for the forward pass, the way back and the gradient.
+    pub(crate) fn thread_memory<T: Scalar>(&self) -> ThreadMemory {
+        let tiles = self.in_tiles(1); // A single tile is the largest.
+        let scratch = tiles.size.saturating_add(tiles.scratch);
         if self.is_pointwise() {
-            return 0;
+            return ThreadMemory { scratch, ..ThreadMemory::default() };
         }
-        self.forward_scratch::<T>().max(self.backward_scratch::<T>())
+        let positions = self.windows.output.plane();
+        ThreadMemory {
+            scratch: scratch.max(self.forward_scratch::<T>()).max(self.backward_scratch::<T>()),
+            // The forward pass and the gradient have the same list.
+            places: self.fan_in.saturating_add(positions).max(self.backward_places()),
+            ..ThreadMemory::default()
+        }
     }
 
     /// The same convolution with `by` times as many kernels.

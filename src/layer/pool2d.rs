@@ -1,10 +1,14 @@
 //! Pooling: one value for each window of a channel.
 
-use std::{cell::RefCell, fmt};
+use std::fmt;
 
 use multiversion::multiversion;
 
-use super::{shape::Shape, windows::Windows};
+use super::{
+    shape::Shape,
+    thread_memory::{ThreadMemory, with_offsets},
+    windows::Windows,
+};
 use crate::{
     error::{Error, Result},
     scalar::Scalar,
@@ -108,6 +112,19 @@ impl Pool2d {
         self.windows.output
     }
 
+    /// What a thread needs for it.
+    pub(crate) fn thread_memory(&self) -> ThreadMemory {
+        let plane = self.windows.input.plane();
+        match self.kind {
+            Pooling::Max => ThreadMemory {
+                scratch: plane.saturating_mul(2),
+                offsets: plane.saturating_mul(3),
+                ..ThreadMemory::default()
+            },
+            Pooling::Mean => ThreadMemory::default(),
+        }
+    }
+
     /// `y ←` maximum or mean of each window. `winners` are written as in [`max`].
     pub(crate) fn forward<T: Scalar>(&self, x: &[T], y: &mut [T], winners: &mut Vec<u32>) {
         match self.kind {
@@ -204,11 +221,6 @@ impl Pool2d {
     }
 }
 
-thread_local! {
-    /// Scratch for places within windows.
-    static OFFSETS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
-}
-
 /// `y ←` the maximum of each window; `winners` are the places of the maxima within the sample.
 ///
 /// The maxima are taken along rows of the windows first, then along columns of the results. This is
@@ -218,8 +230,7 @@ fn max<T: Scalar>(windows: &Windows, x: &[T], y: &mut [T], winners: &mut [u32]) 
     let Windows { input, output, stride, kernel, .. } = *windows;
     let size = input.plane();
     T::with_scratch(2 * size, |scratch| {
-        OFFSETS.with_borrow_mut(|offsets| {
-            offsets.resize(3 * size, 0);
+        with_offsets(3 * size, |offsets| {
             let (along, all) = scratch.split_at_mut(size);
             let (none, offsets) = offsets.split_at_mut(size);
             let (along_offsets, all_offsets) = offsets.split_at_mut(size);

@@ -12,6 +12,21 @@ pub(super) const TERMS: usize = 128;
 /// cache when they are handed on.
 const PLACES: usize = 96;
 
+/// The bytes of the longest vector of any processor, and of a line of its cache.
+const VECTOR: usize = 64;
+
+/// [`aligned`] leaves out fewer numbers than this.
+pub(super) const LEFT_OUT: usize = VECTOR / size_of::<f32>();
+
+/// The numbers from the first on that begins a vector. Panels are read faster if no vector lies in two
+/// lines of the cache.
+pub(super) fn aligned<T>(numbers: &mut [T]) -> &mut [T] {
+    match numbers.as_ptr().align_offset(VECTOR) {
+        first if first < LEFT_OUT => &mut numbers[first..],
+        _ => numbers,
+    }
+}
+
 /// A set of sums over a field: a matrix of sums for each unit (a channel of the result). Each sum adds
 /// up the unit's weights times numbers of the field. Two lists tell where these numbers are: the places
 /// of the terms, relative to the place of the sum, and after them the places of the sums, row by row.
@@ -103,4 +118,14 @@ impl Slide {
             }
         }
     }
+}
+
+/// `a·steps[0] + b·steps[1] + c·steps[2]` for every `a`, `b` and `c` below their counts, the last the
+/// fastest: places in a field.
+pub(super) fn grid(counts: [usize; 3], steps: [usize; 3]) -> impl Iterator<Item = usize> {
+    (0..counts[0]).flat_map(move |a| {
+        (0..counts[1]).flat_map(move |b| {
+            (0..counts[2]).map(move |c| a * steps[0] + b * steps[1] + c * steps[2])
+        })
+    })
 }

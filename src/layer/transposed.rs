@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::{
     conv2d::Convolution,
     field::Field,
-    places::{grid, with_places},
-    slide::Slide,
+    slide::{LEFT_OUT, Slide, aligned, grid},
+    thread_memory::with_places,
     windows::Windows,
 };
 use crate::{
@@ -37,7 +37,7 @@ impl Convolution {
         let work = |range: Range<usize>, x: &mut [T], lists: &[usize]| {
             T::with_scratch(self.backward_scratch::<T>(), |scratch| {
                 let (seen, scratch) = scratch.split_at_mut(field.plane() * output.channels);
-                let (sums, panels) = scratch.split_at_mut(self.backward_sums::<T>());
+                let (sums, panels) = aligned(scratch).split_at_mut(self.backward_sums::<T>());
                 self.pack_ways(weights, panels);
                 seen.fill(T::zero());
                 for (sample, x) in range.zip(x.chunks_exact_mut(size)) {
@@ -123,9 +123,14 @@ impl Convolution {
     /// (entries) of the kernel. With stride 1 there is one group.
     fn ways(&self) -> impl Iterator<Item = (Way, Way)> {
         let Windows { input, output, kernel, stride, padding } = self.windows;
-        let all = (0..stride.0.min(kernel.0)).flat_map(move |phase| {
+        // Only where there is a pixel: the stride may be far larger than the image.
+        let phases = |size: usize, kernel: usize, stride: usize, padding: usize| {
+            let of_pixels = (0..size.min(stride)).map(move |pixel| (padding + pixel) % stride);
+            of_pixels.filter(move |&phase| phase < kernel)
+        };
+        let all = phases(input.height, kernel.0, stride.0, padding.0).flat_map(move |phase| {
             let down = Way::new(phase, input.height, output.height, kernel.0, stride.0, padding.0);
-            (0..stride.1.min(kernel.1)).map(move |phase| {
+            phases(input.width, kernel.1, stride.1, padding.1).map(move |phase| {
                 (down, Way::new(phase, input.width, output.width, kernel.1, stride.1, padding.1))
             })
         });
@@ -149,9 +154,15 @@ impl Convolution {
         self.ways().map(|way| self.backward_slide::<T>(way).sums()).max().unwrap_or(0)
     }
 
+    /// How many places the lists of all groups have together.
+    pub(super) fn backward_places(&self) -> usize {
+        self.ways().map(|way| self.backward_slide::<f32>(way).places()).sum()
+    }
+
     /// How many numbers of scratch the way back needs.
     pub(super) fn backward_scratch<T: Scalar>(&self) -> usize {
         let seen = self.output_field().plane().saturating_mul(self.windows.output.channels);
+        let seen = seen.saturating_add(LEFT_OUT);
         let panels = self.ways().map(|way| self.backward_slide::<T>(way).panels());
         panels.fold(seen.saturating_add(self.backward_sums::<T>()), usize::saturating_add)
     }

@@ -9,7 +9,8 @@ use crate::{
     error::{Error, Result, require_finite},
     init::Init,
     layer::{
-        AvgPool2d, BatchNorm, Bias, Conv2d, LayerNorm, LinearMap, MaxPool2d, Operation, Shape, Skip,
+        AvgPool2d, BatchNorm, Bias, Conv2d, LayerNorm, LinearMap, MaxPool2d, Operation, Shape,
+        Skip, ThreadMemory,
     },
     parameters::{Parameters, Part},
     scalar::Scalar,
@@ -246,7 +247,8 @@ impl<T: Scalar> Assembly<T> {
                 let shape = (outputs, self.shape.len());
                 let too_large = Error::TooLarge { rows: shape.0, columns: shape.1 };
                 shape.0.checked_mul(shape.1).ok_or(too_large)?;
-                self.require_scratch(LinearMap::Dense.tiles(shape.0, shape.1, 2).size);
+                let scratch = LinearMap::Dense.tiles(shape.0, shape.1, 2).size;
+                self.layout.memory.include(ThreadMemory { scratch, ..ThreadMemory::default() });
                 self.add_layer(LinearMap::Dense, shape, outputs.into());
             }
             Item::Conv2d(config) => {
@@ -254,9 +256,7 @@ impl<T: Scalar> Assembly<T> {
                 let conv = config.over(self.shape)?;
                 let too_large = Error::TooLarge { rows: config.channels, columns: conv.fan_in };
                 config.channels.checked_mul(conv.fan_in).ok_or(too_large)?;
-                let tiles = conv.in_tiles(1); // A single tile is the largest.
-                self.require_scratch(tiles.size.saturating_add(tiles.scratch));
-                self.require_scratch(conv.scratch::<T>());
+                self.layout.memory.include(conv.thread_memory::<T>());
                 let shape = (config.channels, conv.fan_in);
                 self.add_layer(LinearMap::Conv2d(conv), shape, conv.output());
             }
@@ -306,11 +306,6 @@ impl<T: Scalar> Assembly<T> {
         self.shape = output;
     }
 
-    /// Notes how many numbers of scratch memory a thread will need.
-    fn require_scratch(&mut self, numbers: usize) {
-        self.layout.scratch = self.layout.scratch.max(numbers);
-    }
-
     fn add_operation(&mut self, operation: Operation) -> Result<()> {
         let (Some(block), Some(sizes)) = (self.blocks.last_mut(), self.layout.blocks.last_mut())
         else {
@@ -322,8 +317,7 @@ impl<T: Scalar> Assembly<T> {
             return Ok(());
         };
         if let Some(pool) = operation.pooling() {
-            let numbers = self.shape.plane().saturating_mul(2);
-            self.layout.scratch = self.layout.scratch.max(numbers);
+            self.layout.memory.include(pool.thread_memory());
             self.shape = pool.output();
             sizes.stages.push(self.shape.len());
         }

@@ -204,10 +204,7 @@ impl<T: Scalar> Activations<T> {
                 })
                 .collect();
         }
-        // The scratch memory is used deep inside a pass, where an error could no longer be returned.
-        if !T::reserve_scratch(layout.scratch) {
-            return Err(Error::TooLarge { rows: layout.scratch, columns: 1 });
-        }
+        layout.memory.reserve::<T>()?;
         self.batch = batch;
         self.input.set_batch(batch)?;
         let mut on_input = self.input_operations.iter_mut().zip(&layout.input_operations);

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     architecture::{Architecture, Item},
     error::{Error, Result},
-    layer::Operation,
+    layer::{Operation, ThreadMemory},
     parameters::Table,
 };
 
@@ -23,8 +23,8 @@ pub(crate) struct Layout {
     /// The operations on the input.
     pub(crate) input_operations: Vec<Operation>,
     pub(crate) blocks: Vec<BlockLayout>,
-    /// The most numbers of scratch memory that a thread needs.
-    pub(crate) scratch: usize,
+    /// What a thread needs.
+    pub(crate) memory: ThreadMemory,
     /// The operations of each block.
     pub(crate) operations: Vec<Vec<Operation>>,
     /// The list of the network's parameters.

@@ -108,6 +108,16 @@ fn sizes_of_networks() {
     build(Network::builder((1, 4, 4)).conv2d(Conv2d::new(2, 1)).max_pool2d(pool).dense(2));
 }
 
+/// There is one window, and only the pixels that exist are looked at.
+#[test]
+fn strides_far_larger_than_the_image() {
+    for side in [2, 1 << 24] {
+        let (stride, padding) = ((1 << 24, 1 << 24), (side - 1, side - 1));
+        let conv = Conv2d { kernel: (side, side), stride, padding, ..Conv2d::new(1, 1) };
+        build(Network::builder((1, 3, 3)).conv2d(conv).dense(2));
+    }
+}
+
 #[test]
 fn settings_of_layers_and_initial_weights() {
     for a in NUMBERS {
