@@ -308,6 +308,8 @@ fn vector_product_then<T: Scalar>(
             } else {
                 thin::add_columns(a, x, c);
             }
+        } else if a.col_stride() == 1 && x.len() > thin::MANY {
+            thin::add_long_dots(x, a.transpose(), c);
         } else {
             let (x, rows) = (Mat::from_column_major_slice(x, x.len(), 1), c.len());
             T::multiply(MatMut::from_column_major_slice_mut(c, rows, 1), Accum::Add, a, x);

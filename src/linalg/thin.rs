@@ -8,7 +8,7 @@ use crate::scalar::Scalar;
 
 /// More terms than this are added up in blocks of as many, so that rounding errors stay small. The
 /// kernel would add all of them in a row.
-const MANY: usize = 4096;
+pub(super) const MANY: usize = 4096;
 
 /// `c ← a·b` or `c ← c + a·b`, if `a` is a single column, or a single row whose memory layout suits
 /// these loops, or if `b` is a single column and there are very many terms. For every other product it
@@ -89,7 +89,7 @@ fn add_outer<T: Scalar>(a: &[T], b: &[T], accum: Accum, c: &mut MatMut<T>) {
 }
 
 /// [`add_dots`] in blocks of terms.
-fn add_long_dots<T: Scalar>(x: &[T], b: MatRef<T>, c: &mut [T]) {
+pub(super) fn add_long_dots<T: Scalar>(x: &[T], b: MatRef<T>, c: &mut [T]) {
     for (block, x) in x.chunks(MANY).enumerate() {
         add_dots(x, b.subrows(block * MANY, x.len()), c);
     }

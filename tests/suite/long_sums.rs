@@ -234,3 +234,22 @@ fn a_single_sample_of_a_million_inputs_is_exact() {
         }
     }
 }
+
+/// `Wᵀδ` of a single sample has a term for each output.
+#[test]
+fn the_way_back_of_a_million_outputs_is_exact() {
+    let outputs = 1_000_000;
+    let mut network =
+        Network::<f32>::builder(1).dense(2).dense_without_bias(outputs).build().unwrap();
+    network.set_weights(1, DMatrix::from_element(outputs, 2, 0.1)).unwrap();
+    network.set_bias(0, DVector::zeros(2)).unwrap();
+    for samples in [1, 2] {
+        let x = DMatrix::zeros(1, samples);
+        let y = DMatrix::from_element(outputs, samples, 7.0);
+        let (_, gradients) = gradients(&network, Loss::MeanSquaredError, &x, &y);
+        for &found in gradients.bias(0).unwrap().unwrap() {
+            let expected = -0.7 * outputs as f32;
+            assert!((found / expected - 1.0).abs() < 1e-5, "{samples}: {found}");
+        }
+    }
+}
