@@ -288,10 +288,8 @@ pub enum Error {
         /// The kind given.
         found: &'static str,
     },
-    /// A network whose weights are all zero, under a rule that cannot change them.
-    #[error(
-        "all weights are zero, and {rule} cannot learn from there: {reason}; choose another Init"
-    )]
+    /// A network with weights of zero, under a rule that cannot change that.
+    #[error("weights are zero, and {rule} cannot learn from there: {reason}; choose another Init")]
     CannotLearn {
         /// The learning rule.
         rule: String,

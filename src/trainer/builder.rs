@@ -284,8 +284,9 @@ impl<T: Scalar> TrainerBuilder<T> {
     ///
     /// [`Error::CannotLearn`] for a network whose weights are all zero, whatever its biases, if feedback
     /// would not change that: it passes through the weights (BP with a hidden layer, IFA with two or
-    /// more), or learns what they do (FDFA), or a hidden layer has a ReLU. And for a first layer of
-    /// zeros that no feedback leads to (shallow).
+    /// more), or learns what they do (FDFA), or a ReLU receives nothing because no residual connection
+    /// leads to it. And for a hidden layer of zeros that no feedback leads to (shallow) and no residual
+    /// connection leads past.
     ///
     /// [`Error::CannotLearn`]: crate::Error::CannotLearn
     /// [`Error::Conflict`]: crate::Error::Conflict

@@ -10,37 +10,62 @@ use crate::{
 };
 
 /// Fails if the hidden layers would never learn. Some routes carry no signal if all weights are zero, and
-/// a first layer of zeros that does not learn lets nothing of the input through. Biases are not looked
-/// at: only some of them would let the layers begin to learn.
+/// a hidden layer of zeros that no feedback leads to lets nothing of the input through. Biases are not
+/// looked at: only some of them would let the layers begin to learn. A frozen layer counts as one that
+/// learns, because it may be released.
 pub(super) fn require_movable<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,
 ) -> Result<()> {
-    let hidden = &network.blocks[..network.layer_count() - 1];
-    let moves = |numbers: &[T]| numbers.iter().any(|&number| number != T::zero());
-    let layer = |layer: usize| network.parameters.layer(layer);
+    let (route, hidden) = (feedback.route(), &network.blocks[..network.layer_count() - 1]);
     let refuse = |reason| Err(Error::CannotLearn { rule: feedback.rule_name(), reason });
-    let past_first =
-        |operation: &Operation| operation.skip().is_some_and(|skip| skip.from.is_none());
-    let has_way_past = hidden.iter().any(|block| block.operations.iter().any(past_first));
-    if !feedback.route().serves(0) && !has_way_past && !moves(layer(0).weights()) {
-        return refuse("no feedback leads to the first layer, and it lets nothing through");
+    let is_zero = |layer: usize| {
+        network.parameters.layer(layer).weights().iter().all(|&weight| weight == T::zero())
+    };
+
+    // Whether the output of each layer depends on the input, or will when the layers have learned.
+    let mut depends: Vec<bool> = Vec::new();
+    for (layer, block) in hidden.iter().enumerate() {
+        let below = depends.last().is_none_or(|&below| below);
+        let past = block.operations.iter().any(|operation| adds_some(operation, &depends));
+        depends.push(past || below && (route.serves(layer) || !is_zero(layer)));
     }
-    if (0..network.layer_count()).any(|index| moves(layer(index).weights())) {
+    if depends.last() == Some(&false) {
+        return refuse("no feedback leads to a hidden layer that lets nothing through");
+    }
+    if !(0..network.layer_count()).all(is_zero) {
         return Ok(());
     }
-    let is_relu = |operation: &Operation| match operation {
-        Operation::Activation(Activation::LeakyRelu { slope }) => *slope == 0.0,
-        other => *other == Operation::Activation(Activation::Relu),
-    };
-    let relu = hidden.iter().any(|block| block.operations.iter().any(is_relu));
-    if relu {
-        return refuse("a ReLU unit that receives nothing has a derivative of 0");
+
+    // All weights are zero. Only residual connections carry something yet.
+    let mut carries: Vec<bool> = Vec::new();
+    for block in hidden {
+        let mut carried = false;
+        for operation in &block.operations {
+            carried |= adds_some(operation, &carries);
+            if is_relu(operation) && !carried {
+                return refuse("a ReLU unit that receives nothing has a derivative of 0");
+            }
+        }
+        carries.push(carried);
     }
-    if feedback.route().reads_weights() || feedback.route().has_slopes() {
+    if route.reads_weights() || route.has_slopes() {
         return refuse("its feedback passes through the weights, or learns what they do");
     }
     Ok(())
+}
+
+/// Whether the operation is a residual connection from the input of the network, or from one of these
+/// layers for which `some` is true.
+fn adds_some(operation: &Operation, some: &[bool]) -> bool {
+    operation.skip().is_some_and(|skip| skip.from.is_none_or(|layer| some[layer]))
+}
+
+fn is_relu(operation: &Operation) -> bool {
+    match operation {
+        Operation::Activation(Activation::LeakyRelu { slope }) => *slope == 0.0,
+        other => *other == Operation::Activation(Activation::Relu),
+    }
 }
 
 /// Fails if a layer that no feedback leads to has batch normalisation and is not frozen. Training would

@@ -634,7 +634,7 @@ fn one_relu_among_others_and_one_weight_among_zeros_decide() {
     let mut blind = Network::<f64>::builder(2).dense(3).tanh().dense(2).build().unwrap();
     blind.set_weights(0, DMatrix::zeros(3, 2)).unwrap();
     let built = Trainer::builder(blind).rule(FeedbackRule::Shallow).build();
-    assert_refused!(built, Error::CannotLearn { .. }, ["shallow", "first layer"]);
+    assert_refused!(built, Error::CannotLearn { .. }, ["shallow", "lets nothing through"]);
     let mut moved = mixed;
     let mut weights = DMatrix::zeros(2, 3);
     weights[(1, 2)] = 1e-3;
@@ -642,6 +642,53 @@ fn one_relu_among_others_and_one_weight_among_zeros_decide() {
     for rule in FeedbackRule::nokland() {
         assert!(Trainer::builder(moved.clone()).rule(rule).build().is_ok(), "{rule}");
     }
+}
+
+/// Layers of zeros are looked at one by one: what leads to each, and what leads past it.
+#[test]
+fn a_hidden_layer_of_zeros_is_refused_only_where_it_stays_one() {
+    let zeros_at = |layer: usize, skips: bool| {
+        let builder = Network::<f64>::builder(3).dense(3).tanh().dense(3);
+        let builder = if skips { builder.skip(1) } else { builder };
+        let mut network = builder.tanh().dense(2).build().unwrap();
+        network.set_weights(layer, DMatrix::zeros(3, 3)).unwrap();
+        network
+    };
+    let learns = |network: Network<f64>, route: &str| {
+        let feedback =
+            Feedback::with_route(&network, route.parse().unwrap(), FeedbackInit::default(), 1);
+        let mut trainer = Trainer::builder(network).feedback(feedback.unwrap()).build()?;
+        let x = DMatrix::from_fn(3, 2, |i, j| 0.1 * (1 + i) as f64 - 0.3 * j as f64);
+        for _ in 0..3 {
+            trainer.step(&x, &[0, 1]).unwrap();
+        }
+        let logits = trainer.network().predict(&x).unwrap();
+        assert_ne!(logits.column(0), logits.column(1), "the input is not seen");
+        Ok::<_, Error>(())
+    };
+    for (layer, route, skips, accepted) in [
+        (0, "3:B(e)->0", false, true),
+        (0, "3:B(e)->1", false, false),
+        (0, "3:B(e)->1", true, false),
+        (1, "3:B(e)->1", false, true),
+        (1, "3:B(e)->0", false, false),
+        (1, "3:B(e)->0", true, true),
+    ] {
+        let found = learns(zeros_at(layer, skips), route);
+        assert_eq!(found.is_ok(), accepted, "layer {layer}, {route}, {skips}: {found:?}");
+        if !accepted {
+            assert_refused!(found, Error::CannotLearn { .. }, ["lets nothing through"]);
+        }
+    }
+    // A ReLU that a residual connection reaches has a derivative, if the connection carries something.
+    let relu = |from_zeros: bool| {
+        let builder = Network::<f64>::builder(3);
+        let builder = if from_zeros { builder.dense(3).tanh() } else { builder };
+        builder.dense(3).skip(1).relu().dense(2).init(Init::Zeros).build().unwrap()
+    };
+    learns(relu(false), "2:B(e)->0").unwrap();
+    let found = learns(relu(true), "3:B(e)->0,B(e)->1");
+    assert_refused!(found, Error::CannotLearn { .. }, ["ReLU"]);
 }
 
 #[test]
