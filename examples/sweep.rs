@@ -178,10 +178,14 @@ impl std::fmt::Display for Row<'_> {
         let rate = format!("{}{}", self.rates[best], if at_end { "*" } else { "" });
         write!(f, "   {rate:>9}   ")?;
         let tested: Vec<f64> = self.tested.iter().copied().flatten().collect();
-        let Some(deviation) = spread::deviation(&tested) else {
+        if tested.is_empty() {
             return write!(f, "diverges");
-        };
-        write!(f, "{:.2} ± {deviation:.2} %", spread::mean(&tested))?;
+        }
+        write!(f, "{:.2}", spread::mean(&tested))?;
+        if let Some(deviation) = spread::deviation(&tested) {
+            write!(f, " ± {deviation:.2}")?;
+        }
+        write!(f, " %")?;
         let diverged = self.tested.len() - tested.len();
         if diverged > 0 { write!(f, ", {diverged} more diverge") } else { Ok(()) }
     }

@@ -1,6 +1,6 @@
 //! The lines of a run.
 
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 use feedback_alignment::{Dataset, Diagnostics, Epoch, Error, Evaluation, Trainer};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::{
 const OBSERVED: usize = 128;
 
 /// The first line: what was run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     pub net: String,
     pub rule: String,
@@ -47,7 +47,23 @@ pub struct Point {
 pub struct Observer {
     /// What angles are measured with, and over.
     angles: Option<(Diagnostics<f32>, Dataset<f32>)>,
-    writer: Option<Writer>,
+    /// Where lines go, and the claim to the file.
+    file: Option<(Writer, File)>,
+}
+
+impl Header {
+    /// A run that has not begun; its file goes into `folder`.
+    fn lines(self, folder: &Path) -> Lines<Self, Point> {
+        let Self { net, rule, rate, hidden_rate, images, seed, data, .. } = &self;
+        let rule = rule.to_lowercase();
+        let hidden = hidden_rate.map_or(String::new(), |rate| format!("-hidden{rate:e}"));
+        let data = match &**data {
+            "CIFAR-10" => String::new(),
+            other => format!("-{}", other.replace(' ', "-").to_lowercase()),
+        };
+        let name = format!("{net}-{rule}-rate{rate}{hidden}{data}-images{images}-seed{seed}.jsonl");
+        Lines::new(folder.join(name), self)
+    }
 }
 
 impl Observer {
@@ -64,24 +80,20 @@ impl Observer {
                 Ok::<_, Error>((Diagnostics::new(trainer.network())?, train.subset(&observed)?))
             })
             .transpose()?;
-        let create = |folder: &Path| {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
-            let Header { net, rule, rate, hidden_rate, images, seed, .. } = &header;
-            let rule = rule.to_lowercase();
-            let hidden = hidden_rate.map_or(String::new(), |rate| format!("-hidden{rate:e}"));
-            let name = format!("{net}-{rule}-rate{rate}{hidden}-images{images}-seed{seed}.jsonl");
-            let lines = Lines::<Header, Point>::new(folder.join(name), header);
-            let path = lines.path();
-            if path.exists() && Lines::<Header, Point>::read(path)?.end.is_some() {
-                let path = path.display();
-                return Err(
-                    format!("{path} is a finished run: give another --out, or remove it").into()
-                );
-            }
-            lines.rewrite()
-        };
-        Ok(Self { angles, writer: out.map(create).transpose()? })
+        let Some(folder) = out else { return Ok(Self { angles, file: None }) };
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
+        let lines = header.lines(folder);
+        let Some(claim) = lines.claim()? else { return Err("it is not made twice at once".into()) };
+        if lines.earlier()?.is_some_and(|run| run.end.is_some() || !run.points.is_empty()) {
+            // There is no checkpoint from which it could go on.
+            let path = lines.path().display();
+            return Err(format!(
+                "{path} is a run that has begun: give another --out, or remove it"
+            )
+            .into());
+        }
+        Ok(Self { angles, file: Some((lines.rewrite()?, claim)) })
     }
 
     /// After an epoch; the angles in words.
@@ -98,7 +110,7 @@ impl Observer {
         }
         let percent = |rate: Option<f64>| 100.0 * rate.unwrap_or(f64::NAN);
         let words = angles.as_deref().map(in_words);
-        if let Some(writer) = &mut self.writer {
+        if let Some((writer, _)) = &mut self.file {
             writer.line(&Point {
                 epoch: epoch.number,
                 train_loss: epoch.loss,
@@ -113,7 +125,7 @@ impl Observer {
 
     /// Writes why the run ended.
     pub fn end(&mut self, end: End) -> Result<()> {
-        self.writer.as_mut().map_or(Ok(()), |writer| writer.end(end))
+        self.file.as_mut().map_or(Ok(()), |(writer, _)| writer.end(end))
     }
 }
 
@@ -122,4 +134,31 @@ fn in_words(angles: &[Option<f64>]) -> String {
     let word = |angle: &Option<f64>| angle.map_or("–".into(), |angle| format!("{angle:.1}°"));
     let words: Vec<String> = angles.iter().map(word).collect();
     format!("           angles to BP {}", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_tell_runs_of_different_data_apart() {
+        let name = |data: &str| {
+            let header = Header {
+                net: "lenet".into(),
+                rule: "DFA".into(),
+                rate: 0.001,
+                hidden_rate: Some(1e-12),
+                seed: 3,
+                data: data.into(),
+                images: 20,
+                parameters: 1,
+                version: "0".into(),
+            };
+            let lines = header.lines(Path::new(""));
+            lines.path().to_str().unwrap().to_owned()
+        };
+        assert_eq!(name("CIFAR-10"), "lenet-dfa-rate0.001-hidden1e-12-images20-seed3.jsonl");
+        assert_ne!(name("CIFAR-10"), name("synthetic images"));
+        assert_ne!(name("the UCI digits"), name("synthetic images"));
+    }
 }

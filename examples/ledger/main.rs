@@ -115,7 +115,10 @@ fn act(args: &Args) -> Result<()> {
         );
     }
     let arms = arms(&row, &args.rule)?;
-    for seed in (0..args.seeds).map(|index| args.first_seed.wrapping_add(index)) {
+    if args.first_seed.checked_add(args.seeds).is_none_or(|end| end > run::SEEDS) {
+        return Err(format!("seeds are below {}", run::SEEDS).into());
+    }
+    for seed in (0..args.seeds).map(|index| args.first_seed + index) {
         let (name, split) = row.task.load(args.data.as_deref(), seed)?;
         for &arm in &arms {
             let run = Run { row: &row, arm, seed, name, split: &split };

@@ -24,6 +24,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Samples between which cosines are measured.
 const OBSERVED: usize = 256;
 
+/// From here on, two seeds would have the same random numbers.
+pub const SEEDS: u64 = 1 << 24;
+
 /// Random numbers of a seed for one purpose.
 pub fn stream(seed: u64, purpose: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::seed_from_u64(seed << 40 | purpose)
@@ -81,8 +84,7 @@ impl Run<'_> {
             return Ok((record, trainer));
         }
         if !fresh.checkpoint().exists() {
-            // What was killed before its first checkpoint begins anew; what has ended is kept.
-            return Ok(if record.end.is_some() { (record, trainer) } else { (fresh, trainer) });
+            return Ok((record, trainer)); // `make` asks for the checkpoint if there is more to do.
         }
         let route = trainer.feedback().route().clone();
         let trainer: Trainer<f32> = Trainer::load(fresh.checkpoint())?;

@@ -160,8 +160,9 @@ impl Table {
                 let runs: Vec<_> = runs.iter().filter(of_it).collect();
                 let arm = format!("{row} {}", name.to_lowercase());
                 let Reported::Error(value, deviation, _) = reported else {
-                    let count = runs.len();
-                    let same = runs.iter().all(|run| run.end == Some(End::DoesNotConverge));
+                    let ends: Vec<End> = runs.iter().filter_map(|run| run.end).collect();
+                    let count = ends.len();
+                    let same = ends.iter().all(|&end| end == End::DoesNotConverge);
                     let ours = match (count, same) {
                         (0, _) => NOT_RUN,
                         (_, true) => "does not converge",
@@ -217,6 +218,7 @@ impl Table {
                 self.reproduced += 1;
                 self.difference(ours.mean - value, deviation, ours.deviation)
             }
+            None if bound && diverged > 0 => "**fails**".into(),
             None => "–".into(),
         };
         let (found, runs) = match ours {

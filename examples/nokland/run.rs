@@ -80,8 +80,7 @@ pub fn run(
 fn resume(fresh: Record, trainer: Trainer<f32>) -> Result<(Record, Trainer<f32>)> {
     let Some(mut record) = fresh.earlier()? else { return Ok((fresh, trainer)) };
     if !fresh.checkpoint().exists() {
-        // What was killed before its first checkpoint begins anew; what has ended is kept.
-        return Ok((if record.end.is_some() { record } else { fresh }, trainer));
+        return Ok((record, trainer)); // The caller asks for the checkpoint if there is more to do.
     }
     let trainer = Trainer::load(fresh.checkpoint())?;
     let epochs = trainer.epochs();
