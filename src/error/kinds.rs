@@ -289,12 +289,14 @@ pub enum Error {
         found: &'static str,
     },
     /// A network with weights of zero, under a rule that cannot change that.
-    #[error("weights are zero, and {rule} cannot learn from there: {reason}; choose another Init")]
+    #[error(
+        "weights are zero, and {rule} cannot learn from there: {reason}; choose other weights, as by another Init"
+    )]
     CannotLearn {
         /// The learning rule.
         rule: String,
-        /// Why no weight would change.
-        reason: &'static str,
+        /// Why they would stay, or what they would keep from learning.
+        reason: String,
     },
     /// The loss became infinite or NaN; the weights are those before the step that found it.
     #[error(

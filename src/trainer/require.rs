@@ -12,18 +12,21 @@ use crate::{
 /// Fails if the hidden layers would never learn. Some routes carry no signal if all weights are zero, and
 /// a hidden layer of zeros that no feedback leads to lets nothing of the input through. Biases are not
 /// looked at: only some of them would let the layers begin to learn. A frozen layer counts as one that
-/// learns, because it may be released.
+/// learns, because it may be released. Where all weights are zero, what learns slowly may be refused too.
+/// Where some are not, nothing is refused but the hidden layer of zeros.
 pub(super) fn require_movable<T: Scalar>(
     network: &Network<T>,
     feedback: &Feedback<T>,
 ) -> Result<()> {
     let (route, hidden) = (feedback.route(), &network.blocks[..network.layer_count() - 1]);
-    let refuse = |reason| Err(Error::CannotLearn { rule: feedback.rule_name(), reason });
+    let refuse = |reason: &str| {
+        Err(Error::CannotLearn { rule: feedback.rule_name(), reason: reason.into() })
+    };
     let is_zero = |layer: usize| {
         network.parameters.layer(layer).weights().iter().all(|&weight| weight == T::zero())
     };
 
-    // Whether the output of each layer depends on the input, or will when the layers have learned.
+    // Whether the output of each layer depends on the input, or may when the layers have learned.
     let mut depends: Vec<bool> = Vec::new();
     for (layer, block) in hidden.iter().enumerate() {
         let below = depends.last().is_none_or(|&below| below);
@@ -31,7 +34,9 @@ pub(super) fn require_movable<T: Scalar>(
         depends.push(past || below && (route.serves(layer) || !is_zero(layer)));
     }
     if depends.last() == Some(&false) {
-        return refuse("no feedback leads to a hidden layer that lets nothing through");
+        let layer = depends.iter().position(|depends| !depends).unwrap_or_default();
+        let why = "lets nothing through, and no feedback leads there";
+        return refuse(&format!("hidden layer {layer} {why}"));
     }
     if !(0..network.layer_count()).all(is_zero) {
         return Ok(());
