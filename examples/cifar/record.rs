@@ -84,7 +84,9 @@ impl Observer {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
         let lines = header.lines(folder);
-        let Some(claim) = lines.claim()? else { return Err("it is not made twice at once".into()) };
+        let Some(claim) = lines.claim()? else {
+            return Err("another process makes this run".into());
+        };
         if lines.earlier()?.is_some_and(|run| run.end.is_some() || !run.points.is_empty()) {
             // There is no checkpoint from which it could go on.
             let path = lines.path().display();
@@ -138,27 +140,60 @@ fn in_words(angles: &[Option<f64>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use feedback_alignment::{Network, nalgebra::DMatrix};
+
     use super::*;
+
+    fn header(data: &str) -> Header {
+        Header {
+            net: "lenet".into(),
+            rule: "DFA".into(),
+            rate: 0.001,
+            hidden_rate: Some(1e-12),
+            seed: 3,
+            data: data.into(),
+            images: 20,
+            parameters: 1,
+            version: "0".into(),
+        }
+    }
 
     #[test]
     fn files_tell_runs_of_different_data_apart() {
-        let name = |data: &str| {
-            let header = Header {
-                net: "lenet".into(),
-                rule: "DFA".into(),
-                rate: 0.001,
-                hidden_rate: Some(1e-12),
-                seed: 3,
-                data: data.into(),
-                images: 20,
-                parameters: 1,
-                version: "0".into(),
-            };
-            let lines = header.lines(Path::new(""));
-            lines.path().to_str().unwrap().to_owned()
-        };
+        let name =
+            |data: &str| header(data).lines(Path::new("")).path().to_str().unwrap().to_owned();
         assert_eq!(name("CIFAR-10"), "lenet-dfa-rate0.001-hidden1e-12-images20-seed3.jsonl");
         assert_ne!(name("CIFAR-10"), name("synthetic images"));
         assert_ne!(name("the UCI digits"), name("synthetic images"));
+    }
+
+    #[test]
+    fn lines_of_a_run_that_has_begun_are_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let trainer = Trainer::builder(Network::builder(2).dense(2).build().unwrap()).build();
+        let (trainer, data) = (trainer.unwrap(), Dataset::new(DMatrix::zeros(2, 1), vec![0]));
+        let observe = || {
+            let out = Some(folder.path());
+            Observer::new(&trainer, data.as_ref().unwrap(), false, out, header("CIFAR-10"))
+        };
+        let mut observer = observe().unwrap();
+        assert!(observe().is_err(), "two runs write to one file");
+        let writer = &mut observer.file.as_mut().unwrap().0;
+        let (epoch, error, loss) = (1, 90.0, 2.0);
+        let point = Point {
+            epoch,
+            train_loss: loss,
+            train_error: error,
+            test_loss: loss,
+            test_error: error,
+            angles: None,
+        };
+        writer.line(&point).unwrap();
+        drop(observer);
+        let path = header("CIFAR-10").lines(folder.path()).path().to_owned();
+        let before = std::fs::read(&path).unwrap();
+        let refused = observe().err().unwrap().to_string();
+        assert!(refused.contains("has begun") && refused.contains("--out"), "{refused}");
+        assert_eq!(std::fs::read(path).unwrap(), before);
     }
 }

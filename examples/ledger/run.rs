@@ -123,6 +123,9 @@ impl Run<'_> {
         let mut saved = Instant::now();
         let done = record.points.last().map_or(0, |last| last.at);
         let steps = length / row.round() * self.steps(trainer);
+        if !record.checkpoint().exists() {
+            trainer.save(record.checkpoint())?; // A run that is killed soon goes on from here.
+        }
         if done == 0 {
             self.after(trainer, steps)?;
         }

@@ -64,6 +64,9 @@ pub fn run(
     record.require_checkpoint()?;
     record.end = None;
     let mut writer = record.rewrite()?;
+    if !record.checkpoint().exists() {
+        trainer.save(record.checkpoint())?; // A run that is killed soon goes on from here.
+    }
     let bar = crate::common::progress(limit)?.with_message(format!("{} {rule}", row.name));
     bar.set_position(trainer.epochs());
     bar.reset_eta();
@@ -84,7 +87,7 @@ fn resume(fresh: Record, trainer: Trainer<f32>) -> Result<(Record, Trainer<f32>)
     }
     let trainer = Trainer::load(fresh.checkpoint())?;
     let epochs = trainer.epochs();
-    if record.points.last().is_none_or(|last| last.epoch < epochs) {
+    if record.points.last().map_or(0, |last| last.epoch) < epochs {
         let path = fresh.checkpoint();
         let message = format!("{} is of epoch {epochs}, its lines end earlier", path.display());
         return Err(message.into());
@@ -184,9 +187,13 @@ fn go_on(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use feedback_alignment::Network;
+
     use super::*;
 
-    fn record(epochs: u64, end: End) -> Record {
+    fn record(folder: &Path, epochs: u64, end: Option<End>) -> Record {
         let header = Header {
             table: 1,
             row: "1x800-tanh".into(),
@@ -197,7 +204,7 @@ mod tests {
             parameters: 1,
             version: "0".into(),
         };
-        let mut record = header.record(std::path::Path::new("nowhere"));
+        let mut record = header.record(folder);
         record.points = (1..=epochs)
             .map(|epoch| Point {
                 epoch,
@@ -209,17 +216,38 @@ mod tests {
                 angles: None,
             })
             .collect();
-        record.end = Some(end);
+        record.end = end;
         record
+    }
+
+    /// They could not go on, and are not written over.
+    #[test]
+    fn lines_without_a_checkpoint_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let trainer = || {
+            let network = Network::builder(2).dense(2).build().unwrap();
+            Trainer::builder(network).build().unwrap()
+        };
+        let begun = record(folder.path(), 3, None);
+        begun.rewrite().unwrap();
+        let (kept, _) = resume(record(folder.path(), 0, None), trainer()).unwrap();
+        assert_eq!(kept.points, begun.points);
+        assert!(kept.require_checkpoint().is_err());
+        // The checkpoint with which a run begins takes it back to its beginning.
+        trainer().save(begun.checkpoint()).unwrap();
+        let (again, trainer) = resume(record(folder.path(), 0, None), trainer()).unwrap();
+        assert_eq!((again.points.len(), trainer.epochs()), (0, 0));
+        again.require_checkpoint().unwrap();
     }
 
     #[test]
     fn a_shorter_run_is_the_beginning_of_a_longer_one() {
         for end in [End::Stopped, End::Epochs, End::DoesNotConverge] {
-            let short = shortened(record(40, end), 3);
+            let whole = || record(Path::new("nowhere"), 40, Some(end));
+            let short = shortened(whole(), 3);
             assert_eq!((short.points.len(), short.end), (3, Some(End::Epochs)));
-            assert_eq!(short.points, record(40, end).points[..3]);
-            let whole = shortened(record(40, end), 40);
+            assert_eq!(short.points, whole().points[..3]);
+            let whole = shortened(whole(), 40);
             assert_eq!((whole.points.len(), whole.end), (40, Some(end)));
         }
     }
