@@ -100,11 +100,11 @@ fn until_there_is_memory<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize
     unreachable!("memory does not end")
 }
 
-/// The same for work that keeps what it has got when it fails: there is memory for a single large block in
-/// each call. Returns how many calls failed.
+/// The same for work that keeps what it has got when it fails: there is memory for no large block in the
+/// first call, and for a single one in each other. Returns how many calls failed.
 fn block_after_block<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize {
     for failed in 0.. {
-        LARGE.set(1);
+        LARGE.set(failed.min(1));
         let result = work();
         LARGE.set(usize::MAX);
         match result {
@@ -126,6 +126,7 @@ fn large_networks() -> [NetworkBuilder<f32>; 3] {
         .flatten()
         .batch_norm();
     let narrow = Network::builder((30, 20, 20)).conv2d(Conv2d::new(20, 3)).batch_norm();
+    let narrow = narrow.conv2d(Conv2d::new(8, 3));
     [dense.dense(5000), image.dense(3), narrow.avg_pool2d(AvgPool2d::new(2, 2)).tanh().dense(4)]
 }
 
@@ -201,17 +202,26 @@ fn scratch_that_found_no_memory_serves_smaller_batches() {
     assert_eq!(trainer.network(), twin.network());
 }
 
-/// On a thread that has not worked yet, so that its scratch has to be made too.
+/// On a thread that has not worked yet, so that its scratch has to be made too, whether or not the trainer
+/// has made a step on another.
 #[test]
 fn a_new_thread_without_memory_for_its_scratch_says_so() {
-    for builder in large_networks() {
-        let mut trainer = Trainer::builder(builder.build().unwrap()).threads(1).build().unwrap();
+    for (builder, rule, stepped) in large_networks().into_iter().flat_map(|builder| {
+        let cases =
+            [(FeedbackRule::Dfa, false), (FeedbackRule::Dfa, true), (FeedbackRule::Pfa, true)];
+        cases.map(|(rule, stepped)| (builder.clone(), rule, stepped))
+    }) {
+        let builder = Trainer::builder(builder.build().unwrap()).rule(rule);
+        let mut trainer = builder.threads(1).build().unwrap();
+        let x = DMatrix::from_element(trainer.network().input_len(), 3, 0.5);
+        if stepped {
+            trainer.step(&x, &[0, 1, 2]).unwrap();
+        }
         let work = move || {
             // The kernel makes a buffer of its own once for each thread, and aborts if it cannot.
             let other = Network::<f64>::builder(300).dense(600).build().unwrap();
             let other = Trainer::builder(other).threads(1).build().unwrap();
             other.predict_classes(&DMatrix::from_element(300, 100, 0.5)).unwrap();
-            let x = DMatrix::from_element(trainer.network().input_len(), 3, 0.5);
             block_after_block(|| trainer.step(&x, &[0, 1, 2]))
         };
         assert!(std::thread::spawn(work).join().unwrap() > 0);

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result, require_finite},
     init::{FeedbackInit, Spread},
+    layer::ThreadMemory,
     linalg::zero_matrix,
     network::Network,
     route::{Route, Through},
@@ -204,6 +205,14 @@ impl<T: Scalar> Feedback<T> {
         let skipped = skipped(network, &route)?;
         let (direct, sends_target) = (route.is_direct(), route.sends(Signal::Target));
         let made = route.made_of_error();
+        let mut memory = ThreadMemory::default();
+        for &hop in route.hops() {
+            if let Through::Product(width) = hop.through {
+                let block = &network.blocks[route.owner(hop)];
+                let shape = (block.shape.0.saturating_mul(width), block.shape.1);
+                memory.include(block.map.widened(width).thread_memory::<T>(shape));
+            }
+        }
         let has_factors =
             route.has(|through| matches!(through, Through::LowRank(_) | Through::Product(_)));
         Ok(Self {
@@ -217,6 +226,7 @@ impl<T: Scalar> Feedback<T> {
             direct,
             made,
             has_factors,
+            memory,
             sends_target,
             magnitudes: None,
             mirroring: Mirroring::default(),

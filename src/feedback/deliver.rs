@@ -133,8 +133,9 @@ impl<T: Scalar> Feedback<T> {
         deltas.make(&self.made)
     }
 
-    /// Makes room for the numbers between two factors of a matrix.
+    /// Makes room for the numbers between two factors of a matrix, and for the products with them.
     fn make_room(&self, deltas: &mut Deltas<T>) -> Result<()> {
+        self.memory.reserve::<T>()?;
         for (index, hop) in self.route.hops().iter().enumerate() {
             let rows = self.between(index);
             if rows > 0 {

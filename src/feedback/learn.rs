@@ -67,6 +67,7 @@ impl<T: Scalar> Feedback<T> {
         self.require_between(deltas)?;
         self.require_slopes(activations)?;
         gradients.require(&network.layout)?;
+        self.memory.reserve::<T>()?;
         let shape = |(matrix, hop): (&Option<Stored<T>>, &Hop)| {
             let matrix = matrix.as_ref().filter(|_| hop.through.has_gradient());
             matrix.map_or((0, 0), |matrix| matrix.numbers.shape())

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result, require_finite, require_shape},
     init::FeedbackInit,
+    layer::ThreadMemory,
     network::Network,
     route::{Hop, Route},
     rule::FeedbackRule,
@@ -65,6 +66,8 @@ pub struct Feedback<T> {
     pub(super) direct: bool,
     /// Whether some matrix is stored as two factors.
     pub(super) has_factors: bool,
+    /// What memory a thread needs for the layers whose weights a product of factors replaces.
+    pub(super) memory: ThreadMemory,
     /// The signals it sends that are made from the error.
     pub(super) made: Vec<Signal>,
     pub(super) sends_target: bool,

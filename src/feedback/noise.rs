@@ -82,16 +82,22 @@ impl<T: Scalar> Feedback<T> {
             let (block, parameters) = (&network.blocks[owner], network.parameters.layer(owner));
             let root = |numbers: &[T]| bound_of_squares(numbers).sqrt();
             let (_, columns) = block.shape;
-            let largest = columns as f64 * bound * root(parameters.weights())
+            let a = columns as f64 * bound * root(parameters.weights())
                 + parameters.bias().map_or(0.0, root);
-            let terms = block.map.gradient_cost(batch) as f64;
-            // What is added is lost again by decay, so the sum of all batches has two bounds.
+            let y = self.mirroring.answer(network, owner).bound(a);
+            let product = block.map.gradient_cost(batch) as f64 * bound * y;
+            // With decay the sum of all batches is at most 1/decay times a batch.
             let times = (batches as f64).min(1.0 / decay);
-            let after = matrix.squares.sqrt() + times * rate * terms * bound * largest;
-            // The squares have to be finite too, in f64.
-            if after.is_nan() || after >= (T::LARGEST / 8.0).min(1e150) {
-                let what = format!("the mirror of weighted layer {owner} after this step");
-                return Err(Error::NonFinite { what, row: 0, column: 0, found: after });
+            let after = matrix.squares.sqrt() + times * rate * product;
+            // The sum of the squares of the matrix has to be finite too.
+            let largest = (T::LARGEST / matrix.numbers.len() as f64).sqrt() / 8.0;
+            for (found, largest) in
+                [(a, T::LARGEST / 8.0), (product, T::LARGEST / 8.0), (after, largest)]
+            {
+                if found.is_nan() || found >= largest {
+                    let what = format!("the mirror of weighted layer {owner} after this step");
+                    return Err(Error::NonFinite { what, row: 0, column: 0, found });
+                }
             }
         }
         Ok(())
@@ -109,6 +115,15 @@ impl<T: Scalar> Feedback<T> {
 }
 
 impl<T: Scalar> Mirroring<T> {
+    /// The function that a layer answers noise through.
+    fn answer(&self, network: &Network<T>, layer: usize) -> Activation {
+        match network.blocks[layer].operations.first() {
+            Some(Operation::Activation(f)) => *f,
+            None if layer + 1 == network.layer_count() => self.how.output,
+            _ => Activation::Identity,
+        }
+    }
+
     /// Gives the noise the shapes of the inputs and outputs of a layer.
     fn set_shapes(&mut self, network: &Network<T>, layer: usize) -> Result<()> {
         let inputs = match layer {
@@ -131,15 +146,11 @@ impl<T: Scalar> Stored<T> {
         mirroring: &mut Mirroring<T>,
     ) {
         mirroring.set_shapes(network, layer).expect("there is room for the noise");
+        let f = mirroring.answer(network, layer);
         let Mirroring { how, seed, seen, noise: [x, a, y] } = mirroring;
         let block = &network.blocks[layer];
         let mut rng = stream(*seed, Purpose::Mirror, index as u64, *seen);
         Spread::Uniform(how.bound).fill(x.as_mut_slice(), &mut rng);
-        let f = match block.operations.first() {
-            Some(Operation::Activation(f)) => *f,
-            None if layer + 1 == network.layer_count() => how.output,
-            _ => Activation::Identity,
-        };
         block.map.forward(network.parameters.layer(layer), x, a, Some((f, &mut *y)));
 
         let (rate, kept) = (T::of(how.rate), T::of(1.0 - how.decay));

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::conv2d::Convolution;
+use super::{conv2d::Convolution, thread_memory::ThreadMemory};
 use crate::{
     activation::Activation,
     buffer::Columns,
@@ -34,6 +34,17 @@ impl LinearMap {
         match self {
             Self::Dense => Self::Dense,
             Self::Conv2d(conv) => Self::Conv2d(conv.widened(by)),
+        }
+    }
+
+    /// What memory a thread needs for the passes of a layer with weights of this shape.
+    pub(crate) fn thread_memory<T: Scalar>(&self, (rows, columns): (usize, usize)) -> ThreadMemory {
+        match self {
+            Self::Dense => {
+                let scratch = Self::Dense.tiles(rows, columns, 2).size;
+                ThreadMemory { scratch, ..ThreadMemory::default() }
+            }
+            Self::Conv2d(conv) => conv.thread_memory::<T>(),
         }
     }
 

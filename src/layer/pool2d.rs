@@ -112,7 +112,7 @@ impl Pool2d {
         self.windows.output
     }
 
-    /// What a thread needs for it.
+    /// What memory a thread needs for it.
     pub(crate) fn thread_memory(&self) -> ThreadMemory {
         let plane = self.windows.input.plane();
         match self.kind {

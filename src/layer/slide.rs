@@ -12,14 +12,14 @@ pub(super) const TERMS: usize = 128;
 /// cache when they are handed on.
 const PLACES: usize = 96;
 
-/// The bytes of the longest vector of any processor, and of a line of its cache.
+/// The bytes of a vector of AVX-512, and of a line of the cache of most processors.
 const VECTOR: usize = 64;
 
 /// [`aligned`] leaves out fewer numbers than this.
 pub(super) const LEFT_OUT: usize = VECTOR / size_of::<f32>();
 
-/// The numbers from the first on that begins a vector. Panels are read faster if no vector lies in two
-/// lines of the cache.
+/// Leaves out the numbers before the first multiple of 64 bytes. Panels are read faster if no vector lies
+/// in two lines of the cache.
 pub(super) fn aligned<T>(numbers: &mut [T]) -> &mut [T] {
     match numbers.as_ptr().align_offset(VECTOR) {
         first if first < LEFT_OUT => &mut numbers[first..],

@@ -154,7 +154,7 @@ impl Convolution {
         self.ways().map(|way| self.backward_slide::<T>(way).sums()).max().unwrap_or(0)
     }
 
-    /// How many places the lists of all groups have together.
+    /// How many places the lists of all groups have together, whatever the scalar.
     pub(super) fn backward_places(&self) -> usize {
         self.ways().map(|way| self.backward_slide::<f32>(way).places()).sum()
     }

@@ -9,8 +9,7 @@ use crate::{
     error::{Error, Result, require_finite},
     init::Init,
     layer::{
-        AvgPool2d, BatchNorm, Bias, Conv2d, LayerNorm, LinearMap, MaxPool2d, Operation, Shape,
-        Skip, ThreadMemory,
+        AvgPool2d, BatchNorm, Bias, Conv2d, LayerNorm, LinearMap, MaxPool2d, Operation, Shape, Skip,
     },
     parameters::{Parameters, Part},
     scalar::Scalar,
@@ -247,8 +246,6 @@ impl<T: Scalar> Assembly<T> {
                 let shape = (outputs, self.shape.len());
                 let too_large = Error::TooLarge { rows: shape.0, columns: shape.1 };
                 shape.0.checked_mul(shape.1).ok_or(too_large)?;
-                let scratch = LinearMap::Dense.tiles(shape.0, shape.1, 2).size;
-                self.layout.memory.include(ThreadMemory { scratch, ..ThreadMemory::default() });
                 self.add_layer(LinearMap::Dense, shape, outputs.into());
             }
             Item::Conv2d(config) => {
@@ -256,7 +253,6 @@ impl<T: Scalar> Assembly<T> {
                 let conv = config.over(self.shape)?;
                 let too_large = Error::TooLarge { rows: config.channels, columns: conv.fan_in };
                 config.channels.checked_mul(conv.fan_in).ok_or(too_large)?;
-                self.layout.memory.include(conv.thread_memory::<T>());
                 let shape = (config.channels, conv.fan_in);
                 self.add_layer(LinearMap::Conv2d(conv), shape, conv.output());
             }
@@ -299,6 +295,7 @@ impl<T: Scalar> Assembly<T> {
 
     fn add_layer(&mut self, map: LinearMap, shape: (usize, usize), output: Shape) {
         let a = output.len();
+        self.layout.memory.include(map.thread_memory::<T>(shape));
         self.layout.blocks.push(BlockLayout { a, operations: Vec::new(), stages: vec![a] });
         self.layout.operations.push(Vec::new());
         self.entering.push(self.shape);

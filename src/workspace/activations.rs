@@ -183,6 +183,8 @@ impl<T: Scalar> Activations<T> {
     /// Makes room for `batch` samples in a network of this layout.
     pub(crate) fn fit(&mut self, layout: &Arc<Layout>, batch: usize) -> Result<()> {
         self.pass = 0;
+        // The last pass may have been on another thread.
+        layout.memory.reserve::<T>()?;
         let same = Layout::same(&self.layout, layout);
         if same && self.batch == batch && self.fits {
             return Ok(());
@@ -204,7 +206,6 @@ impl<T: Scalar> Activations<T> {
                 })
                 .collect();
         }
-        layout.memory.reserve::<T>()?;
         self.batch = batch;
         self.input.set_batch(batch)?;
         let mut on_input = self.input_operations.iter_mut().zip(&layout.input_operations);

@@ -23,7 +23,7 @@ pub(crate) struct Layout {
     /// The operations on the input.
     pub(crate) input_operations: Vec<Operation>,
     pub(crate) blocks: Vec<BlockLayout>,
-    /// What a thread needs.
+    /// What memory a thread needs for a pass.
     pub(crate) memory: ThreadMemory,
     /// The operations of each block.
     pub(crate) operations: Vec<Vec<Operation>>,

@@ -289,14 +289,25 @@ fn impossible_mirrors_are_refused() {
     assert_eq!(mirrors, before);
     let mut activations = Activations::new();
     network.forward(&numbers(7, 2, 1), &mut activations).unwrap();
-    // The third overflows only after some batches.
-    for (rate, batch) in [(1e308, 9), (1.0, usize::MAX), (1e200, 9)] {
-        mirrors.set_mirror(Mirror { rate, batch, ..plain }).unwrap();
+    for (rate, batch, bound) in
+        [(1e308, 9, 0.05), (1.0, usize::MAX, 0.05), (1e200, 9, 0.05), (1e-300, 9, 1e300)]
+    {
+        mirrors.set_mirror(Mirror { rate, batch, bound, ..plain }).unwrap();
         let before = mirrors.clone();
         let refused = mirrors.follow(&network, &activations).unwrap_err();
         assert!(matches!(refused, Error::NonFinite { .. } | Error::TooLarge { .. }), "{refused}");
         assert_eq!(mirrors, before);
     }
+    // All batches before the first step count, but with decay not for ever.
+    let accepts = |rate: f64, decay: f64, before: usize| {
+        let mut mirrors = mirrors.clone();
+        mirrors.set_mirror(Mirror { rate, decay, before, batch: 2, ..plain }).unwrap();
+        mirrors.follow(&network, &activations).is_ok()
+    };
+    let doubled = std::iter::successors(Some(1e100), |rate| Some(rate * 2.0));
+    let most = doubled.take_while(|&rate| accepts(rate, 0.0, 1)).last().unwrap();
+    assert!(!accepts(most, 0.0, 100) && accepts(most / 200.0, 0.0, 100));
+    assert!(!accepts(most, 0.01, 100) && accepts(most / 4.0, 0.5, 100));
 }
 
 /// Gradients of feedback add up over the parts of a batch as those of the network do.
