@@ -82,6 +82,9 @@ pub fn run(
 /// wrote later are forgotten; they will be written again.
 fn resume(fresh: Record, trainer: Trainer<f32>) -> Result<(Record, Trainer<f32>)> {
     let Some(mut record) = fresh.earlier()? else { return Ok((fresh, trainer)) };
+    if record.end == Some(End::DoesNotConverge) {
+        return Ok((record, trainer));
+    }
     if !fresh.checkpoint().exists() {
         return Ok((record, trainer)); // The caller asks for the checkpoint if there is more to do.
     }
