@@ -88,7 +88,7 @@ impl Observer {
             return Err("another process makes this run".into());
         };
         if lines.earlier()?.is_some_and(|run| run.end.is_some() || !run.points.is_empty()) {
-            // There is no checkpoint from which it could go on.
+            // This example writes no checkpoints, so the run could not be continued.
             let path = lines.path().display();
             return Err(format!(
                 "{path} is a run that has begun: give another --out, or remove it"

@@ -131,6 +131,18 @@ impl<H: Clone + Serialize + DeserializeOwned, P: Clone + Serialize + Deserialize
         paths.iter().map(|path| Self::read(path)).collect()
     }
 
+    /// Opens the file to be continued. A run that has no points yet begins with a checkpoint, by `save`,
+    /// so that it can go on even if it is killed before the next one.
+    pub fn begin(
+        &self,
+        save: impl FnOnce(&Path) -> feedback_alignment::Result<()>,
+    ) -> Result<Writer> {
+        if self.points.is_empty() {
+            save(&self.checkpoint())?;
+        }
+        self.rewrite()
+    }
+
     /// Writes the file anew, so that it holds what is in memory, and opens it to be continued.
     pub fn rewrite(&self) -> Result<Writer> {
         let blame = |error: io::Error| format!("cannot write {}: {error}", self.path.display());

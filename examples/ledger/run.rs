@@ -117,15 +117,12 @@ impl Run<'_> {
     /// Round after round until the end.
     fn go_on(&self, record: &mut Record, trainer: &mut Trainer<f32>, length: u64) -> Result<()> {
         let row = self.row;
-        let mut writer = record.rewrite()?;
+        let mut writer = record.begin(|path| trainer.save(path))?;
         record.end = None;
         let bar = common::progress(length)?.with_message(format!("{} {}", row.name, self.arm));
         let mut saved = Instant::now();
         let done = record.points.last().map_or(0, |last| last.at);
         let steps = length / row.round() * self.steps(trainer);
-        if !record.checkpoint().exists() {
-            trainer.save(record.checkpoint())?; // A run that is killed soon goes on from here.
-        }
         if done == 0 {
             self.after(trainer, steps)?;
         }

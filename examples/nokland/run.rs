@@ -63,10 +63,7 @@ pub fn run(
     }
     record.require_checkpoint()?;
     record.end = None;
-    let mut writer = record.rewrite()?;
-    if !record.checkpoint().exists() {
-        trainer.save(record.checkpoint())?; // A run that is killed soon goes on from here.
-    }
+    let mut writer = record.begin(|path| trainer.save(path))?;
     let bar = crate::common::progress(limit)?.with_message(format!("{} {rule}", row.name));
     bar.set_position(trainer.epochs());
     bar.reset_eta();
@@ -236,11 +233,28 @@ mod tests {
         let (kept, _) = resume(record(folder.path(), 0, None), trainer()).unwrap();
         assert_eq!(kept.points, begun.points);
         assert!(kept.require_checkpoint().is_err());
-        // The checkpoint with which a run begins takes it back to its beginning.
-        trainer().save(begun.checkpoint()).unwrap();
-        let (again, trainer) = resume(record(folder.path(), 0, None), trainer()).unwrap();
-        assert_eq!((again.points.len(), trainer.epochs()), (0, 0));
-        again.require_checkpoint().unwrap();
+    }
+
+    #[test]
+    fn a_run_begins_with_a_checkpoint_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let trainer = |seed| {
+            let network = Network::builder(2).dense(2).seed(seed).build().unwrap();
+            Trainer::builder(network).build().unwrap()
+        };
+        let fresh = record(folder.path(), 0, None);
+        trainer(1).save(fresh.checkpoint()).unwrap(); // Of a run whose lines somebody removed.
+        fresh.begin(|path| trainer(2).save(path)).unwrap();
+        // It is killed after three epochs, without another checkpoint.
+        record(folder.path(), 3, None).rewrite().unwrap();
+        let (again, resumed) = resume(record(folder.path(), 0, None), trainer(3)).unwrap();
+        assert_eq!((again.points.len(), resumed.epochs()), (0, 0));
+        assert_eq!(resumed.network(), trainer(2).network());
+        // A run that did not converge is over, whatever its checkpoint.
+        let mut lines = record(folder.path(), 3, None).rewrite().unwrap();
+        lines.end(End::DoesNotConverge).unwrap();
+        let (over, _) = resume(record(folder.path(), 0, None), trainer(3)).unwrap();
+        assert_eq!((over.points.len(), over.end), (3, Some(End::DoesNotConverge)));
     }
 
     #[test]
