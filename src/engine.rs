@@ -58,6 +58,7 @@ impl<T: Scalar> OptimizerState<T> {
         deltas: &Deltas<T>,
     ) -> Result<()> {
         require_delivered("learn", &network.layout, activations, deltas)?;
+        network.layout.memory.reserve::<T>()?; // This may be another thread than that of the forward pass.
         self.require_network(network)?;
         self.learn_checked(network, activations, deltas)
     }
@@ -176,6 +177,7 @@ impl<T: Scalar> OptimizerState<T> {
         feedback.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
         self.require_network(network)?;
+        network.layout.memory.reserve::<T>()?; // As in `learn`.
         if feedback.learns() {
             return Err(Error::StageMismatch {
                 stage: "deliver and learn",

@@ -100,8 +100,9 @@ fn until_there_is_memory<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize
     unreachable!("memory does not end")
 }
 
-/// The same for work that keeps what it has got when it fails: there is memory for no large block in the
-/// first call, and for a single one in each other. Returns how many calls failed.
+/// The same for work that keeps the memory it has got even if it fails. Such work needs less with every
+/// call, so the first call gets no large block, and every other one gets a single block. Returns how many
+/// calls failed.
 fn block_after_block<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize {
     for failed in 0.. {
         LARGE.set(failed.min(1));
@@ -114,6 +115,15 @@ fn block_after_block<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize {
         }
     }
     unreachable!("every call gets a block further")
+}
+
+/// The kernel makes a buffer of its own once for each thread, and aborts if it cannot. Its size depends on the
+/// machine, not on the network.
+fn make_the_kernels_buffer() {
+    let network = Network::<f64>::builder(300).dense(600).build().unwrap();
+    // Without `threads(1)` it is made on other threads.
+    let trainer = Trainer::builder(network).threads(1).build().unwrap();
+    trainer.predict_classes(&DMatrix::from_element(300, 100, 0.5)).unwrap();
 }
 
 /// Networks of every kind of layer, whose every part is large.
@@ -137,8 +147,7 @@ fn a_network_larger_than_memory_is_an_error_wherever_it_is_found_out() {
         let network = builder.build().unwrap();
         let x = DMatrix::from_element(network.input_len(), 3, 0.5);
         let labels = [0, 1, 2];
-        // What the kernels keep for themselves depends on the machine, not on the network.
-        network.predict(&x).unwrap();
+        make_the_kernels_buffer();
         assert!(until_there_is_memory(|| network.predict(&x)) > 0);
         for optimizer in optimizers() {
             let blocks = until_there_is_memory(|| OptimizerState::new(&network, optimizer));
@@ -202,15 +211,18 @@ fn scratch_that_found_no_memory_serves_smaller_batches() {
     assert_eq!(trainer.network(), twin.network());
 }
 
-/// On a thread that has not worked yet, so that its scratch has to be made too, whether or not the trainer
-/// has made a step on another.
+/// A thread that has not worked yet has no scratch, even if the trainer has made a step on another thread.
 #[test]
 fn a_new_thread_without_memory_for_its_scratch_says_so() {
-    for (builder, rule, stepped) in large_networks().into_iter().flat_map(|builder| {
-        let cases =
-            [(FeedbackRule::Dfa, false), (FeedbackRule::Dfa, true), (FeedbackRule::Pfa, true)];
-        cases.map(|(rule, stepped)| (builder.clone(), rule, stepped))
-    }) {
+    let (dfa, pfa) = (FeedbackRule::Dfa, FeedbackRule::Pfa);
+    let [dense, image, narrow] = large_networks();
+    for (builder, rule, stepped) in [
+        (dense, dfa, false),
+        (image.clone(), dfa, false),
+        (image, dfa, true),
+        // Its second convolution is wider on the way back.
+        (narrow, pfa, true),
+    ] {
         let builder = Trainer::builder(builder.build().unwrap()).rule(rule);
         let mut trainer = builder.threads(1).build().unwrap();
         let x = DMatrix::from_element(trainer.network().input_len(), 3, 0.5);
@@ -218,17 +230,42 @@ fn a_new_thread_without_memory_for_its_scratch_says_so() {
             trainer.step(&x, &[0, 1, 2]).unwrap();
         }
         let work = move || {
-            // The kernel makes a buffer of its own once for each thread, and aborts if it cannot.
-            let other = Network::<f64>::builder(300).dense(600).build().unwrap();
-            let other = Trainer::builder(other).threads(1).build().unwrap();
-            other.predict_classes(&DMatrix::from_element(300, 100, 0.5)).unwrap();
+            make_the_kernels_buffer();
             block_after_block(|| trainer.step(&x, &[0, 1, 2]))
         };
         assert!(std::thread::spawn(work).join().unwrap() > 0);
     }
 }
 
-/// Weight mirrors learn from noise before the first step.
+/// A stage may be on another thread than the forward pass.
+#[test]
+fn a_stage_on_a_new_thread_without_memory_says_so() {
+    let [_, image, _] = large_networks();
+    let network = image.build().unwrap();
+    let x = DMatrix::from_element(network.input_len(), 3, 0.5);
+    let feedback = Feedback::new(&network, FeedbackRule::Fa, FeedbackInit::default(), 1).unwrap();
+    let (mut activations, mut deltas) = (Activations::new(), Deltas::new());
+    network.forward(&x, &mut activations).unwrap();
+    Loss::SoftmaxCrossEntropy.error(&[0, 1, 2], &activations, &mut deltas).unwrap();
+    feedback.deliver(&network, &activations, &mut deltas).unwrap();
+    let optimizer = || OptimizerState::new(&network, Sgd::default()).unwrap();
+    let gradients = || {
+        make_the_kernels_buffer();
+        let mut gradients = Gradients::new();
+        block_after_block(|| network.gradients(&activations, &deltas, &mut gradients))
+    };
+    let learn = || {
+        make_the_kernels_buffer();
+        let (mut twin, mut optimizer) = (network.clone(), optimizer());
+        block_after_block(|| optimizer.learn(&mut twin, &activations, &deltas))
+    };
+    std::thread::scope(|scope| {
+        assert!(scope.spawn(gradients).join().unwrap() > 0);
+        assert!(scope.spawn(learn).join().unwrap() > 0);
+    });
+}
+
+/// Under WM the matrices learn from noise before the first step.
 #[test]
 fn mirrors_that_find_no_memory_for_their_noise_stay_as_they_were() {
     for builder in large_networks() {
@@ -239,7 +276,7 @@ fn mirrors_that_find_no_memory_for_their_noise_stay_as_they_were() {
         let builder = Trainer::builder(network).feedback(before.clone());
         let mut trainer = builder.threads(1).build().unwrap();
         let x = DMatrix::from_element(trainer.network().input_len(), 3, 0.5);
-        trainer.network().predict(&x).unwrap();
+        make_the_kernels_buffer();
         let failed = block_after_block(|| {
             let step = trainer.step(&x, &[0, 1, 2]);
             assert_eq!(trainer.feedback() == &before, step.is_err());
