@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result, require_finite},
     init::{FeedbackInit, Spread},
-    layer::ThreadMemory,
+    layer::{LinearMap, ThreadMemory},
     linalg::zero_matrix,
     network::Network,
     route::{Route, Through},
@@ -207,10 +207,10 @@ impl<T: Scalar> Feedback<T> {
         let made = route.made_of_error();
         let mut memory = ThreadMemory::default();
         for &hop in route.hops() {
-            if let Through::Product(width) = hop.through {
-                let block = &network.blocks[route.owner(hop)];
-                let shape = (block.shape.0.saturating_mul(width), block.shape.1);
-                memory.include(block.map.widened(width).thread_memory::<T>(shape));
+            if let Through::Product(width) = hop.through
+                && let LinearMap::Conv2d(conv) = network.blocks[route.owner(hop)].map
+            {
+                memory.include(conv.widened(width).thread_memory::<T>());
             }
         }
         let has_factors =

@@ -66,7 +66,7 @@ pub struct Feedback<T> {
     pub(super) direct: bool,
     /// Whether some matrix is stored as two factors.
     pub(super) has_factors: bool,
-    /// What memory a thread needs for the layers whose weights a product of factors replaces.
+    /// What memory a thread needs for convolutions whose kernels a product of factors replaces.
     pub(super) memory: ThreadMemory,
     /// The signals it sends that are made from the error.
     pub(super) made: Vec<Signal>,

@@ -73,7 +73,7 @@ impl<T: Scalar> Feedback<T> {
         Ok(())
     }
 
-    /// Fails if a matrix could overflow with the next batches of noise.
+    /// Fails if a matrix, or what it learns from, could overflow with the next batches of noise.
     fn require_finite_mirrors(&self, network: &Network<T>, batches: usize) -> Result<()> {
         let Mirror { rate, decay, batch, bound, .. } = self.mirroring.how;
         for (&hop, matrix) in self.route.hops().iter().zip(&self.matrices) {
@@ -86,18 +86,16 @@ impl<T: Scalar> Feedback<T> {
                 + parameters.bias().map_or(0.0, root);
             let y = self.mirroring.answer(network, owner).bound(a);
             let product = block.map.gradient_cost(batch) as f64 * bound * y;
-            // With decay the sum of all batches is at most 1/decay times a batch.
+            // Decay takes away again what earlier batches added. However many there are, they add at most
+            // 1/decay times what one adds.
             let times = (batches as f64).min(1.0 / decay);
             let after = matrix.squares.sqrt() + times * rate * product;
-            // The sum of the squares of the matrix has to be finite too.
-            let largest = (T::LARGEST / matrix.numbers.len() as f64).sqrt() / 8.0;
-            for (found, largest) in
-                [(a, T::LARGEST / 8.0), (product, T::LARGEST / 8.0), (after, largest)]
-            {
-                if found.is_nan() || found >= largest {
-                    let what = format!("the mirror of weighted layer {owner} after this step");
-                    return Err(Error::NonFinite { what, row: 0, column: 0, found });
-                }
+            // Bounds of later steps are found from the sum of the squares of all entries.
+            let squares = after * after * matrix.numbers.len() as f64;
+            let too_large = |bound: &f64| bound.is_nan() || *bound >= T::LARGEST / 64.0;
+            if [a, product, squares].iter().any(too_large) {
+                let what = format!("the mirror of weighted layer {owner} after this step");
+                return Err(Error::NonFinite { what, row: 0, column: 0, found: f64::INFINITY });
             }
         }
         Ok(())
@@ -115,7 +113,7 @@ impl<T: Scalar> Feedback<T> {
 }
 
 impl<T: Scalar> Mirroring<T> {
-    /// The function that a layer answers noise through.
+    /// The activation between the noise that leaves a layer's weights and what its matrix learns from.
     fn answer(&self, network: &Network<T>, layer: usize) -> Activation {
         match network.blocks[layer].operations.first() {
             Some(Operation::Activation(f)) => *f,
@@ -124,7 +122,7 @@ impl<T: Scalar> Mirroring<T> {
         }
     }
 
-    /// Gives the noise the shapes of the inputs and outputs of a layer.
+    /// Gives the buffers of the noise the sizes of a layer's inputs and outputs.
     fn set_shapes(&mut self, network: &Network<T>, layer: usize) -> Result<()> {
         let inputs = match layer {
             0 => network.layout.inputs,

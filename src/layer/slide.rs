@@ -60,7 +60,7 @@ impl Slide {
 
     /// How many places the two lists have together.
     pub(super) fn places(&self) -> usize {
-        self.terms + self.rows * self.columns
+        self.terms.saturating_add(self.rows * self.columns)
     }
 
     /// Copies weights into panels. The weights of the terms begin at `starts`, and those of two
@@ -120,8 +120,8 @@ impl Slide {
     }
 }
 
-/// `a·steps[0] + b·steps[1] + c·steps[2]` for every `a`, `b` and `c` below their counts, the last the
-/// fastest: places in a field.
+/// The places of a grid in a field: `a·steps[0] + b·steps[1] + c·steps[2]`, with `a`, `b` and `c` each from
+/// 0 to below its count. `c` changes from one place to the next, `a` last.
 pub(super) fn grid(counts: [usize; 3], steps: [usize; 3]) -> impl Iterator<Item = usize> {
     (0..counts[0]).flat_map(move |a| {
         (0..counts[1]).flat_map(move |b| {

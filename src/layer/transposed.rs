@@ -123,10 +123,12 @@ impl Convolution {
     /// (entries) of the kernel. With stride 1 there is one group.
     fn ways(&self) -> impl Iterator<Item = (Way, Way)> {
         let Windows { input, output, kernel, stride, padding } = self.windows;
-        // Only where there is a pixel: the stride may be far larger than the image.
+        // The remainders that pixels leave, as far as a tap of the kernel leaves the same. They are found
+        // without trying all of them: a stride may be far larger than the kernel, or than the image.
         let phases = |size: usize, kernel: usize, stride: usize, padding: usize| {
-            let of_pixels = (0..size.min(stride)).map(move |pixel| (padding + pixel) % stride);
-            of_pixels.filter(move |&phase| phase < kernel)
+            let (first, most) = (padding % stride, kernel.min(stride));
+            let end = first + size.min(stride);
+            (0..end.saturating_sub(stride).min(most)).chain(first.min(most)..end.min(most))
         };
         let all = phases(input.height, kernel.0, stride.0, padding.0).flat_map(move |phase| {
             let down = Way::new(phase, input.height, output.height, kernel.0, stride.0, padding.0);
@@ -156,7 +158,8 @@ impl Convolution {
 
     /// How many places the lists of all groups have together, whatever the scalar.
     pub(super) fn backward_places(&self) -> usize {
-        self.ways().map(|way| self.backward_slide::<f32>(way).places()).sum()
+        let places = self.ways().map(|way| self.backward_slide::<f32>(way).places());
+        places.fold(0, usize::saturating_add)
     }
 
     /// How many numbers of scratch the way back needs.
@@ -202,7 +205,7 @@ impl Way {
             taps,
             count: end.saturating_sub(first),
             to: first.saturating_mul(stride).saturating_add(phase).saturating_sub(padding),
-            from: first + around + 1 - taps,
+            from: first + (around + 1 - taps),
         }
     }
 

@@ -295,7 +295,6 @@ impl<T: Scalar> Assembly<T> {
 
     fn add_layer(&mut self, map: LinearMap, shape: (usize, usize), output: Shape) {
         let a = output.len();
-        self.layout.memory.include(map.thread_memory::<T>(shape));
         self.layout.blocks.push(BlockLayout { a, operations: Vec::new(), stages: vec![a] });
         self.layout.operations.push(Vec::new());
         self.entering.push(self.shape);
@@ -333,6 +332,10 @@ impl<T: Scalar> Assembly<T> {
         layout.table = Arc::new(architecture.table()?);
         layout.architecture = Some(architecture.clone());
         let parameters = Parameters::initial(&layout.table)?;
+        // Going through a kernel does not take long if there was memory for it.
+        for block in &blocks {
+            layout.memory.include(block.map.thread_memory::<T>(block.shape));
+        }
         let mut network =
             Network { architecture, layout: Arc::new(layout), blocks, parameters, drawn_for: None };
         let name = network.to_string();

@@ -108,13 +108,32 @@ fn sizes_of_networks() {
     build(Network::builder((1, 4, 4)).conv2d(Conv2d::new(2, 1)).max_pool2d(pool).dense(2));
 }
 
-/// There is one window, and only the pixels that exist are looked at.
+/// Image, kernel, stride and padding along one side and both: nothing is counted up to such a size.
 #[test]
-fn strides_far_larger_than_the_image() {
-    for side in [2, 1 << 24] {
-        let (stride, padding) = ((1 << 24, 1 << 24), (side - 1, side - 1));
-        let conv = Conv2d { kernel: (side, side), stride, padding, ..Conv2d::new(1, 1) };
-        build(Network::builder((1, 3, 3)).conv2d(conv).dense(2));
+fn convolutions_with_huge_sides() {
+    const HUGE: usize = 1 << 40;
+    const LARGE: usize = 1 << 24;
+    for (size, kernel, stride, padding) in [
+        (3, 2, LARGE, 1),
+        (3, LARGE, LARGE, LARGE - 1),
+        (HUGE, 1, HUGE, 0),
+        (HUGE, HUGE, 1, 0),
+        (LARGE, LARGE, LARGE, 0),
+        (1, usize::MAX, 1, usize::MAX / 2),
+        (1, 1, usize::MAX, usize::MAX / 2),
+        (1 << 62, 1 << 62, 1, 0),
+    ] {
+        for across in [false, true] {
+            let pair = |side: usize, none: usize| (side, if across { side } else { none });
+            let (height, width) = pair(size, 1);
+            let conv = Conv2d {
+                kernel: pair(kernel, 1),
+                stride: pair(stride, 1),
+                padding: pair(padding, 0),
+                ..Conv2d::new(1, 1)
+            };
+            build(Network::builder((1, height, width)).conv2d(conv).dense(2));
+        }
     }
 }
 

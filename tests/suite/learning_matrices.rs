@@ -310,6 +310,41 @@ fn impossible_mirrors_are_refused() {
     assert!(!accepts(most, 0.01, 100) && accepts(most / 4.0, 0.5, 100));
 }
 
+/// In `f32`: where an answer, a product with it or the squares of the matrix overflow, and not where a
+/// bounded function keeps the answers small.
+#[test]
+fn mirrors_that_would_overflow_in_single_precision_are_refused() {
+    let x = DMatrix::from_element(3, 2, 0.5_f32);
+    let follow = |activation: Activation, weight: f32, mirror: Mirror| {
+        let builder = Network::<f32>::builder(3).dense(4).activation(activation);
+        let mut network = builder.dense(4).activation(activation).dense(2).build().unwrap();
+        network.set_weights(1, DMatrix::from_element(4, 4, weight)).unwrap();
+        let mut mirrors =
+            Feedback::new(&network, FeedbackRule::Wm, FeedbackInit::Lillicrap, 3).unwrap();
+        mirrors.set_mirror(mirror).unwrap();
+        let (before, mut activations) = (mirrors.clone(), Activations::new());
+        network.forward(&x, &mut activations).unwrap();
+        let followed = mirrors.follow(&network, &activations);
+        assert!(followed.is_ok() || mirrors == before);
+        for (_, matrix) in mirrors.matrices() {
+            assert!(matrix.iter().all(|entry| (entry * entry).is_finite()));
+        }
+        followed
+    };
+    let plain = Mirror { decay: 0.0, before: 1, batch: 2, ..Mirror::default() };
+    let (linear, tanh) = (Activation::Identity, Activation::Tanh);
+    follow(linear, 1.0, Mirror::default()).unwrap();
+    follow(tanh, 1e15, plain).unwrap();
+    for (activation, weight, mirror) in [
+        (linear, 1.0, Mirror { rate: 1e22, ..plain }),
+        (linear, 1.0, Mirror { rate: 1e-30, bound: 1e20, ..plain }),
+        (tanh, 1e15, Mirror { rate: 1e-30, bound: 1e25, output: tanh, ..plain }),
+    ] {
+        let refused = follow(activation, weight, mirror).unwrap_err();
+        assert!(matches!(refused, Error::NonFinite { .. }), "{refused}");
+    }
+}
+
 /// Gradients of feedback add up over the parts of a batch as those of the network do.
 #[test]
 fn gradients_of_feedback_add_up() {
