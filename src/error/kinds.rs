@@ -288,7 +288,8 @@ pub enum Error {
         /// The kind given.
         found: &'static str,
     },
-    /// A network with weights of zero, under a rule that cannot change that.
+    /// All weights of the network, or those of a hidden layer, are zero, and the learning rule would leave
+    /// them so.
     #[error(
         "weights are zero, and {rule} cannot learn from there: {reason}; choose other weights, as by another Init"
     )]

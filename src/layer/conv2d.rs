@@ -197,7 +197,7 @@ impl Convolution {
         seen.saturating_add(slide.sums()).saturating_add(slide.panels())
     }
 
-    /// What memory a thread needs for the forward pass, the way back and the gradient.
+    /// How much memory of its own a thread needs for the forward pass, the way back and the gradient.
     pub(crate) fn thread_memory<T: Scalar>(&self) -> ThreadMemory {
         let tiles = self.in_tiles(1); // A single tile is the largest.
         let scratch = tiles.size.saturating_add(tiles.scratch);

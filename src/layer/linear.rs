@@ -37,7 +37,7 @@ impl LinearMap {
         }
     }
 
-    /// What memory a thread needs for the passes of a layer with weights of this shape.
+    /// How much memory of its own a thread needs to work on a layer with weights of this shape.
     pub(crate) fn thread_memory<T: Scalar>(&self, (rows, columns): (usize, usize)) -> ThreadMemory {
         match self {
             Self::Dense => {

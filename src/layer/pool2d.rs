@@ -112,7 +112,7 @@ impl Pool2d {
         self.windows.output
     }
 
-    /// What memory a thread needs for it.
+    /// How much memory of its own a thread needs to do this pooling.
     pub(crate) fn thread_memory(&self) -> ThreadMemory {
         let plane = self.windows.input.plane();
         match self.kind {

@@ -12,8 +12,8 @@ thread_local! {
     static OFFSETS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How much of each kind a thread needs. It is used deep inside a pass, where an error could no longer be
-/// returned, so it is made before the pass begins.
+/// How much of each kind a thread needs. The memory is used deep inside a pass, where an error could no
+/// longer be returned, so a stage makes it before it begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ThreadMemory {
     /// Numbers of scratch memory.
@@ -25,7 +25,8 @@ pub(crate) struct ThreadMemory {
 }
 
 impl ThreadMemory {
-    /// Adds the needs of another layer. Layers use the memory one after the other.
+    /// Makes this enough for another layer too. Layers use the memory one after the other, so the larger of
+    /// their needs counts.
     pub(crate) fn include(&mut self, other: Self) {
         self.scratch = self.scratch.max(other.scratch);
         self.places = self.places.max(other.places);
@@ -67,7 +68,7 @@ pub(super) fn with_places<R>(
     })
 }
 
-/// Gives `work` this many offsets. Their content is unspecified.
+/// Gives `work` a list of this many offsets, in which any numbers may stand.
 ///
 /// # Panics
 /// If `work` calls this function itself, because there is one list for each thread.

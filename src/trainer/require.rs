@@ -34,7 +34,7 @@ pub(super) fn require_movable<T: Scalar>(
         depends.push(past || below && (route.serves(layer) || !is_zero(layer)));
     }
     if depends.last() == Some(&false) {
-        let layer = depends.iter().position(|depends| !depends).unwrap_or_default();
+        let layer = depends.iter().rposition(|&depends| depends).map_or(0, |last| last + 1);
         let why = "lets nothing through, and no feedback leads there";
         return refuse(&format!("hidden layer {layer} {why}"));
     }
@@ -60,10 +60,10 @@ pub(super) fn require_movable<T: Scalar>(
     Ok(())
 }
 
-/// Whether the operation is a residual connection from the input of the network, or from one of these
-/// layers for which `some` is true.
-fn adds_some(operation: &Operation, some: &[bool]) -> bool {
-    operation.skip().is_some_and(|skip| skip.from.is_none_or(|layer| some[layer]))
+/// Whether the operation is a residual connection that starts at the input of the network, or at a layer
+/// that is marked.
+fn adds_some(operation: &Operation, marked: &[bool]) -> bool {
+    operation.skip().is_some_and(|skip| skip.from.is_none_or(|layer| marked[layer]))
 }
 
 fn is_relu(operation: &Operation) -> bool {

@@ -677,9 +677,15 @@ fn a_hidden_layer_of_zeros_is_refused_only_where_it_stays_one() {
         let found = learns(zeros_at(layer, skips), route);
         assert_eq!(found.is_ok(), accepted, "layer {layer}, {route}, {skips}: {found:?}");
         if !accepted {
-            assert_refused!(found, Error::CannotLearn { .. }, ["lets nothing through"]);
+            let name = format!("hidden layer {layer} lets nothing through");
+            assert_refused!(found, Error::CannotLearn { .. }, [&*name]);
         }
     }
+    // The first layer is of zeros too, but a residual connection leads past the first two.
+    let past = Network::<f64>::builder(3).dense(3).tanh().dense(3).skip(2).tanh().dense(3);
+    let past = past.tanh().dense(2).init(Init::Zeros).build().unwrap();
+    let found = learns(past, "4:B(e)->1");
+    assert_refused!(found, Error::CannotLearn { .. }, ["hidden layer 2 lets nothing through"]);
     // A ReLU that a residual connection reaches has a derivative, if the connection carries something.
     let relu = |from_zeros: bool| {
         let builder = Network::<f64>::builder(3);
