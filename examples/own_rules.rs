@@ -199,7 +199,8 @@ fn target_projection(
             });
             network.forward(batch.inputs(), &mut activations)?;
             LOSS.error(batch.targets(), &activations, &mut deltas)?;
-            for (hop, b) in drawn.matrices() {
+            for matrix in drawn.matrices() {
+                let (hop, b) = matrix?;
                 deltas.arriving_mut(hop.to)?.copy_from(&(b * &targets));
                 network.backward(hop.to, &activations, &mut deltas)?;
             }

@@ -107,7 +107,9 @@ impl Init {
     ) -> (Spread, Spread) {
         let (fan_in, fan_out) = (fan_in as f64, fan_out as f64);
         let weights = match self {
-            Self::Nokland { rule } if saturating && !rule.route(LAYERS).needs_weights() => {
+            Self::Nokland { rule }
+                if saturating && rule.route(LAYERS).is_ok_and(|route| !route.needs_weights()) =>
+            {
                 Spread::Zero
             }
             Self::FanIn | Self::Nokland { .. } => {

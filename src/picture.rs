@@ -31,8 +31,9 @@ impl Route {
     /// ```
     /// use feedback_alignment::FeedbackRule;
     ///
-    /// let picture = FeedbackRule::Dfa.route(3).picture();
+    /// let picture = FeedbackRule::Dfa.route(3)?.picture();
     /// assert!(picture.starts_with("<svg") && picture.contains("B₂"));
+    /// # Ok::<(), feedback_alignment::Error>(())
     /// ```
     #[must_use]
     pub fn picture(&self) -> String {

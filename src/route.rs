@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, require},
     signal::Signal,
 };
 
@@ -75,8 +75,10 @@ impl Route {
     /// [`Error::ImpossibleHop`] for a hop that leads to a layer that is not hidden, or comes from a
     /// layer that does not exist. The same error for a hop that sends the delta of a layer which
     /// receives nothing, or which itself depends on the hop. And for a hop through weights between
-    /// layers that are not neighbours, or through a matrix of size 0.
+    /// layers that are not neighbours, or through a matrix of size 0. [`Error::InvalidParameter`] for more
+    /// than 65,536 layers.
     pub fn new(layers: usize, hops: impl IntoIterator<Item = Hop>) -> Result<Self> {
+        require_layers(layers)?;
         let output = layers.saturating_sub(1);
         let mut given: Vec<Hop> = hops.into_iter().collect();
         for hop in &mut given {
@@ -142,9 +144,9 @@ impl Route {
     /// ```
     /// use feedback_alignment::{FeedbackRule, Through};
     ///
-    /// let ifa = FeedbackRule::Ifa.route(3).with(Through::Weights, Through::LikeWeights)?;
+    /// let ifa = FeedbackRule::Ifa.route(3)?.with(Through::Weights, Through::LikeWeights)?;
     /// assert_eq!(ifa.to_string(), "3:B(e)->0,R(0)->1");
-    /// let fa = FeedbackRule::Fa.route(3).with(Through::LikeWeights, Through::LowRank(2))?;
+    /// let fa = FeedbackRule::Fa.route(3)?.with(Through::LikeWeights, Through::LowRank(2))?;
     /// assert_eq!(fa.to_string(), "3:Br2(e)->1,Br2(1)->0");
     /// # Ok::<(), feedback_alignment::Error>(())
     /// ```
@@ -243,11 +245,11 @@ impl Route {
     /// use feedback_alignment::{FeedbackRule, Signal, Threshold};
     ///
     /// let centred = Signal::ErrorCentred(Threshold::ZERO);
-    /// let route = FeedbackRule::Ifa.route(3).with_signal(centred)?;
+    /// let route = FeedbackRule::Ifa.route(3)?.with_signal(centred)?;
     /// assert_eq!(route.to_string(), "3:B(centred>0.0)->0,W(0)->1");
-    /// assert_eq!(route.with_signal(Signal::Error)?, FeedbackRule::Ifa.route(3));
-    /// let route = FeedbackRule::Dfa.route(3).with_signal(Signal::ErrorSign)?;
-    /// assert_eq!(route, FeedbackRule::SDfa.route(3));
+    /// assert_eq!(route.with_signal(Signal::Error)?, FeedbackRule::Ifa.route(3)?);
+    /// let route = FeedbackRule::Dfa.route(3)?.with_signal(Signal::ErrorSign)?;
+    /// assert_eq!(route, FeedbackRule::SDfa.route(3)?);
     /// # Ok::<(), feedback_alignment::Error>(())
     /// ```
     ///
@@ -350,6 +352,13 @@ impl FromStr for Hop {
             expected: "a matrix (W, R, B, Bs1, Br1, Bc, S, F, N, K, D, J, M or P1), a signal (e, sign, ternary>0.1, centred>0.0, t or the number of a layer), and the layer it leads to, as in B(e)->0".into(),
         })
     }
+}
+
+/// Fails for more layers than anybody trains. Without a limit the picture of a route, or the route of a rule,
+/// could take all memory.
+pub(crate) fn require_layers(layers: usize) -> Result<()> {
+    let what = "the number of layers of a route";
+    require(layers <= 1 << 16, what, layers as f64, "at most 65,536")
 }
 
 impl fmt::Display for Route {

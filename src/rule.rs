@@ -3,8 +3,8 @@
 use std::{fmt, str::FromStr};
 
 use crate::{
-    error::Error,
-    route::{Hop, Magnitudes, Route, Through},
+    error::{Error, Result},
+    route::{Hop, Magnitudes, Route, Through, require_layers},
     signal::Signal,
 };
 
@@ -155,13 +155,17 @@ impl FeedbackRule {
     /// use feedback_alignment::FeedbackRule;
     ///
     /// // Three hidden layers and the output layer.
-    /// assert_eq!(FeedbackRule::Bp.route(4).to_string(), "4:W(e)->2,W(2)->1,W(1)->0");
-    /// assert_eq!(FeedbackRule::Fa.route(4).to_string(), "4:R(e)->2,R(2)->1,R(1)->0");
-    /// assert_eq!(FeedbackRule::Dfa.route(4).to_string(), "4:B(e)->2,B(e)->1,B(e)->0");
-    /// assert_eq!(FeedbackRule::Ifa.route(4).to_string(), "4:B(e)->0,W(0)->1,W(1)->2");
+    /// assert_eq!(FeedbackRule::Bp.route(4)?.to_string(), "4:W(e)->2,W(2)->1,W(1)->0");
+    /// assert_eq!(FeedbackRule::Fa.route(4)?.to_string(), "4:R(e)->2,R(2)->1,R(1)->0");
+    /// assert_eq!(FeedbackRule::Dfa.route(4)?.to_string(), "4:B(e)->2,B(e)->1,B(e)->0");
+    /// assert_eq!(FeedbackRule::Ifa.route(4)?.to_string(), "4:B(e)->0,W(0)->1,W(1)->2");
+    /// # Ok::<(), feedback_alignment::Error>(())
     /// ```
-    #[must_use]
-    pub fn route(self, layers: usize) -> Route {
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`](crate::Error::InvalidParameter) for more than 65,536 layers.
+    pub fn route(self, layers: usize) -> Result<Route> {
+        require_layers(layers)?;
         let hidden = 0..layers.saturating_sub(1);
         let down = |through| move |to| Hop { to, signal: Signal::Delta(to + 1), through };
         let straight = |signal| move |to| Hop { to, signal, through: Through::Matrix };
@@ -186,7 +190,7 @@ impl FeedbackRule {
             Self::Wm => hidden.rev().map(down(Through::Mirror)).collect(),
             Self::Pfa => hidden.rev().map(down(Through::Product(WIDTH))).collect(),
         };
-        Route::new(layers, hops).expect("a rule has a route through every network")
+        Route::new(layers, hops)
     }
 }
 
@@ -216,7 +220,7 @@ impl FromStr for FeedbackRule {
     type Err = Error;
 
     /// Reads the name that `Display` writes, in upper or lower case.
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self> {
         Self::all().find(|rule| rule.to_string().eq_ignore_ascii_case(text)).ok_or_else(|| {
             Error::UnknownName {
                 what: "feedback rule",
@@ -236,11 +240,12 @@ mod tests {
         for rule in FeedbackRule::all().filter(|&rule| rule != FeedbackRule::Shallow) {
             for layers in 1..7 {
                 let mut served: Vec<_> =
-                    rule.route(layers).hops().iter().map(|hop| hop.to).collect();
+                    rule.route(layers).unwrap().hops().iter().map(|hop| hop.to).collect();
                 served.sort_unstable();
                 assert_eq!(served, (0..layers - 1).collect::<Vec<_>>(), "{rule}");
             }
-            assert!(rule.route(0).hops().is_empty());
+            assert!(rule.route(0).unwrap().hops().is_empty());
+            assert!(rule.route((1 << 16) + 1).is_err());
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use nalgebra::{DMatrix, DMatrixView};
 
-use crate::scalar::Scalar;
+use crate::{buffer::reserve, error::Result, scalar::Scalar};
 
 /// The targets of a batch: what its outputs should have been.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +119,16 @@ impl<T: Scalar> BatchTargets<T> {
         }
     }
 
+    /// The targets of the samples `indices`.
+    pub(crate) fn picked(&self, indices: &[usize]) -> Result<Self> {
+        Ok(match self {
+            Self::Labels(labels) => Self::Labels(picked(labels, 1, indices)?),
+            Self::Values { rows, data } => {
+                Self::Values { rows: *rows, data: picked(data, *rows, indices)? }
+            }
+        })
+    }
+
     /// Copies the targets of the samples `indices` to `to`, reusing its memory.
     pub(crate) fn gather(&self, indices: &[usize], to: &mut Self) {
         match (self, &mut *to) {
@@ -143,4 +153,14 @@ impl<T: Scalar> BatchTargets<T> {
             }
         }
     }
+}
+
+/// The columns `indices` of a matrix with this many rows, one after the other.
+pub(crate) fn picked<E: Copy>(from: &[E], rows: usize, indices: &[usize]) -> Result<Vec<E>> {
+    let mut columns = Vec::new();
+    reserve(&mut columns, rows.saturating_mul(indices.len()))?;
+    for &index in indices {
+        columns.extend_from_slice(&from[index * rows..(index + 1) * rows]);
+    }
+    Ok(columns)
 }

@@ -265,6 +265,29 @@ fn a_stage_on_a_new_thread_without_memory_says_so() {
     });
 }
 
+/// Feedback that is stored in parts is made whole for users, and samples may be picked many times.
+#[test]
+fn what_is_larger_than_its_parts_may_find_no_memory() {
+    let network = Network::<f32>::builder(1).dense(3000).dense(3000).build().unwrap();
+    let of = |hop: &str| {
+        let route = format!("2:{hop}(e)->0").parse().unwrap();
+        Feedback::with_route(&network, route, FeedbackInit::default(), 1).unwrap()
+    };
+    make_the_kernels_buffer();
+    for feedback in ["Bs1", "Br2", "Bc"].map(of) {
+        assert!(until_there_is_memory(|| feedback.matrix(0)) > 0);
+        assert!(until_there_is_memory(|| feedback.matrices().collect::<Result<Vec<_>, _>>()) > 0);
+    }
+    let pfa = Feedback::new(&network, FeedbackRule::Pfa, FeedbackInit::default(), 1).unwrap();
+    assert!(until_there_is_memory(|| pfa.matrix(0)) > 1);
+    let bytes = Dataset::<f32>::from_bytes(100, vec![7; 200], vec![0, 1]).unwrap();
+    let values = Dataset::with_values(DMatrix::zeros(2, 2), &DMatrix::<f32>::zeros(9, 2)).unwrap();
+    let often = vec![1; 100_000];
+    for data in [bytes, values] {
+        assert!(until_there_is_memory(|| data.subset(&often)) > 1);
+    }
+}
+
 /// Under WM the matrices learn from noise before the first step.
 #[test]
 fn mirrors_that_find_no_memory_for_their_noise_stay_as_they_were() {

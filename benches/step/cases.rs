@@ -41,7 +41,8 @@ impl Case {
         if self.matrices == Through::Matrix {
             return Feedback::new(network, self.rule, FeedbackInit::Nokland, 0).expect("feedback");
         }
-        let route = self.rule.route(network.layer_count()).with(Through::Matrix, self.matrices);
+        let route =
+            self.rule.route(network.layer_count()).unwrap().with(Through::Matrix, self.matrices);
         let route = route.expect("a route through other matrices");
         Feedback::with_route(network, route, FeedbackInit::Nokland, 0).expect("feedback")
     }

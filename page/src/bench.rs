@@ -77,7 +77,7 @@ impl Bench {
             .map(|&rule| Net::new(rule, settings))
             .collect::<Result<Vec<_>>>()?;
         let made = settings.rules.iter().zip(&mut nets).map(|(&rule, net)| {
-            let picture = rule.route(settings.depth + 1).picture();
+            let picture = rule.route(settings.depth + 1)?.picture();
             Ok(Made { rule, picture, score: net.score(digits)? })
         });
         let made = made.collect::<Result<_>>()?;

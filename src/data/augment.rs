@@ -5,7 +5,7 @@ use rand::{Rng, RngExt};
 
 use crate::{
     data::cifar,
-    error::{Result, require, require_shape},
+    error::{Error, Result, require, require_shape},
     scalar::Scalar,
     seed::{Purpose, stream},
 };
@@ -104,9 +104,13 @@ impl Augmentation {
         let valid = self.crop_padding < height.min(width);
         let expected = "less than the height and the width of the images";
         require(valid, "crop_padding", self.crop_padding as f64, expected)?;
-        let image = channels.saturating_mul(height).saturating_mul(width);
-        let what = || format!("an image of {channels} × {height} × {width}");
-        require_shape(what, (image, 1), (features, 1))
+        let image = channels.checked_mul(height).and_then(|plane| plane.checked_mul(width));
+        if image == Some(features) {
+            return Ok(());
+        }
+        let what = format!("an image of {channels} × {height} × {width}");
+        let expected = (image.unwrap_or(usize::MAX), 1);
+        Err(Error::ShapeMismatch { what, expected, found: (features, 1) })
     }
 
     /// Varies the samples `indices`, whose images stand in `x` one after the other. Allocates nothing.
@@ -174,7 +178,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::error::Error;
 
     /// The definition, pixel by pixel.
     fn naive(

@@ -8,7 +8,7 @@ use crate::{
     linalg::filled,
     loss::Loss,
     scalar::Scalar,
-    targets::{BatchTargets, Targets},
+    targets::{BatchTargets, Targets, picked},
     threads::{Chunks, pieces, share_out},
     vector::sum_of,
 };
@@ -277,24 +277,19 @@ impl<T: Scalar> Dataset<T> {
     /// The samples `indices`, in that order. An index may occur more than once.
     ///
     /// # Errors
-    /// [`Error::Empty`] without indices, [`Error::NoSuchSample`].
+    /// [`Error::Empty`] without indices, [`Error::NoSuchSample`], [`Error::TooLarge`] if they do not fit into
+    /// memory.
     pub fn subset(&self, indices: &[usize]) -> Result<Self> {
         if let Some(&sample) = indices.iter().find(|&&index| index >= self.len()) {
             return Err(Error::NoSuchSample { sample, count: self.len() });
         }
-        let slices = indices.iter().map(|index| index * self.features..(index + 1) * self.features);
         let inputs = match &self.inputs {
-            Inputs::Values(values) => {
-                Inputs::Values(slices.flat_map(|range| &values[range]).copied().collect())
+            Inputs::Values(values) => Inputs::Values(picked(values, self.features, indices)?),
+            Inputs::Bytes(bytes, scalings) => {
+                Inputs::Bytes(picked(bytes, self.features, indices)?, scalings.clone())
             }
-            Inputs::Bytes(bytes, scalings) => Inputs::Bytes(
-                slices.flat_map(|range| &bytes[range]).copied().collect(),
-                scalings.clone(),
-            ),
         };
-        let mut targets = BatchTargets::Labels(Vec::new());
-        self.gather_targets(indices, &mut targets);
-        Self::assemble(self.features, inputs, targets)
+        Self::assemble(self.features, inputs, self.targets.picked(indices)?)
     }
 
     /// The same samples with other inputs of the same size.

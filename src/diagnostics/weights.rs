@@ -14,7 +14,8 @@ pub(super) fn feedback_angles<T: Scalar>(
     let hidden = network.layer_count() - 1;
     let mut angles = vec![None; hidden];
     let mut direct = vec![None; hidden];
-    for (hop, matrix) in feedback.first_matrices() {
+    for first in feedback.first_matrices() {
+        let (hop, matrix) = first?;
         match (hop.through, hop.signal) {
             (through, _) if through.is_like_weights() || matches!(through, Through::Product(_)) => {
                 let owner = feedback.route().owner(hop);

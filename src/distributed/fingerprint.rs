@@ -33,7 +33,8 @@ fn add(hash: u64, bytes: &[u8]) -> u64 {
 /// counters. Moments and the seeds of noise are not compared.
 pub(super) fn require_same<T: Scalar>(group: &impl Group, trainer: &Trainer<T>) -> Result<()> {
     let mut hash = add(START, &fingerprint(&trainer.network).to_ne_bytes());
-    for (hop, matrix) in trainer.feedback.matrices() {
+    for matrix in trainer.feedback.matrices() {
+        let (hop, matrix) = matrix?;
         hash = add(hash, hop.to_string().as_bytes());
         hash = add(hash, Kernel::bytes(matrix.as_slice()));
     }

@@ -39,7 +39,7 @@ impl<T: Scalar> Feedback<T> {
         init: FeedbackInit,
         seed: u64,
     ) -> Result<Self> {
-        Self::draw(network, Some(rule), rule.route(network.layer_count()), init, seed)
+        Self::draw(network, Some(rule), rule.route(network.layer_count())?, init, seed)
     }
 
     /// Feedback on a route that you write yourself. Its matrices are drawn as in [`new`](Self::new).
@@ -128,7 +128,7 @@ impl<T: Scalar> Feedback<T> {
         distribution: &D,
         rng: &mut R,
     ) -> Result<Self> {
-        let mut feedback = Self::build(network, Some(rule), rule.route(network.layer_count()))?;
+        let mut feedback = Self::build(network, Some(rule), rule.route(network.layer_count())?)?;
         for layer in 0..network.layer_count() - 1 {
             let name = feedback.name(layer);
             let Some(index) = feedback.first[layer] else { continue };
@@ -154,7 +154,7 @@ impl<T: Scalar> Feedback<T> {
         rule: FeedbackRule,
         matrices: Vec<DMatrix<T>>,
     ) -> Result<Self> {
-        let feedback = Self::build(network, Some(rule), rule.route(network.layer_count()))?;
+        let feedback = Self::build(network, Some(rule), rule.route(network.layer_count())?)?;
         feedback.filled_with(matrices)
     }
 

@@ -91,7 +91,10 @@ pub(super) fn check<T: Scalar>(network: &Network<T>, route: &Route, hop: Hop) ->
         Some(Shapes::Sparse { entries, senders, .. }) if entries > senders => {
             refuse("fewer units than that send")
         }
-        Some(Shapes::Sparse { senders, .. }) if u32::try_from(senders).is_err() => {
+        // Files store the numbers of columns as the scalar, which has to hold them exactly.
+        Some(Shapes::Sparse { senders, .. })
+            if u32::try_from(senders).is_err() || senders as f64 * T::EPSILON > 2.0 =>
+        {
             refuse("more units send than a sparse matrix can name")
         }
         Some(Shapes::LowRank { receivers, rank, senders }) if rank > receivers.min(senders) => {

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result, require_finite, require_shape},
     init::FeedbackInit,
     layer::ThreadMemory,
+    linalg::zero_matrix,
     network::Network,
     route::{Hop, Route},
     rule::FeedbackRule,
@@ -113,18 +114,20 @@ impl<T: PartialEq> PartialEq for Feedback<T> {
 impl<T: Scalar> Feedback<T> {
     /// For each hidden layer with a matrix: its first matrix, multiplied out if it is stored in parts,
     /// and the hop. A matrix that replaces weights has the shape of the weights.
-    pub(crate) fn first_matrices(&self) -> impl Iterator<Item = (Hop, DMatrix<T>)> {
+    pub(crate) fn first_matrices(&self) -> impl Iterator<Item = Result<(Hop, DMatrix<T>)>> {
         let hops = self.first.iter().flatten();
-        hops.map(|&index| (self.route.hops()[index], self.drawn(index).whole(&self.shared)))
+        hops.map(|&index| Ok((self.route.hops()[index], self.drawn(index).whole(&self.shared)?)))
     }
 
     /// A hop's matrix in the shape that users see.
-    pub(super) fn shown(&self, index: usize) -> DMatrix<T> {
-        let matrix = self.drawn(index).whole(&self.shared);
+    pub(super) fn shown(&self, index: usize) -> Result<DMatrix<T>> {
+        let matrix = self.drawn(index).whole(&self.shared)?;
         if is_transposed(&self.layout, &self.route, self.route.hops()[index]) {
-            matrix.transpose()
+            let mut transposed = zero_matrix(matrix.ncols(), matrix.nrows())?;
+            matrix.transpose_to(&mut transposed);
+            Ok(transposed)
         } else {
-            matrix
+            Ok(matrix)
         }
     }
 
@@ -235,9 +238,13 @@ impl<T: Scalar> Feedback<T> {
 
     /// Copies of all matrices, each with its hop, in the order in which
     /// [`with_route_and_matrices`](Self::with_route_and_matrices) takes them.
-    pub fn matrices(&self) -> impl Iterator<Item = (Hop, DMatrix<T>)> {
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] in place of a matrix that does not fit into memory. A sparse matrix and one of
+    /// small rank are stored in parts, which may be far smaller than the matrix itself.
+    pub fn matrices(&self) -> impl Iterator<Item = Result<(Hop, DMatrix<T>)>> {
         let hops = matrix_hops(&self.route).into_iter();
-        hops.map(|index| (self.route.hops()[index], self.shown(index)))
+        hops.map(|index| Ok((self.route.hops()[index], self.shown(index)?)))
     }
 
     /// How many numbers the matrices store, factors included.
@@ -259,10 +266,11 @@ impl<T: Scalar> Feedback<T> {
     /// among them.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`] if the network has no such hidden layer.
+    /// [`Error::NoSuchLayer`] if the network has no such hidden layer, [`Error::TooLarge`] as for
+    /// [`matrices`](Self::matrices).
     pub fn matrix(&self, layer: usize) -> Result<Option<DMatrix<T>>> {
         self.require_hidden(layer)?;
-        Ok(self.first[layer].map(|index| self.shown(index)))
+        self.first[layer].map(|index| self.shown(index)).transpose()
     }
 
     /// Replaces the feedback matrix `B_l` of hidden layer `layer`. If several hops lead to the layer,
@@ -297,7 +305,8 @@ impl<T: Scalar> Feedback<T> {
     /// Those of [`Route::with_signal`]; after an error the old signal stays.
     pub fn set_signal(&mut self, signal: Signal) -> Result<()> {
         let route = self.route.with_signal(signal)?;
-        self.rule = self.rule.filter(|rule| rule.route(route.layer_count()) == route);
+        self.rule =
+            self.rule.filter(|rule| rule.route(route.layer_count()).is_ok_and(|own| own == route));
         self.made = route.made_of_error();
         self.sends_target = route.sends(Signal::Target);
         self.route = route;

@@ -159,24 +159,25 @@ impl<T: Scalar> Stored<T> {
     }
 
     /// The whole matrix, multiplied out; transposed if the numbers are stored transposed.
-    pub(super) fn whole(&self, shared: &DMatrix<T>) -> DMatrix<T> {
+    pub(super) fn whole(&self, shared: &DMatrix<T>) -> Result<DMatrix<T>> {
+        let (rows, columns) = self.shape();
+        let mut whole = zero_matrix(rows, columns)?;
         match &self.beside {
-            Beside::Nothing => self.numbers.clone(),
-            Beside::Right(v) => multiplied(&self.numbers, v),
-            Beside::Left(b) => multiplied(b, &self.numbers),
-            Beside::Places(places, senders) => {
+            Beside::Nothing => whole.copy_from(&self.numbers),
+            Beside::Right(v) => multiply(&self.numbers, v, &mut whole),
+            Beside::Left(b) => multiply(b, &self.numbers, &mut whole),
+            Beside::Places(places, _) => {
                 let entries = self.numbers.nrows();
-                let mut whole = DMatrix::repeat(self.numbers.ncols(), *senders, T::zero());
                 for (index, (&place, &entry)) in places.iter().zip(&self.numbers).enumerate() {
                     whole[(index / entries, place as usize)] = entry;
                 }
-                whole
             }
-            &Beside::Leading(rows, columns) => {
-                let factor = self.numbers[0];
-                shared.view((0, 0), (rows, columns)).map(|entry| entry * factor)
+            Beside::Leading(..) => {
+                let (factor, part) = (self.numbers[0], shared.view((0, 0), (rows, columns)));
+                whole.zip_apply(&part, |entry, shared| *entry = shared * factor);
             }
         }
+        Ok(whole)
     }
 
     /// `y ← M x` for a matrix that leads straight from one layer to another. Applies `then` to pieces
@@ -243,9 +244,7 @@ pub(super) fn name_of(unit: usize) -> u32 {
     u32::try_from(unit).expect("more units than that have been refused")
 }
 
-/// `a b`
-pub(super) fn multiplied<T: Scalar>(a: &DMatrix<T>, b: &DMatrix<T>) -> DMatrix<T> {
-    let mut product = DMatrix::repeat(a.nrows(), b.ncols(), T::zero());
+/// `product ← a b`
+fn multiply<T: Scalar>(a: &DMatrix<T>, b: &DMatrix<T>, product: &mut DMatrix<T>) {
     linalg::product(linalg::of(a), linalg::of(b), Start::Zero, product.as_mut_slice());
-    product
 }

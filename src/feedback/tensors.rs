@@ -58,12 +58,12 @@ impl<T: Scalar> Feedback<T> {
     }
 
     /// The tensors, in the order of [`tensor_shapes`](Self::tensor_shapes).
-    pub(crate) fn tensors(&self) -> Vec<DMatrix<T>> {
+    pub(crate) fn tensors(&self) -> Result<Vec<DMatrix<T>>> {
         let mut tensors = Vec::new();
         for index in matrix_hops(&self.route) {
             let stored = self.drawn(index);
             match &stored.beside {
-                Beside::Nothing => tensors.push(self.shown(index)),
+                Beside::Nothing => tensors.push(self.shown(index)?),
                 Beside::Leading(..) => tensors.push(stored.numbers.clone()),
                 Beside::Left(first) | Beside::Right(first) => {
                     tensors.extend([stored.numbers.clone(), first.clone()]);
@@ -79,7 +79,7 @@ impl<T: Scalar> Feedback<T> {
         if !self.shared.is_empty() {
             tensors.push(self.shared.clone());
         }
-        tensors
+        Ok(tensors)
     }
 
     /// Feedback with these tensors. The caller has checked their shapes.

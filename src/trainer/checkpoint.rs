@@ -91,7 +91,7 @@ impl<T: Scalar> Trainer<T> {
         let mut draft = Draft::new(path, KIND, &lines);
         self.network.add_to(&mut draft)?;
         let tensors = feedback_tensors(&self.network, self.feedback.route());
-        for (tensor, matrix) in tensors.into_iter().zip(self.feedback.tensors()) {
+        for (tensor, matrix) in tensors.into_iter().zip(self.feedback.tensors()?) {
             draft.add(tensor, &row_major(matrix.as_slice(), matrix.nrows()))?;
         }
         let of_feedback = Feedback::<T>::learning_names(&self.network, self.feedback.route());
@@ -150,7 +150,7 @@ impl<T: Scalar> Trainer<T> {
         let mut expected = architecture.require_in::<T>(&file)?;
         let network = Network::<T>::from_file(&file, architecture)?;
         let route = match &settings.rule {
-            Rule::Named(rule) => rule.route(network.layer_count()),
+            Rule::Named(rule) => rule.route(network.layer_count())?,
             Rule::Route(route) => route.clone(),
         };
         Feedback::require_layers(&network, &route).map_err(|error| file.blame(error))?;

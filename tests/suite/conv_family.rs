@@ -87,7 +87,7 @@ fn a_hundred_steps_are_those_of_pytorch() {
     let network = net();
     let x = sines(8, 50).transpose();
     for (rule, expected) in PYTORCH {
-        let named = rule.parse::<FeedbackRule>().map(|rule| rule.route(3).to_string());
+        let named = rule.parse::<FeedbackRule>().map(|rule| rule.route(3).unwrap().to_string());
         let feedback = feedback(&network, named.as_deref().unwrap_or(rule));
         let builder = Trainer::builder(network.clone()).feedback(feedback).optimizer(numpy_sgd());
         let trainer = hundred_steps(builder, &x);

@@ -2,8 +2,8 @@
 
 use crate::helpers::numbers;
 use feedback_alignment::{
-    Activations, Conv2d, Deltas, Error, Feedback, FeedbackInit, FeedbackRule, Loss, MaxPool2d,
-    Network, Route, Sgd, Through, Trainer, nalgebra::DMatrix,
+    Activations, Conv2d, Deltas, Error, Feedback, FeedbackInit, FeedbackRule, Init, Loss,
+    MaxPool2d, Network, Route, Sgd, Through, Trainer, nalgebra::DMatrix,
 };
 
 const LOSS: Loss = Loss::SoftmaxCrossEntropy;
@@ -37,7 +37,7 @@ const KINDS: [Through; 6] = [
 
 /// DFA and FA through matrices of another kind.
 fn routes(kind: Through) -> [Route; 2] {
-    let of = |rule: FeedbackRule, old| rule.route(4).with(old, kind).unwrap();
+    let of = |rule: FeedbackRule, old| rule.route(4).unwrap().with(old, kind).unwrap();
     [of(FeedbackRule::Dfa, Through::Matrix), of(FeedbackRule::Fa, Through::LikeWeights)]
 }
 
@@ -225,4 +225,15 @@ fn they_are_saved_as_they_are() {
             }
         }
     }
+}
+
+/// A checkpoint stores the columns of a sparse matrix as numbers of its scalar.
+#[test]
+fn a_sparse_matrix_has_no_more_columns_than_its_scalar_can_count() {
+    let refused = |outputs| {
+        let network = Network::<f32>::builder(1).init(Init::Zeros).dense(1).dense(outputs);
+        let route = "2:Bs1(e)->0".parse().unwrap();
+        Feedback::with_route(&network.build().unwrap(), route, FeedbackInit::default(), 1).is_err()
+    };
+    assert!(refused((1 << 24) + 1) && !refused(1 << 24));
 }

@@ -17,7 +17,7 @@ fn side_by_side(rules: &[FeedbackRule]) -> String {
         "\n<div style=\"display: flex; flex-wrap: wrap; gap: 1em 3em; justify-content: center; margin: 1.5em 0\">\n",
     );
     for rule in rules {
-        let picture = rule.route(4).picture();
+        let picture = rule.route(4).unwrap().picture();
         write!(
             html,
             "<figure style=\"margin: 0; text-align: center\">\n{picture}<figcaption>{rule}</figcaption>\n</figure>\n"
@@ -64,7 +64,7 @@ fn count(route: &Route, element: &str) -> usize {
 fn every_hop_is_an_arrow_and_every_layer_a_box() {
     for rule in FeedbackRule::all() {
         for layers in [1, 2, 4, 12] {
-            let route = rule.route(layers);
+            let route = rule.route(layers).unwrap();
             assert_eq!(count(&route, "<rect"), layers + 1, "{route}"); // And the input.
             let arcs = route.picture().matches('A').count() / 2;
             assert_eq!(arcs, route.hops().len(), "{route}");

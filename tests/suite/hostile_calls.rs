@@ -5,8 +5,8 @@ use feedback_alignment::{
     Activation, Activations, Adam, AdamW, AvgPool2d, Conv2d, Dataset, Decay, Deltas, Diagnostics,
     EarlyStopping, FastGradientSign, Feedback, FeedbackInit, FeedbackRule, GradientCheck,
     Gradients, Init, Loss, MaxPool2d, Momentum, Network, NetworkBuilder, Optimizer, OptimizerState,
-    Part, Plateau, Result, RmsProp, Scalar, Scaling, Schedule, Sgd, Shape, StoppingRule, Trainer,
-    WeightDecay,
+    Part, Plateau, Result, RmsProp, Route, Scalar, Scaling, Schedule, Sgd, Shape, StoppingRule,
+    Trainer, WeightDecay,
     data::{Augmentation, Flip, Whitening},
     nalgebra::{DMatrix, DVector},
     rand::{SeedableRng, rngs::Xoshiro256PlusPlus},
@@ -333,6 +333,10 @@ fn matrices_labels_and_indices() {
             let _ = builder.build().and_then(|mut t| t.set_augmentation(Some(augmentation)));
         }
     }
+    let shape = (2, usize::MAX / 2 + 1, 2);
+    let augmentation = Augmentation { shape, flip: Flip::Never, crop_padding: 0 };
+    let mut none = DMatrix::<f32>::zeros(usize::MAX, 0);
+    assert!(augmentation.augment(1, 2, &[], &mut none).is_err());
     let normal = feedback_alignment::rand_distr::Normal::new(0.0, 1e38).unwrap();
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
     let _ = Feedback::sample(&network, FeedbackRule::Dfa, &normal, &mut rng);
@@ -404,12 +408,16 @@ fn scores_and_settings_of_a_plateau() {
 
 #[test]
 fn names_that_are_none() {
+    assert!("1099511627776:".parse::<Route>().is_err());
     for text in ["", " ", "\0", "BP ", "softmax\n", "ReLU\u{301}", &"x".repeat(100_000)] {
         assert!(text.parse::<FeedbackRule>().is_err());
         assert!(text.parse::<Loss>().is_err());
         assert!(text.parse::<Activation>().is_err());
     }
     for rule in FeedbackRule::all() {
-        let _ = [0, 1, 2, 3].map(|layers| rule.route(layers));
+        let _ = [0, 1, 2, 3, 1 << 16].map(|layers| rule.route(layers).unwrap());
+        assert!(
+            [(1 << 16) + 1, usize::MAX].map(|layers| rule.route(layers)).iter().all(Result::is_err)
+        );
     }
 }

@@ -52,7 +52,7 @@ fn close(found: &DMatrix<f64>, expected: &DMatrix<f64>) -> bool {
 #[test]
 fn matrices_of_one_layer_differ() {
     let feedback = feedback(&mlp(), "4:B(e)->0,B(e)->0");
-    let matrices: Vec<_> = feedback.matrices().map(|(_, matrix)| matrix).collect();
+    let matrices: Vec<_> = feedback.matrices().map(|matrix| matrix.unwrap().1).collect();
     assert_eq!((matrices.len(), matrices[0].shape()), (2, matrices[1].shape()));
     assert_ne!(matrices[0], matrices[1]);
 }
@@ -90,7 +90,7 @@ fn what_arrives_is_the_sum_over_the_hops() {
         feedback.deliver(&network, &activations, &mut pass).unwrap();
 
         let weights = |l: usize| network.layer(l).unwrap().weights().into_owned();
-        let mut matrices: Vec<_> = feedback.matrices().collect();
+        let mut matrices: Vec<_> = feedback.matrices().map(Result::unwrap).collect();
         assert_eq!(
             matrices.len(),
             feedback.route().hops().iter().filter(|hop| has_matrix(**hop)).count()
@@ -136,7 +136,7 @@ fn a_rule_is_nothing_but_its_route() {
         let data = data(&network);
         for rule in FeedbackRule::nokland() {
             let by_route =
-                Feedback::with_route(&network, rule.route(4), FeedbackInit::default(), 0);
+                Feedback::with_route(&network, rule.route(4).unwrap(), FeedbackInit::default(), 0);
             let mut one = Trainer::builder(network.clone()).rule(rule).build().unwrap();
             let builder = Trainer::builder(network.clone()).feedback(by_route.unwrap());
             let mut other = builder.build().unwrap();
@@ -164,7 +164,7 @@ fn signals_add_up_in_blocks_that_pool_and_normalise() {
         let whole = feedback(&network, sum);
         // Each hop of a part takes the matrix that it has in the sum.
         let part = |text: &str| {
-            let mut left: Vec<_> = whole.matrices().collect();
+            let mut left: Vec<_> = whole.matrices().map(Result::unwrap).collect();
             let mut hops: Vec<Hop> =
                 route(text).hops().iter().copied().filter(|&hop| has_matrix(hop)).collect();
             hops.sort_by_key(|hop| hop.to);
@@ -350,7 +350,7 @@ fn optimizers() -> [Optimizer; 4] {
 /// one after the other are the same, and layers that no feedback reaches keep every bit.
 #[test]
 fn all_ways_of_making_a_step_are_one() {
-    let rules = FeedbackRule::nokland().into_iter().map(|rule| rule.route(4).to_string());
+    let rules = FeedbackRule::nokland().into_iter().map(|rule| rule.route(4).unwrap().to_string());
     let routes: Vec<String> =
         ROUTES.into_iter().chain(SIGNALS).map(String::from).chain(rules).collect();
     for (index, text) in routes.iter().enumerate() {
@@ -831,12 +831,13 @@ proptest! {
 fn routes_of_many_layers_are_sorted_quickly() {
     let layers = 10_001;
     for rule in [FeedbackRule::Bp, FeedbackRule::Dfa, FeedbackRule::Ifa] {
-        let route = rule.route(layers);
+        let route = rule.route(layers).unwrap();
         assert_eq!(route.to_string().parse::<Route>().unwrap(), route);
         assert_eq!(route.is_direct(), rule == FeedbackRule::Dfa);
         assert!(route.serves(layers - 1) && !route.serves(layers) && !route.serves(usize::MAX));
     }
-    let twice = format!("{},B(e)->7", FeedbackRule::Dfa.route(layers)).parse::<Route>().unwrap();
+    let twice =
+        format!("{},B(e)->7", FeedbackRule::Dfa.route(layers).unwrap()).parse::<Route>().unwrap();
     assert!(!twice.is_direct());
 }
 

@@ -86,7 +86,7 @@ fn settings_are_written_by_their_names_and_read_back() {
 fn rules_routes_and_losses_are_their_texts() {
     for rule in FeedbackRule::nokland() {
         round_trip(rule, &format!("\"{rule}\""));
-        let route = rule.route(4);
+        let route = rule.route(4).unwrap();
         let text = format!("\"{route}\"");
         round_trip(route.clone(), &text);
         route.hops().iter().for_each(|hop| round_trip(*hop, &format!("\"{hop}\"")));
@@ -173,6 +173,8 @@ fn a_confusion_matrix_that_nothing_made_is_refused() {
     let read: ConfusionMatrix = serde_json::from_str(&good).unwrap();
     assert_eq!((read.samples(), read.count(1, 0), read.precision(0)), (4, 1, Some(0.75)));
     assert_eq!(serde_json::to_string(&read).unwrap(), good);
+    let huge: ConfusionMatrix = serde_json::from_str(&matrix(&count(1, 1, usize::MAX))).unwrap();
+    assert_eq!((huge.f1(1), huge.macro_f1(), huge.recall(0)), (Some(1.0), Some(1.0), None));
     for (counts, part) in [
         (count(0, 2, 1), "2 classes"),
         (count(0, 1, 0), "at least 1"),

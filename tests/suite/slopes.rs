@@ -28,7 +28,7 @@ fn pass(
     let mut of_layers: Vec<_> =
         feedback.route().hops().iter().zip(gradients.feedback_values()).collect();
     of_layers.sort_by_key(|(hop, _)| hop.to);
-    let shapes = feedback.matrices().map(|(_, matrix)| matrix.shape());
+    let shapes = feedback.matrices().map(|matrix| matrix.unwrap().1.shape());
     let all = shapes.zip(of_layers);
     all.map(|((rows, columns), (_, values))| DMatrix::from_column_slice(rows, columns, values))
         .collect()
@@ -39,15 +39,15 @@ fn it_starts_from_zero_and_a_zero_matrix_teaches_hidden_layers_nothing() {
     let network =
         Network::<f64>::builder(3).dense(6).tanh().dense(5).tanh().dense(2).build().unwrap();
     let feedback = feedback(&network, 1);
-    assert!(feedback.matrices().all(|(_, matrix)| matrix.amax() == 0.0));
-    let shapes: Vec<_> = feedback.matrices().map(|(_, matrix)| matrix.shape()).collect();
+    assert!(feedback.matrices().all(|matrix| matrix.unwrap().1.amax() == 0.0));
+    let shapes: Vec<_> = feedback.matrices().map(|matrix| matrix.unwrap().1.shape()).collect();
     assert_eq!(shapes, [(6, 2), (5, 2)]);
     let mut trainer = Trainer::builder(network.clone()).feedback(feedback).build().unwrap();
     trainer.step(&numbers(3, 8, 1), &[0, 1, 0, 1, 0, 1, 0, 1]).unwrap();
     let weights = |network: &Network<f64>, l| network.layer(l).unwrap().weights().clone_owned();
     assert_eq!(weights(trainer.network(), 0), weights(&network, 0));
     assert_ne!(weights(trainer.network(), 2), weights(&network, 2));
-    assert!(trainer.feedback().matrices().all(|(_, matrix)| matrix.amax() > 0.0));
+    assert!(trainer.feedback().matrices().all(|matrix| matrix.unwrap().1.amax() > 0.0));
 }
 
 /// On a linear network the mean of `v dᵀ` is `(W_L … W_{l+1})ᵀ`, whatever the inputs.

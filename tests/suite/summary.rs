@@ -25,7 +25,8 @@ fn a_summary_agrees_with_network_and_feedback() {
         assert_eq!(summary.feedback_entries, feedback.matrix_entries());
         let hops = summary.layers.iter().flat_map(|row| &row.feedback);
         let shown: Vec<_> = hops.filter_map(|&(hop, shape)| Some((hop, shape?))).collect();
-        let matrices = feedback.matrices().map(|(hop, matrix)| (hop, matrix.shape()));
+        let matrices =
+            feedback.matrices().map(Result::unwrap).map(|(hop, matrix)| (hop, matrix.shape()));
         assert_eq!(shown, matrices.collect::<Vec<_>>(), "{rule}");
         for row in &summary.layers {
             assert!(row.feedback.iter().all(|(hop, _)| hop.to == row.layer));
@@ -42,7 +43,7 @@ fn sparse_shared_and_small_matrices_have_their_shapes() {
     let network = builder.dense(6).build().unwrap();
     let forms = [Through::Matrix, Through::Sparse(2), Through::LowRank(2), Through::Shared];
     for form in forms {
-        let route = FeedbackRule::Dfa.route(3).with(Through::Matrix, form).unwrap();
+        let route = FeedbackRule::Dfa.route(3).unwrap().with(Through::Matrix, form).unwrap();
         let feedback = Feedback::with_route(&network, route, FeedbackInit::Nokland, 1).unwrap();
         let summary = feedback.summary(&network).unwrap();
         for layer in 0..2 {
