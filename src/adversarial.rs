@@ -4,7 +4,7 @@ use nalgebra::{DMatrix, DMatrixView};
 
 use crate::{
     buffer::Columns,
-    error::{Result, require_not_negative},
+    error::{Result, require_finite, require_not_negative},
     feedback::Feedback,
     init::FeedbackInit,
     loss::Loss,
@@ -72,8 +72,9 @@ impl<T: Scalar> FastGradientSign<T> {
     /// uses the statistics of these samples, and dropout draws masks that differ from call to call.
     ///
     /// # Errors
-    /// Those of [`Network::forward`] and [`Loss::error`], and
-    /// [`Error::StageMismatch`](crate::Error::StageMismatch) for a network with other layers.
+    /// Those of [`Network::forward`] and [`Loss::error`],
+    /// [`Error::StageMismatch`](crate::Error::StageMismatch) for a network with other layers, and
+    /// [`Error::NonFinite`](crate::Error::NonFinite) if a perturbed number overflows.
     pub fn perturb<'x, 'a>(
         &mut self,
         network: &Network<T>,
@@ -89,7 +90,10 @@ impl<T: Scalar> FastGradientSign<T> {
             self.add_to(perturbed.as_mut_slice(), network, (loss, &[]), &activations, targets)
         });
         self.activations = activations;
-        result.map(|()| perturbed)
+        result?;
+        let what = || "the perturbed input (features × samples)".to_owned();
+        require_finite(what, perturbed.nrows(), perturbed.as_slice())?;
+        Ok(perturbed)
     }
 
     /// `∂J/∂x` for the samples `x`, in the same shape, by backpropagation; `J` as for

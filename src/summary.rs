@@ -71,7 +71,7 @@ impl Summary {
     /// Number of weights and biases, and of scales and shifts of normalisations, in all.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        self.layers.iter().map(|layer| layer.parameters).sum()
+        self.layers.iter().map(|layer| layer.parameters).fold(0, usize::saturating_add)
     }
 }
 

@@ -103,10 +103,11 @@ impl ConfusionMatrix {
     fn mean(&self, score: impl Fn(OfClass) -> Option<f64>) -> Option<f64> {
         let mut classes = BTreeMap::<usize, OfClass>::new();
         for (&(actual, predicted), &count) in &self.counts {
+            let count = count as f64;
             classes.entry(actual).or_default().actual += count;
             let of_class = classes.entry(predicted).or_default();
             of_class.predicted += count;
-            of_class.right += if actual == predicted { count } else { 0 };
+            of_class.right += if actual == predicted { count } else { 0.0 };
         }
         let sum: f64 = classes.values().map(|&of_class| score(of_class).unwrap_or(0.0)).sum();
         (!classes.is_empty()).then(|| sum / classes.len() as f64)
@@ -114,9 +115,10 @@ impl ConfusionMatrix {
 
     fn of_class(&self, class: usize) -> OfClass {
         let sum = |of: fn(&(usize, usize)) -> usize| {
-            self.counts.iter().filter(|(pair, _)| of(pair) == class).map(|(_, count)| count).sum()
+            let counts = self.counts.iter().filter(|(pair, _)| of(pair) == class);
+            counts.map(|(_, &count)| count as f64).sum()
         };
-        let right = self.count(class, class);
+        let right = self.count(class, class) as f64;
         OfClass { right, actual: sum(|pair| pair.0), predicted: sum(|pair| pair.1) }
     }
 }
@@ -125,9 +127,9 @@ impl ConfusionMatrix {
 /// both.
 #[derive(Clone, Copy, Default)]
 struct OfClass {
-    right: usize,
-    actual: usize,
-    predicted: usize,
+    right: f64,
+    actual: f64,
+    predicted: f64,
 }
 
 fn precision(OfClass { right, predicted, .. }: OfClass) -> Option<f64> {
@@ -139,11 +141,11 @@ fn recall(OfClass { right, actual, .. }: OfClass) -> Option<f64> {
 }
 
 fn f1(OfClass { right, actual, predicted }: OfClass) -> Option<f64> {
-    ratio(2 * right, actual + predicted)
+    ratio(2.0 * right, actual + predicted)
 }
 
-fn ratio(part: usize, whole: usize) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
+fn ratio(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| part / whole)
 }
 
 /// More classes than this make no table that anyone reads.

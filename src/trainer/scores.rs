@@ -72,8 +72,13 @@ fn write_scores(f: &mut fmt::Formatter<'_>, loss: f64, error_rate: Option<f64>) 
     }
 }
 
+/// Losses are added up as this share of them, so that the sum of finite losses is finite. Because it is a power
+/// of 2, no digit of the sum changes.
+const SHARE: f64 = 1.0 / (1_u128 << 64) as f64;
+
 /// Adds up the scores of steps.
 pub(crate) struct Tally {
+    /// `SHARE` of the sum.
     loss: f64,
     weight: f64,
     samples: usize,
@@ -89,14 +94,14 @@ impl Default for Tally {
 
 impl Tally {
     pub(crate) fn add(&mut self, step: &Step) {
-        self.loss += step.loss * step.weight;
+        self.loss += step.loss * SHARE * step.weight;
         self.weight += step.weight;
         self.samples += step.samples;
         self.errors = self.errors.zip(step.errors).map(|(all, more)| all + more);
     }
 
     pub(crate) fn loss(&self) -> f64 {
-        self.loss / self.weight
+        self.loss / self.weight / SHARE
     }
 
     #[cfg(feature = "mpi")]
@@ -122,5 +127,14 @@ mod tests {
         tally.add(&step(None));
         tally.add(&step(Some(1)));
         assert_eq!((tally.error_rate(), tally.loss()), (None, 1.0));
+    }
+
+    #[test]
+    fn the_mean_of_large_losses_is_finite() {
+        let mut tally = Tally::default();
+        for loss in [1.5e308, 0.5e308] {
+            tally.add(&Step { loss, samples: 256, weight: 256.0, errors: None });
+        }
+        assert_eq!(tally.loss(), 1e308);
     }
 }

@@ -1,6 +1,6 @@
 //! When training is done.
 
-use crate::error::{Result, require};
+use crate::error::{Result, require, require_not_negative};
 
 /// Stops when a running average of the training error is small. After every epoch
 /// `m ← μ m + (1 − μ) E`, starting from `m = 1`, and training is finished when `m ≤ threshold`. `E` is
@@ -33,6 +33,6 @@ impl StoppingRule {
     pub(super) fn check(self) -> Result<()> {
         let momentum = (0.0..1.0).contains(&self.momentum);
         require(momentum, "momentum", self.momentum, "a number from 0 up to, not including, 1")?;
-        require(self.threshold >= 0.0, "threshold", self.threshold, "a number of at least 0")
+        require_not_negative::<f64>("threshold", self.threshold)
     }
 }

@@ -68,7 +68,9 @@ fn setters_refuse_what_the_builder_refuses() {
     }
     assert!(trainer.set_schedule(Decay::Cosine { steps: 0 }).is_err());
     assert!(trainer.set_batch_size(0).is_err());
-    assert!(trainer.set_stopping(Some(StoppingRule { momentum: 1.0, threshold: 0.0 })).is_err());
+    for (momentum, threshold) in [(1.0, 0.0), (0.5, -1.0), (0.5, f64::INFINITY)] {
+        assert!(trainer.set_stopping(Some(StoppingRule { momentum, threshold })).is_err());
+    }
     assert!(trainer.set_adversarial(Some(-0.1)).is_err());
     assert!(trainer.set_augmentation(Some(Augmentation::default())).is_err());
     assert!(trainer.set_threads(0).is_err());

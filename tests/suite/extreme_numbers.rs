@@ -280,6 +280,34 @@ fn settings_that_the_scalar_cannot_represent_are_refused() {
     }
 }
 
+#[test]
+fn a_perturbation_that_overflows_is_an_error() {
+    let network = Network::<f32>::builder(2).dense(2).build().unwrap();
+    let mut attack = FastGradientSign::new(&network, 1e38).unwrap();
+    let x = DMatrix::from_element(2, 1, 0.5);
+    assert!(attack.perturb(&network, Loss::MeanSquaredError, &x, &[0]).is_ok());
+    let mut largest = |sign: f32| {
+        let x = DMatrix::from_column_slice(2, 1, &[sign * f32::MAX, 0.0]);
+        // One of the two classes makes the slope lead outwards.
+        [0, 1].map(|class| attack.perturb(&network, Loss::SoftmaxCrossEntropy, &x, &[class]))
+    };
+    for sign in [1.0, -1.0] {
+        let refused = largest(sign).into_iter().filter_map(Result::err);
+        assert!(refused.into_iter().any(|error| matches!(error, Error::NonFinite { .. })));
+    }
+}
+
+/// The loss of each batch is finite, but their sum is not.
+#[test]
+fn the_mean_of_large_losses_is_finite() {
+    let network = Network::<f64>::builder(1).dense(1).build().unwrap();
+    let trainer = Trainer::builder(network).loss(Loss::MeanSquaredError).build().unwrap();
+    let y = DMatrix::from_element(1, 600, 1e153);
+    let data = Dataset::with_values(DMatrix::zeros(1, 600), &y).unwrap();
+    let loss = trainer.evaluate(&data).unwrap().loss;
+    assert!(loss > 1e305 && loss.is_finite(), "{loss}");
+}
+
 /// A parameter whose gradient has become 0 loses its moments entirely, on every machine: numbers
 /// below the smallest normal one take many times as long.
 #[test]
