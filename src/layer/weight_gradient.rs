@@ -11,7 +11,7 @@ use crate::{
     correlate::MOST_LANES,
     linalg::{Start, cut, mat, product_on_one_thread, smallest_part},
     scalar::Scalar,
-    threads::pieces,
+    threads::{Chunks, pieces, share_out},
     vector::{sum, sum_of},
 };
 
@@ -140,13 +140,16 @@ impl Convolution {
     pub(crate) fn bias_gradient<T: Scalar>(&self, delta: &[T], gradient: &mut [T]) {
         let output = self.windows.output;
         let samples = delta.len() / output.len();
-        for (channel, gradient) in gradient.iter_mut().enumerate() {
-            let of_sample = |sample| {
-                let start = sample * output.len() + channel * output.plane();
-                sum(&delta[start..start + output.plane()])
-            };
-            *gradient = sum_of(0..samples, &of_sample);
-        }
+        let out = Chunks { data: gradient, size: 1 };
+        share_out(out, 0..output.channels, pieces(delta.len(), 1), &|channels, gradient| {
+            for (channel, gradient) in channels.zip(gradient.data) {
+                let of_sample = |sample| {
+                    let start = sample * output.len() + channel * output.plane();
+                    sum(&delta[start..start + output.plane()])
+                };
+                *gradient = sum_of(0..samples, &of_sample);
+            }
+        });
     }
 }
 

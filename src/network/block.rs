@@ -114,11 +114,15 @@ impl Block {
 
     /// An upper bound of all `h²` of this block.
     pub(crate) fn output_squares<T: Scalar>(&self, activations: &BlockActivations<T>) -> f64 {
-        let bound = match self.operations[..] {
-            [] => activations.bound,
-            [Operation::Activation(activation)] => activation.bound(activations.bound),
-            _ => return bound_of_squares(activations.output().as_slice()),
-        };
+        let mut bound = activations.bound;
+        for operation in &self.operations {
+            bound = match operation {
+                Operation::Activation(activation) => activation.bound(bound),
+                // A maximum exceeds no bound, and a mean only by its rounding.
+                Operation::Pool2d(_) => bound * 1.001,
+                _ => return bound_of_squares(activations.output().as_slice()),
+            };
+        }
         bound * bound
     }
 
