@@ -5,6 +5,7 @@
 //! also makes its own delta just before.
 
 use crate::{
+    bound::bound_of_squares,
     error::{Error, Result},
     feedback::{Feedback, Learning},
     layer::Operation,
@@ -13,7 +14,6 @@ use crate::{
     scalar::Scalar,
     signal::Signal,
     threads,
-    vector::bound_of_squares,
     workspace::{
         Activations, AtOutput, BlockDeltas, Deltas, Gradients, require_delivered, require_match,
     },

@@ -59,6 +59,7 @@ mod angle;
 mod error;
 pub mod files;
 mod threads;
+mod bound;
 mod linalg;
 mod buffer;
 mod parameters;

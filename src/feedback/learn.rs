@@ -7,13 +7,13 @@ use super::{
     stored::{Beside, Stored},
 };
 use crate::{
+    bound::bound_of_squares,
     error::{Error, Result, require_finite},
     layer::LinearMap,
     linalg::filled,
     network::Network,
     route::{Hop, Through},
     scalar::Scalar,
-    vector::bound_of_squares,
     workspace::{Activations, Deltas, Gradients, require_delivered},
 };
 

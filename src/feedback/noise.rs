@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     activation::Activation,
+    bound::bound_of_squares,
     error::{Error, Result},
     init::Spread,
     layer::Operation,
@@ -15,7 +16,6 @@ use crate::{
     scalar::Scalar,
     seed::{Purpose, stream},
     threads::Chunks,
-    vector::bound_of_squares,
 };
 
 impl<T: Scalar> Feedback<T> {

@@ -6,12 +6,12 @@ use nalgebra::DMatrix;
 
 use super::hops::Shapes;
 use crate::{
+    bound::bound_of_squares,
     error::{Error, Result},
     linalg::{self, Start, filled, zero_matrix},
     network::Derivative,
     scalar::Scalar,
     threads::{Chunks, share_out, small_pieces},
-    vector::bound_of_squares,
 };
 
 /// The matrix of a hop, as it is stored.

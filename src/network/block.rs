@@ -2,11 +2,11 @@
 
 use crate::{
     activation::Activation,
+    bound::bound_of_squares,
     buffer::{Columns, Pass},
     layer::{LinearMap, Operation},
     parameters::OfLayer,
     scalar::Scalar,
-    vector::bound_of_squares,
     workspace::{Below, BlockActivations, BlockDeltas, Record},
 };
 

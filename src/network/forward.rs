@@ -6,11 +6,11 @@ use nalgebra::{DMatrix, DMatrixView};
 
 use super::{block::operate, definition::Network};
 use crate::{
+    bound::bound_of_squares,
     buffer::When,
     error::{Error, Result, require_finite, require_samples},
     linalg::zero_matrix,
     scalar::Scalar,
-    vector::bound_of_squares,
     workspace::{Activations, Below},
 };
 

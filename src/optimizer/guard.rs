@@ -8,11 +8,11 @@
 
 use super::{NextStep, Numbers, OptimizerState};
 use crate::{
+    bound::bound_of_squares,
     buffer::Learned,
     error::{Result, require_finite},
     network::{Block, Network},
     scalar::Scalar,
-    vector::bound_of_squares,
     workspace::Gradients,
 };
 

@@ -8,12 +8,12 @@ use super::{
     state::{Scratch, Trainer},
 };
 use crate::{
+    bound::bound_of_squares,
     buffer::When,
     data::{Augmentation, Dataset},
     error::{Error, Result},
     scalar::Scalar,
     targets::BatchTargets,
-    vector::bound_of_squares,
     workspace::Gradients,
 };
 

@@ -8,12 +8,12 @@ use super::{
     state::{Scratch, Trainer},
 };
 use crate::{
+    bound::bound_of_squares,
     buffer::When,
     error::{Error, Result},
     layer::UPDATE_COST,
     scalar::Scalar,
     targets::Targets,
-    vector::bound_of_squares,
     workspace::Gradients,
 };
 

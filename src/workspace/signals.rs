@@ -4,12 +4,8 @@ use std::cmp::Ordering;
 
 use super::block_deltas::BlockDeltas;
 use crate::{
-    angle::norm,
-    buffer::Columns,
-    error::Result,
-    scalar::Scalar,
-    signal::Signal,
-    vector::{bound_of_squares, sum_columns},
+    angle::norm, bound::bound_of_squares, buffer::Columns, error::Result, scalar::Scalar,
+    signal::Signal, vector::sum_columns,
 };
 
 /// The signals that are made from the error, and its mean over the batch.
