@@ -101,8 +101,8 @@ fn until_there_is_memory<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize
 }
 
 /// The same for work that keeps the memory it has got even if it fails. Such work needs less with every
-/// call, so the first call gets no large block, and every other one gets a single block. Returns how many
-/// calls failed.
+/// call, so the first call gets no large block, and each later call gets one. Returns how many calls
+/// failed.
 fn block_after_block<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize {
     for failed in 0.. {
         LARGE.set(failed.min(1));
@@ -121,7 +121,7 @@ fn block_after_block<R>(mut work: impl FnMut() -> Result<R, Error>) -> usize {
 /// machine, not on the network.
 fn make_the_kernels_buffer() {
     let network = Network::<f64>::builder(300).dense(600).build().unwrap();
-    // Without `threads(1)` it is made on other threads.
+    // With more threads the product, and so the buffer, would be made on those of a pool.
     let trainer = Trainer::builder(network).threads(1).build().unwrap();
     trainer.predict_classes(&DMatrix::from_element(300, 100, 0.5)).unwrap();
 }
@@ -220,7 +220,7 @@ fn a_new_thread_without_memory_for_its_scratch_says_so() {
         (dense, dfa, false),
         (image.clone(), dfa, false),
         (image, dfa, true),
-        // Its second convolution is wider on the way back.
+        // The factors of PFA make its second convolution ten times as wide on the way back.
         (narrow, pfa, true),
     ] {
         let builder = Trainer::builder(builder.build().unwrap()).rule(rule);
@@ -248,24 +248,48 @@ fn a_stage_on_a_new_thread_without_memory_says_so() {
     network.forward(&x, &mut activations).unwrap();
     Loss::SoftmaxCrossEntropy.error(&[0, 1, 2], &activations, &mut deltas).unwrap();
     feedback.deliver(&network, &activations, &mut deltas).unwrap();
-    let optimizer = || OptimizerState::new(&network, Sgd::default()).unwrap();
-    let gradients = || {
-        make_the_kernels_buffer();
-        let mut gradients = Gradients::new();
-        block_after_block(|| network.gradients(&activations, &deltas, &mut gradients))
-    };
-    let learn = || {
-        make_the_kernels_buffer();
-        let (mut twin, mut optimizer) = (network.clone(), optimizer());
-        block_after_block(|| optimizer.learn(&mut twin, &activations, &deltas))
-    };
-    std::thread::scope(|scope| {
-        assert!(scope.spawn(gradients).join().unwrap() > 0);
-        assert!(scope.spawn(learn).join().unwrap() > 0);
-    });
+    let optimizer = OptimizerState::new(&network, Sgd::default()).unwrap();
+    for stage in ["deliver", "gradients", "learn", "deliver and learn"] {
+        let (mut network, mut optimizer) = (network.clone(), optimizer.clone());
+        let (mut deltas, mut gradients) = (deltas.clone(), Gradients::new());
+        let (feedback, activations) = (&feedback, &activations);
+        let work = move || {
+            make_the_kernels_buffer();
+            block_after_block(|| match stage {
+                "deliver" => feedback.deliver(&network, activations, &mut deltas),
+                "gradients" => network.gradients(activations, &deltas, &mut gradients),
+                "learn" => optimizer.learn(&mut network, activations, &deltas),
+                _ => optimizer.deliver_and_learn(&mut network, feedback, activations, &mut deltas),
+            })
+        };
+        let failed = std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+        assert!(failed > 0, "{stage}");
+    }
 }
 
-/// Feedback that is stored in parts is made whole for users, and samples may be picked many times.
+/// One process finds no memory for a sparse matrix as a whole. The other does not wait for it.
+#[cfg(feature = "mpi")]
+#[test]
+fn a_process_without_memory_for_its_feedback_says_so_to_all() {
+    use feedback_alignment::distributed::{DataParallel, Group, LocalGroup};
+
+    let network = Network::<f32>::builder(1).dense(3000).dense(3000).build().unwrap();
+    let route = "2:Bs1(e)->0".parse().unwrap();
+    let feedback = Feedback::with_route(&network, route, FeedbackInit::default(), 1).unwrap();
+    let trainer = Trainer::builder(network).feedback(feedback).build().unwrap();
+    let messages = LocalGroup::run(2, |group| {
+        let trainer = trainer.clone();
+        LARGE.set(if group.rank() == 1 { 0 } else { usize::MAX });
+        let refused = DataParallel::new(group, trainer, 2).map(|_| ()).unwrap_err();
+        LARGE.set(usize::MAX);
+        refused.to_string()
+    });
+    assert!(messages[0].starts_with("process 1: no memory for a matrix of 3000 × 3000"));
+    assert!(messages[1].starts_with("no memory for a matrix of 3000 × 3000"));
+}
+
+/// A matrix that is stored in parts may be far larger than they are, and a subset may contain a sample many
+/// times.
 #[test]
 fn what_is_larger_than_its_parts_may_find_no_memory() {
     let network = Network::<f32>::builder(1).dense(3000).dense(3000).build().unwrap();

@@ -2,7 +2,7 @@
 
 use super::{
     group::Group,
-    together::{SIZE, gather},
+    together::{SIZE, agree, gather},
 };
 use crate::{
     adversarial::FastGradientSign,
@@ -32,6 +32,14 @@ fn add(hash: u64, bytes: &[u8]) -> u64 {
 /// Fails unless all processes have the same training run: network, feedback matrices, settings and
 /// counters. Moments and the seeds of noise are not compared.
 pub(super) fn require_same<T: Scalar>(group: &impl Group, trainer: &Trainer<T>) -> Result<()> {
+    // If one process has no memory for it, the others do not wait for its hash.
+    let hash = agree(group, hash_of(trainer))?;
+    let reason = "all have to begin with the same network, feedback and settings";
+    require_equal(group, "the trainer", hash, reason)
+}
+
+/// The hash of what [`require_same`] compares.
+fn hash_of<T: Scalar>(trainer: &Trainer<T>) -> Result<u64> {
     let mut hash = add(START, &fingerprint(&trainer.network).to_ne_bytes());
     for matrix in trainer.feedback.matrices() {
         let (hop, matrix) = matrix?;
@@ -52,14 +60,7 @@ pub(super) fn require_same<T: Scalar>(group: &impl Group, trainer: &Trainer<T>) 
         trainer.adversarial.as_ref().map(FastGradientSign::epsilon),
         trainer.network.frozen().collect::<Vec<_>>(),
     );
-    hash = add(hash, settings.as_bytes());
-    let what = "the trainer";
-    require_equal(
-        group,
-        what,
-        hash,
-        "all have to begin with the same network, feedback and settings",
-    )
+    Ok(add(hash, settings.as_bytes()))
 }
 
 /// Fails unless `number` is the same on all processes.
