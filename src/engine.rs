@@ -58,8 +58,8 @@ impl<T: Scalar> OptimizerState<T> {
         deltas: &Deltas<T>,
     ) -> Result<()> {
         require_delivered("learn", &network.layout, activations, deltas)?;
-        network.layout.memory.reserve::<T>()?; // This may be another thread than that of the forward pass.
         self.require_network(network)?;
+        network.layout.memory.reserve::<T>()?; // The forward pass may have been on another thread.
         self.learn_checked(network, activations, deltas)
     }
 
@@ -177,7 +177,6 @@ impl<T: Scalar> OptimizerState<T> {
         feedback.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
         self.require_network(network)?;
-        network.layout.memory.reserve::<T>()?; // As in `learn`.
         if feedback.learns() {
             return Err(Error::StageMismatch {
                 stage: "deliver and learn",
@@ -186,6 +185,7 @@ impl<T: Scalar> OptimizerState<T> {
                 found: format!("{}, which step_with_feedback teaches", feedback.rule_name()),
             });
         }
+        network.layout.memory.reserve::<T>()?; // As in `learn`.
         if feedback.is_direct() && is_plain(network) {
             feedback.prepare(deltas)?;
             deltas.begin_delivery();

@@ -245,7 +245,6 @@ mod tests {
                 assert_eq!(served, (0..layers - 1).collect::<Vec<_>>(), "{rule}");
             }
             assert!(rule.route(0).unwrap().hops().is_empty());
-            assert!(rule.route((1 << 16) + 1).is_err());
         }
     }
 

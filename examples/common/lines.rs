@@ -131,8 +131,8 @@ impl<H: Clone + Serialize + DeserializeOwned, P: Clone + Serialize + Deserialize
         paths.iter().map(|path| Self::read(path)).collect()
     }
 
-    /// Opens the file to be continued. A run that has no points yet begins with a checkpoint, by `save`,
-    /// so that it can go on even if it is killed before the next one.
+    /// Opens the file to be continued. A run that has no points yet first makes a checkpoint with `save`.
+    /// So it can go on even if it is killed before its next checkpoint.
     pub fn begin(
         &self,
         save: impl FnOnce(&Path) -> feedback_alignment::Result<()>,

@@ -28,7 +28,7 @@ impl<T: Scalar> Feedback<T> {
     ) -> Result<()> {
         self.require_network(network)?;
         require_match("deliver", &network.layout, activations, deltas)?;
-        network.layout.memory.reserve::<T>()?; // This may be another thread than that of the forward pass.
+        network.layout.memory.reserve::<T>()?; // The forward pass may have been on another thread.
         self.deliver_checked(network, activations, deltas)
     }
 

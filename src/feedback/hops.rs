@@ -91,7 +91,7 @@ pub(super) fn check<T: Scalar>(network: &Network<T>, route: &Route, hop: Hop) ->
         Some(Shapes::Sparse { entries, senders, .. }) if entries > senders => {
             refuse("fewer units than that send")
         }
-        // Files store the numbers of columns as the scalar, which has to hold them exactly.
+        // A file stores the number of each entry's column as a `T`, which has to hold it exactly.
         Some(Shapes::Sparse { senders, .. })
             if u32::try_from(senders).is_err() || senders as f64 * T::EPSILON > 2.0 =>
         {

@@ -67,7 +67,8 @@ pub struct Feedback<T> {
     pub(super) direct: bool,
     /// Whether some matrix is stored as two factors.
     pub(super) has_factors: bool,
-    /// What memory a thread needs for convolutions whose kernels a product of factors replaces.
+    /// The memory that each thread needs for convolutions whose feedback passes through a product of two
+    /// factors in place of the kernels.
     pub(super) memory: ThreadMemory,
     /// The signals it sends that are made from the error.
     pub(super) made: Vec<Signal>,

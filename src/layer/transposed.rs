@@ -123,8 +123,9 @@ impl Convolution {
     /// (entries) of the kernel. With stride 1 there is one group.
     fn ways(&self) -> impl Iterator<Item = (Way, Way)> {
         let Windows { input, output, kernel, stride, padding } = self.windows;
-        // The remainders that pixels leave, as far as a tap of the kernel leaves the same. They are found
-        // without trying all of them: a stride may be far larger than the kernel, or than the image.
+        // A phase is the remainder of a place, padding included, by the stride. These are the phases of
+        // pixels that are also phases of taps. They are computed, not searched for, because a stride may
+        // be far larger than the kernel and the image.
         let phases = |size: usize, kernel: usize, stride: usize, padding: usize| {
             let (first, most) = (padding % stride, kernel.min(stride));
             let end = first + size.min(stride);

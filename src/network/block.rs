@@ -118,7 +118,7 @@ impl Block {
         for operation in &self.operations {
             bound = match operation {
                 Operation::Activation(activation) => activation.bound(bound),
-                // A maximum exceeds no bound, and a mean only by its rounding.
+                // No maximum and no mean is larger than all its numbers. A mean is rounded, hence the factor.
                 Operation::Pool2d(_) => bound * 1.001,
                 _ => return bound_of_squares(activations.output().as_slice()),
             };

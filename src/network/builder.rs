@@ -332,7 +332,8 @@ impl<T: Scalar> Assembly<T> {
         layout.table = Arc::new(architecture.table()?);
         layout.architecture = Some(architecture.clone());
         let parameters = Parameters::initial(&layout.table)?;
-        // Going through a kernel does not take long if there was memory for it.
+        // This takes time for every entry of a kernel. A kernel too large for the memory has been refused
+        // just before.
         for block in &blocks {
             layout.memory.include(block.map.thread_memory::<T>(block.shape));
         }

@@ -92,7 +92,7 @@ impl<T: Scalar> Network<T> {
     ) -> Result<()> {
         require_delivered("gradients", &self.layout, activations, deltas)?;
         gradients.fit(&self.layout)?;
-        self.layout.memory.reserve::<T>()?; // This may be another thread than that of the forward pass.
+        self.layout.memory.reserve::<T>()?; // The forward pass may have been on another thread.
         for (layer, block) in self.blocks.iter().enumerate() {
             let deltas = &deltas.blocks[layer];
             for (index, slot) in self.layout.table.of_layer(layer).iter().enumerate() {

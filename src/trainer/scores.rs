@@ -72,13 +72,13 @@ fn write_scores(f: &mut fmt::Formatter<'_>, loss: f64, error_rate: Option<f64>) 
     }
 }
 
-/// Losses are added up as this share of them, so that the sum of finite losses is finite. Because it is a power
-/// of 2, no digit of the sum changes.
+/// Every loss is multiplied by this before it is added, so that a sum of large losses stays finite. It is a
+/// power of 2, so no digit of the mean changes.
 const SHARE: f64 = 1.0 / (1_u128 << 64) as f64;
 
 /// Adds up the scores of steps.
 pub(crate) struct Tally {
-    /// `SHARE` of the sum.
+    /// The sum of the losses times `SHARE`.
     loss: f64,
     weight: f64,
     samples: usize,

@@ -173,13 +173,9 @@ fn aligned_matrices_are_products_of_the_weights() {
             again.align(&network).unwrap();
             again
         };
-        for (layer, (one, other)) in again
-            .matrices()
-            .map(Result::unwrap)
-            .zip(aligned.matrices().map(Result::unwrap))
-            .enumerate()
-        {
-            assert!((one.1 - other.1).amax() < 1e-15, "{rule}, layer {layer}");
+        for (layer, (one, other)) in again.matrices().zip(aligned.matrices()).enumerate() {
+            let (one, other) = (one.unwrap().1, other.unwrap().1);
+            assert!((one - other).amax() < 1e-15, "{rule}, layer {layer}");
         }
         if rule == FeedbackRule::FrSf {
             continue; // It follows a forward pass.

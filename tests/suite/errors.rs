@@ -681,7 +681,7 @@ fn a_hidden_layer_of_zeros_is_refused_only_where_it_stays_one() {
             assert_refused!(found, Error::CannotLearn { .. }, [&*name]);
         }
     }
-    // The first layer is of zeros too, but a residual connection leads past the first two.
+    // All layers are of zeros. A residual connection leads past the first two, so the third is in the way.
     let past = Network::<f64>::builder(3).dense(3).tanh().dense(3).skip(2).tanh().dense(3);
     let past = past.tanh().dense(2).init(Init::Zeros).build().unwrap();
     let found = learns(past, "4:B(e)->1");

@@ -288,7 +288,7 @@ fn a_perturbation_that_overflows_is_an_error() {
     assert!(attack.perturb(&network, Loss::MeanSquaredError, &x, &[0]).is_ok());
     let mut largest = |sign: f32| {
         let x = DMatrix::from_column_slice(2, 1, &[sign * f32::MAX, 0.0]);
-        // One of the two classes makes the slope lead outwards.
+        // For one of the two classes the step leads beyond the largest number.
         [0, 1].map(|class| attack.perturb(&network, Loss::SoftmaxCrossEntropy, &x, &[class]))
     };
     for sign in [1.0, -1.0] {

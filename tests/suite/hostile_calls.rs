@@ -108,7 +108,8 @@ fn sizes_of_networks() {
     build(Network::builder((1, 4, 4)).conv2d(Conv2d::new(2, 1)).max_pool2d(pool).dense(2));
 }
 
-/// Image, kernel, stride and padding along one side and both: nothing is counted up to such a size.
+/// Sizes of the image, the kernel, the stride and the padding, along one side and along both. Each network is
+/// built or refused at once, so no loop may run up to such a size.
 #[test]
 fn convolutions_with_huge_sides() {
     const HUGE: usize = 1 << 40;

@@ -310,8 +310,8 @@ fn impossible_mirrors_are_refused() {
     assert!(!accepts(most, 0.01, 100) && accepts(most / 4.0, 0.5, 100));
 }
 
-/// In `f32`: where an answer, a product with it or the squares of the matrix overflow, and not where a
-/// bounded function keeps the answers small.
+/// In `f32` noise is refused if an answer to it, a product with the answer, or a square of the matrix would
+/// overflow. It is accepted with large weights if a bounded activation keeps the answers small.
 #[test]
 fn mirrors_that_would_overflow_in_single_precision_are_refused() {
     let x = DMatrix::from_element(3, 2, 0.5_f32);

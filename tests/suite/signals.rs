@@ -365,13 +365,9 @@ fn a_checkpoint_keeps_signals_to_the_bit() {
                 whole.save(&path).unwrap();
                 let mut resumed = Trainer::<T>::load(&path).unwrap();
                 assert_eq!(resumed.feedback().route(), whole.feedback().route());
-                assert!(
-                    resumed
-                        .feedback()
-                        .matrices()
-                        .flatten()
-                        .eq(whole.feedback().matrices().map(Result::unwrap))
-                );
+                let [saved, found] = [&whole, &resumed]
+                    .map(|trainer| trainer.feedback().matrices().map(Result::unwrap));
+                assert!(found.eq(saved));
                 for trainer in [&mut whole, &mut resumed] {
                     trainer.step(&x, &labels(9, 3)).unwrap();
                 }
