@@ -114,7 +114,7 @@ impl Convolution {
         z: &mut [T],
         finish: &(impl Fn(usize, &mut [T], &mut [T]) + Sync),
     ) {
-        let Windows { input, output, .. } = self.windows;
+        let Windows { input, output, kernel, .. } = self.windows;
         if self.is_pointwise() {
             let weights = linalg::mat(weights, output.channels).transpose();
             return self.mix(weights, bias, x, (y, z), finish);
@@ -127,9 +127,11 @@ impl Convolution {
             T::with_scratch(scratch, |scratch| {
                 let (seen, scratch) = scratch.split_at_mut(field.plane() * input.channels);
                 let (sums, panels) = aligned(scratch).split_at_mut(slide.sums());
-                let columns = (0..self.fan_in).map(|column| column * output.channels);
+                let starts = slide.order().map(|[channel, i, j]| {
+                    ((channel * kernel.0 + i) * kernel.1 + j) * output.channels
+                });
                 let panels = &mut panels[..slide.panels()];
-                slide.pack(weights, columns, 1, panels);
+                slide.pack(weights, starts, 1, panels);
                 seen.fill(T::zero());
                 let mut z = z.chunks_exact_mut(size);
                 for (sample, y) in range.zip(y.chunks_exact_mut(size)) {
@@ -144,7 +146,8 @@ impl Convolution {
             });
         };
         share_out(out, 0..samples, self.parts(samples), &|range, (y, z)| {
-            let lists = self.entries(input.channels).chain(self.positions());
+            let places = slide.order().map(move |[channel, i, j]| field.at(channel, i, j));
+            let lists = places.chain(self.positions());
             with_places(lists, |lists| work(range, y.data, z.data, lists));
         });
     }
@@ -162,13 +165,6 @@ impl Convolution {
         }
     }
 
-    /// The places, in the field of the input, of all pixels that a window over this many channels sees,
-    /// relative to the window's first pixel.
-    pub(super) fn entries(&self, channels: usize) -> impl Iterator<Item = usize> + use<> {
-        let (field, kernel) = (self.input_field(), self.windows.kernel);
-        grid([channels, kernel.0, kernel.1], [field.plane(), field.width, 1])
-    }
-
     /// The place of each window's first pixel in the field of the input. There is a window for each
     /// position of the output.
     pub(super) fn positions(&self) -> impl Iterator<Item = usize> + use<> {
@@ -179,13 +175,17 @@ impl Convolution {
 
     /// The sums of the forward pass: a unit for each channel of the output.
     fn forward_slide<T: Scalar>(&self) -> Slide {
-        let output = self.windows.output;
+        let Windows { input, output, kernel, stride, padding } = self.windows;
         Slide {
-            terms: self.fan_in,
+            channels: input.channels,
+            taps: kernel,
             units: output.channels,
             lanes: T::lanes(output.channels),
             rows: output.height,
             columns: output.width,
+            first_row: 0,
+            row_step: stride.0,
+            inside: (padding.0, padding.0.saturating_add(input.height)),
         }
     }
 

@@ -20,6 +20,11 @@ impl Field {
         self.height.saturating_mul(self.width)
     }
 
+    /// The place of a number: its channel, row and column.
+    pub(super) fn at(&self, channel: usize, row: usize, column: usize) -> usize {
+        channel * self.plane() + row * self.width + column
+    }
+
     /// Copies the channels of a sample of this shape to their places. The padding around them stays as
     /// it is.
     pub(super) fn place<T: Scalar>(&self, shape: Shape, planes: &[T], field: &mut [T]) {

@@ -48,7 +48,7 @@ impl Convolution {
             });
         };
         share_out(out, 0..samples, self.parts(samples), &|range, x| {
-            let lists = self.ways().flat_map(|way| self.places_of(way));
+            let lists = self.ways().flat_map(|way| self.places_of::<T>(way));
             with_places(lists, |lists| work(range, x.data, lists));
         });
     }
@@ -59,12 +59,9 @@ impl Convolution {
         for (down, across) in self.ways() {
             let slide = self.backward_slide::<T>((down, across));
             let (here, rest) = panels.split_at_mut(slide.panels());
-            let starts = (0..output.channels).flat_map(|o| {
-                (0..down.taps).flat_map(move |i| {
-                    let row = down.tap(i) * kernel.1;
-                    (0..across.taps).map(move |j| (row + across.tap(j)) * output.channels + o)
-                })
-            });
+            let starts = slide
+                .order()
+                .map(|[o, i, j]| (down.tap(i) * kernel.1 + across.tap(j)) * output.channels + o);
             slide.pack(weights, starts, kernel.0 * kernel.1 * output.channels, here);
             panels = rest;
         }
@@ -100,10 +97,14 @@ impl Convolution {
     }
 
     /// The lists of a group's [`Slide`].
-    fn places_of(&self, (down, across): (Way, Way)) -> impl Iterator<Item = usize> + use<> {
-        let (field, channels) = (self.output_field(), self.windows.output.channels);
-        let start = down.from * field.width + across.from;
-        let terms = grid([channels, down.taps, across.taps], [field.plane(), field.width, 1]);
+    fn places_of<T: Scalar>(
+        &self,
+        (down, across): (Way, Way),
+    ) -> impl Iterator<Item = usize> + use<T> {
+        let field = self.output_field();
+        let start = field.at(0, down.from, across.from);
+        let order = self.backward_slide::<T>((down, across)).order();
+        let terms = order.map(move |[channel, i, j]| field.at(channel, i, j));
         let places = grid([1, down.count, across.count], [0, field.width, 1]);
         terms.chain(places.map(move |place| start + place))
     }
@@ -142,13 +143,17 @@ impl Convolution {
 
     /// The sums for one group of pixels, with a unit for each channel of the input.
     fn backward_slide<T: Scalar>(&self, (down, across): (Way, Way)) -> Slide {
-        let Windows { input, output, .. } = self.windows;
+        let (Windows { input, output, .. }, field) = (self.windows, self.output_field());
         Slide {
-            terms: output.channels * down.taps * across.taps,
+            channels: output.channels,
+            taps: (down.taps, across.taps),
             units: input.channels,
             lanes: T::lanes(input.channels),
             rows: down.count,
             columns: across.count,
+            first_row: down.from,
+            row_step: 1,
+            inside: (field.padding.0, field.padding.0.saturating_add(output.height)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The gradient of the weights and biases of a convolution.
 
+use std::{iter::StepBy, ops::Range};
+
 use super::{
     conv2d::Convolution,
     slide::{LEFT_OUT, TERMS, aligned},
@@ -18,6 +20,14 @@ use crate::{
 /// So many sums over [`TERMS`] terms, or over a sample, are added up before the result goes to the
 /// gradient. Rounding errors stay small in this way, however many samples there are.
 const PARTS: usize = 512;
+
+/// The same row of the kernels over several channels. A row over one channel is called a line here.
+struct Bundle {
+    lines: StepBy<Range<usize>>,
+    /// The rows of the output whose windows have no padding in these lines. The terms of other rows would be 0,
+    /// and are left out.
+    rows: Range<usize>,
+}
 
 impl Convolution {
     /// How the weight gradient of this many samples is cut: into about as many tiles as threads work on
@@ -66,45 +76,96 @@ impl Convolution {
         let field = self.input_field();
         let lanes = T::lanes(output.channels);
         let columns = gradient.len() / output.channels;
-        let area = kernel.0 * kernel.1;
-        let channels = first / area..(first + columns).div_ceil(area);
+        let lines = first / kernel.1..(first + columns) / kernel.1;
+        let channels = lines.start / kernel.0..lines.end.div_ceil(kernel.0);
         let (seen, scratch) = scratch.split_at_mut(channels.len() * field.plane());
         let length = output.channels.next_multiple_of(lanes) * columns;
         let (sums, panel) = aligned(scratch).split_at_mut(length);
         seen.fill(T::zero());
         gradient.fill(T::zero());
+        let bundles = self.bundles(lines.clone());
+        let all = bundles.clone().flat_map(|bundle| bundle.lines);
         let mut add = |block: usize, sums: &[T]| {
-            let gradient = gradient.chunks_exact_mut(output.channels);
-            for (gradient, sums) in gradient.zip(sums.chunks_exact(lanes)) {
-                let gradient = &mut gradient[block * lanes..];
-                gradient.iter_mut().zip(sums).for_each(|(to, &sum)| *to += sum);
+            for (line, sums) in all.clone().zip(sums.chunks_exact(kernel.1 * lanes)) {
+                let start = (line - lines.start) * kernel.1 * output.channels;
+                let gradient = gradient[start..].chunks_exact_mut(output.channels);
+                for (gradient, sums) in gradient.zip(sums.chunks_exact(lanes)) {
+                    let gradient = &mut gradient[block * lanes..];
+                    gradient.iter_mut().zip(sums).for_each(|(to, &sum)| *to += sum);
+                }
             }
         };
-        let entries = self.entries(channels.len()).skip(first % area).take(columns);
+        let entries = all.clone().flat_map(|line| {
+            let (channel, row) = (line / kernel.0 - channels.start, line % kernel.0);
+            (0..kernel.1).map(move |column| field.at(channel, row, column))
+        });
         with_places(self.positions().chain(entries), |lists| {
-            let (terms, places) = lists.split_at(output.plane());
-            let parts = terms.len().div_ceil(TERMS);
+            let parts = output.plane().div_ceil(TERMS);
             let samples = h.chunks_exact(input.len()).zip(delta.chunks_exact(output.len()));
             for (sample, (h, delta)) in samples.enumerate() {
                 let h = &h[channels.start * input.plane()..channels.end * input.plane()];
                 field.place(input, h, seen);
                 for (block, sums) in sums.chunks_exact_mut(columns * lanes).enumerate() {
                     let delta = &delta[block * lanes * output.plane()..];
-                    for (part, terms) in terms.chunks(TERMS).enumerate() {
+                    for part in 0..parts {
                         let before = sample * parts + part;
                         let begins = before % PARTS == 0;
                         if begins && before > 0 {
                             add(block, sums);
                         }
-                        let panel = &mut panel[..terms.len() * lanes];
-                        pack_delta(&delta[part * TERMS..], output.plane(), lanes, panel);
-                        T::correlate(panel, seen, (terms, places), sums, !begins);
+                        let part = part * TERMS..output.plane().min((part + 1) * TERMS);
+                        let panel = &mut panel[..part.len() * lanes];
+                        pack_delta(&delta[part.start..], output.plane(), lanes, panel);
+                        let bundles = bundles.clone();
+                        self.sum_up(bundles, (panel, part), (seen, lists), sums, !begins);
                     }
                 }
             }
         });
         let blocks = sums.chunks_exact(columns * lanes).enumerate();
         blocks.for_each(|(block, sums)| add(block, sums));
+    }
+
+    /// Sums up the terms of a part of the positions, bundle by bundle. It is added to what is there if it
+    /// `adds`. The panel has the deltas of these positions. The lists are the places of all positions and
+    /// those of the entries.
+    fn sum_up<T: Scalar>(
+        &self,
+        bundles: impl Iterator<Item = Bundle>,
+        (panel, part): (&[T], Range<usize>),
+        (seen, lists): (&[T], &[usize]),
+        mut sums: &mut [T],
+        adds: bool,
+    ) {
+        let Windows { output, kernel, .. } = self.windows;
+        let (terms, mut places) = lists.split_at(output.plane());
+        let lanes = panel.len() / part.len();
+        for Bundle { lines, rows } in bundles {
+            let count = lines.len() * kernel.1;
+            let (entries, other_places) = places.split_at(count);
+            let (here, others) = sums.split_at_mut(count * lanes);
+            let from = part.start.max(rows.start * output.width);
+            let to = part.end.min(rows.end * output.width);
+            if from < to {
+                let panel = &panel[(from - part.start) * lanes..(to - part.start) * lanes];
+                T::correlate(panel, seen, (&terms[from..to], entries), here, adds);
+            } else if !adds {
+                here.fill(T::zero());
+            }
+            (places, sums) = (other_places, others);
+        }
+    }
+
+    /// These lines in bundles.
+    fn bundles(&self, lines: Range<usize>) -> impl Iterator<Item = Bundle> + Clone + use<> {
+        let Windows { input, output, kernel, stride, padding } = self.windows;
+        let bundle = move |row: usize| {
+            let first = lines.start + (row + kernel.0 - lines.start % kernel.0) % kernel.0;
+            let [from, to] = [padding.0, padding.0.saturating_add(input.height)]
+                .map(|end| end.saturating_sub(row).div_ceil(stride.0).min(output.height));
+            Bundle { lines: (first..lines.end).step_by(kernel.0), rows: from..to }
+        };
+        (0..kernel.0).map(bundle).filter(|bundle| bundle.lines.len() > 0)
     }
 
     /// The same where every window is a pixel: `Σ δᵀ x` over the samples, with `δ` and `x` as matrices of
