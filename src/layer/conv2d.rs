@@ -207,7 +207,7 @@ impl Convolution {
         let positions = self.windows.output.plane();
         ThreadMemory {
             scratch: scratch.max(self.forward_scratch::<T>()).max(self.backward_scratch::<T>()),
-            // The forward pass and the gradient have the same list.
+            // The lists of the forward pass and of the gradient have the same length.
             places: self.fan_in.saturating_add(positions).max(self.backward_places()),
             ..ThreadMemory::default()
         }

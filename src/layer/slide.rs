@@ -8,12 +8,12 @@ use std::{
 
 use crate::scalar::Scalar;
 
-/// This many terms are added up separately, and then added to the sum of the others. So the part of the
-/// panel in use stays in cache, and rounding errors stay small.
+/// At most this many terms are added up separately, and then added to the sum of the others. So the part
+/// of the panel in use stays in cache, and rounding errors stay small.
 pub(super) const TERMS: usize = 128;
 
-/// About this many sums are computed in one go. They fill whole tiles of registers, and are still in
-/// cache when they are handed on.
+/// At most about this many sums are computed in one go. But for the rows at the edge of an image they fill
+/// whole tiles of registers, and they are still in cache when they are handed on.
 const PLACES: usize = 96;
 
 /// The bytes of a vector of AVX-512, and of a line of the cache of most processors.
@@ -91,7 +91,8 @@ impl Slide {
         (TERMS / self.taps.0.saturating_mul(self.taps.1).max(1)).max(1)
     }
 
-    /// All terms, in parts.
+    /// All terms, in parts. A group of several channels is a single part. So the last of the terms that are
+    /// summed up at a time is the largest, as `correlate` requires.
     fn parts(&self) -> impl Iterator<Item = Part> + use<> {
         let Self { channels, taps, .. } = *self;
         let size = self.group_size();

@@ -24,7 +24,7 @@ const PARTS: usize = 512;
 /// The same row of the kernels over several channels. A row over one channel is called a line here.
 struct Bundle {
     lines: StepBy<Range<usize>>,
-    /// The rows of the output whose windows have no padding in these lines. The terms of other rows would be 0,
+    /// The rows of the output for which this row of the kernels lies inside the image. The terms of other rows would be 0,
     /// and are left out.
     rows: Range<usize>,
 }
@@ -126,8 +126,8 @@ impl Convolution {
         blocks.for_each(|(block, sums)| add(block, sums));
     }
 
-    /// Sums up the terms of a part of the positions, bundle by bundle. It is added to what is there if it
-    /// `adds`. The panel has the deltas of these positions. The lists are the places of all positions and
+    /// Sums up the terms of a part of the positions, bundle by bundle. With `adds` the sums are added to
+    /// those that are there, otherwise they replace them. The panel has the deltas of these positions. The lists are the places of all positions and
     /// those of the entries.
     fn sum_up<T: Scalar>(
         &self,
